@@ -2,11 +2,20 @@
 //! own client.
 
 pub mod clock;
+pub mod context;
+pub mod describe;
+pub mod endpoint;
+pub mod error;
 mod invalid;
 pub mod outcome;
 pub mod random;
 
 mod sync;
+pub mod track;
 
+pub use describe::Describe;
+pub use endpoint::Endpoint;
+pub use error::{Error, Reason};
 pub use invalid::{Invalid, Problem, Ratio};
-pub use outcome::Outcome;
+pub use outcome::{Classify, Outcome, Verdict};
+pub use track::Track;

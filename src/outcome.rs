@@ -1,4 +1,30 @@
-//! How an attempt ended.
+//! How an attempt ended: the one verdict that every layer shares.
+//!
+//! A response is classified once per attempt, by one [`Classify`], next to the service that gave it. The [`Verdict`]
+//! then feeds load, health, retry, budget and statistics alike, so no two of them can disagree about what a failure is.
+//!
+//! ```
+//! use mainstay::outcome::{Classify, Verdict};
+//! use tower::BoxError;
+//!
+//! struct Redis;
+//! impl Classify<String> for Redis {
+//!     fn classify(&self, result: Result<&String, &BoxError>) -> Verdict {
+//!         match result {
+//!             Ok(answer) if answer.starts_with("-BUSY") => Verdict::back_off(None),
+//!             Ok(_) => Verdict::success(), // an error reply is the caller's fault, not the server's
+//!             Err(_) => Verdict::failure(),
+//!         }
+//!     }
+//! }
+//! assert_eq!(Redis.classify(Ok(&"+OK".to_owned())), Verdict::success());
+//! ```
+
+use std::time::Duration;
+
+use tower::BoxError;
+
+use crate::error::Error;
 
 /// The end of an attempt, as far as the endpoint is to be blamed or praised for it: what the algorithms count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -7,4 +33,175 @@ pub enum Outcome {
     Success,
     /// The endpoint failed: an error, a timeout, a broken connection.
     Failure,
+}
+
+/// What an attempt says about its endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Class {
+    /// The endpoint did its work.
+    Success,
+    /// The endpoint failed.
+    Failure,
+    /// The endpoint is healthy and asks to be left alone for a while.
+    BackOff,
+    /// Nothing can be learned.
+    Inconclusive,
+}
+
+/// Whether the endpoint may have seen the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Sent {
+    /// Not a byte of it left the client.
+    No,
+    /// The server says that it did not process it (HTTP/2 `REFUSED_STREAM`, an id above the one in `GOAWAY`).
+    Refused,
+    /// It may have been processed.
+    Maybe,
+}
+
+/// What the answer itself says about another attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Again {
+    /// Nothing: the retry policy decides.
+    Policy,
+    /// Not before this time has passed (`Retry-After`, gRPC pushback).
+    After(Duration),
+    /// Never: the server said so, or another attempt cannot end differently.
+    Never,
+}
+
+/// The verdict on one attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Verdict {
+    class: Class,
+    sent: Sent,
+    again: Again,
+    provisional: bool,
+}
+
+impl Verdict {
+    const fn new(class: Class) -> Self {
+        Self { class, sent: Sent::Maybe, again: Again::Policy, provisional: false }
+    }
+
+    /// The endpoint did its work.
+    pub const fn success() -> Self {
+        Self::new(Class::Success)
+    }
+
+    /// The endpoint failed; the request may have been processed.
+    pub const fn failure() -> Self {
+        Self::new(Class::Failure)
+    }
+
+    /// The endpoint asks to be left alone, for `after` where it says how long.
+    pub const fn back_off(after: Option<Duration>) -> Self {
+        let again = match after {
+            Some(after) => Again::After(after),
+            None => Again::Policy,
+        };
+        Self { again, ..Self::new(Class::BackOff) }
+    }
+
+    /// The attempt says nothing about the endpoint.
+    pub const fn inconclusive() -> Self {
+        Self::new(Class::Inconclusive)
+    }
+
+    /// The same verdict on a request that was, or was not, sent.
+    #[must_use]
+    pub const fn sent(mut self, sent: Sent) -> Self {
+        self.sent = sent;
+        self
+    }
+
+    /// The same verdict with what the answer says about another attempt.
+    #[must_use]
+    pub const fn again(mut self, again: Again) -> Self {
+        self.again = again;
+        self
+    }
+
+    /// The same verdict, given at a head that proves nothing: only the end of the body will.
+    #[must_use]
+    pub const fn provisional(mut self) -> Self {
+        self.provisional = true;
+        self
+    }
+
+    /// What the attempt says about its endpoint.
+    pub const fn class(&self) -> Class {
+        self.class
+    }
+
+    /// Whether the endpoint may have seen the request.
+    pub const fn was_sent(&self) -> Sent {
+        self.sent
+    }
+
+    /// What the answer says about another attempt.
+    pub const fn may_repeat(&self) -> Again {
+        self.again
+    }
+
+    /// Whether only the end of the body proves this verdict.
+    pub const fn is_provisional(&self) -> bool {
+        self.provisional
+    }
+
+    /// Whether the endpoint did its work.
+    pub const fn is_success(&self) -> bool {
+        matches!(self.class, Class::Success)
+    }
+
+    /// How bad this is, for comparing the verdict at the head with the one at the end.
+    pub(crate) const fn badness(&self) -> u8 {
+        match self.class {
+            Class::Success => 0,
+            Class::Inconclusive => 1,
+            Class::BackOff => 2,
+            Class::Failure => 3,
+        }
+    }
+}
+
+/// Judges the answers of a service.
+pub trait Classify<Res>: Send + Sync + 'static {
+    /// The verdict on `result`, as it is known when the head of the response is there.
+    fn classify(&self, result: Result<&Res, &BoxError>) -> Verdict;
+}
+
+impl<Res, F> Classify<Res> for F
+where
+    F: Fn(Result<&Res, &BoxError>) -> Verdict + Send + Sync + 'static,
+{
+    fn classify(&self, result: Result<&Res, &BoxError>) -> Verdict {
+        self(result)
+    }
+}
+
+/// Errors are failures and everything else is a success: for services whose response says nothing of failure.
+///
+/// An [`Error`] of this crate in the chain tells whether the request was sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ErrorsFail;
+
+impl<Res> Classify<Res> for ErrorsFail {
+    fn classify(&self, result: Result<&Res, &BoxError>) -> Verdict {
+        match result {
+            Ok(_) => Verdict::success(),
+            Err(error) => of_error(error),
+        }
+    }
+}
+
+/// The verdict on an error that nothing is known about but its chain.
+pub fn of_error(error: &BoxError) -> Verdict {
+    match Error::find(&**error) {
+        Some(ours) => ours.verdict(),
+        None => Verdict::failure(),
+    }
 }

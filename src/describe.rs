@@ -1,0 +1,99 @@
+//! What the layers may know of a request.
+//!
+//! Without a description a request is opaque: it cannot be copied and is not idempotent, so it is sent once. A
+//! [`Describe`] of the protocol says more; the caller's word for one request or method overrides it.
+
+use std::time::Duration;
+
+/// How much a request matters when not everything can be served. Ordered: the least important first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Criticality {
+    /// May fail for a long time without anybody noticing.
+    Sheddable,
+    /// Batch work that will be tried again.
+    SheddablePlus,
+    /// What users wait for.
+    #[default]
+    Critical,
+    /// What must work for anything else to work.
+    CriticalPlus,
+}
+
+/// One sending of a request, told to [`Describe::stamp`].
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Sending {
+    /// 1 for the first attempt.
+    pub attempt: u32,
+    /// What is left of the total deadline.
+    pub remaining: Option<Duration>,
+}
+
+/// Describes requests of type `Req`.
+pub trait Describe<Req>: Send + Sync + 'static {
+    /// A copy to send again, if one can be made. It may change how `request` holds its body, never what is sent.
+    fn copy(&self, request: &mut Req) -> Option<Req> {
+        let _ = request;
+        None
+    }
+
+    /// Whether processing the request twice does no more than processing it once.
+    fn is_idempotent(&self, request: &Req) -> bool {
+        let _ = request;
+        false
+    }
+
+    /// The operation, from a small fixed set: a gRPC method, a route.
+    fn operation<'a>(&self, request: &'a Req) -> Option<&'a str> {
+        let _ = request;
+        None
+    }
+
+    /// Requests with the same key go to the same endpoint under a hashing balancer.
+    fn hash_key(&self, request: &Req) -> Option<u64> {
+        let _ = request;
+        None
+    }
+
+    /// How much the request matters; without a word the inherited criticality counts.
+    fn criticality(&self, request: &Req) -> Option<Criticality> {
+        let _ = request;
+        None
+    }
+
+    /// Writes what the other side should know onto a request that is about to be sent.
+    fn stamp(&self, request: &mut Req, sending: &Sending) {
+        let _ = (request, sending);
+    }
+}
+
+/// Nothing is known: no copy, not idempotent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Opaque;
+
+impl<Req> Describe<Req> for Opaque {}
+
+/// Requests that can be cloned and may be processed twice: reads, look-ups.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Idempotent;
+
+impl<Req: Clone> Describe<Req> for Idempotent {
+    fn copy(&self, request: &mut Req) -> Option<Req> {
+        Some(request.clone())
+    }
+
+    fn is_idempotent(&self, _: &Req) -> bool {
+        true
+    }
+}
+
+/// Requests that can be cloned and must not be processed twice: repeated only when they were never processed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NotIdempotent;
+
+impl<Req: Clone> Describe<Req> for NotIdempotent {
+    fn copy(&self, request: &mut Req) -> Option<Req> {
+        Some(request.clone())
+    }
+}

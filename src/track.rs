@@ -1,0 +1,75 @@
+//! How long an attempt counts: to the head of the response, or to the end of its body.
+//!
+//! What an attempt holds (its place in the in-flight count, its permits) is one [`Guard`]. A [`Track`] hangs it on the
+//! response: for plain types nowhere, so it ends with the head; for streaming responses in the body, so that it ends
+//! when the body does, and can say that the body broke off.
+
+use std::{fmt, sync::Arc};
+
+use crate::outcome::Verdict;
+
+/// What learns how the rest of an attempt went.
+pub(crate) trait Ends: Send + Sync {
+    /// The attempt is over; `worse` is the verdict of its end where that is worse than the head's.
+    fn ended(&self, head: Verdict, end: Option<Verdict>);
+}
+
+/// What an attempt holds once its head has arrived; dropping it ends the attempt.
+///
+/// The head's verdict stands unless [`end`](Guard::end) tells a worse one. A guard dropped without a word means that
+/// the caller lost interest: a good head stays good, and a provisional one becomes inconclusive.
+pub struct Guard {
+    of: Option<Arc<dyn Ends>>,
+    head: Verdict,
+}
+
+impl Guard {
+    pub(crate) fn new(of: Arc<dyn Ends>, head: Verdict) -> Self {
+        Self { of: Some(of), head }
+    }
+
+    /// The verdict at the head.
+    pub fn head(&self) -> Verdict {
+        self.head
+    }
+
+    /// Ends the attempt with the verdict that its end gives. It can only be worse than the head's, unless that one was
+    /// provisional.
+    pub fn end(mut self, verdict: Verdict) {
+        if let Some(of) = self.of.take() {
+            let worse = self.head.is_provisional() || verdict.badness() > self.head.badness();
+            of.ended(self.head, worse.then_some(verdict));
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(of) = self.of.take() {
+            of.ended(self.head, self.head.is_provisional().then(Verdict::inconclusive));
+        }
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").field("head", &self.head).finish_non_exhaustive()
+    }
+}
+
+/// Hangs the guard of an attempt on its response.
+pub trait Track<Res>: Send + Sync + 'static {
+    /// Puts `guard` into `response`, or drops it if the attempt ends with the head.
+    fn track(&self, response: &mut Res, guard: Guard);
+}
+
+/// The attempt ends with the head: for responses that are complete when they arrive.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AtHead;
+
+impl<Res> Track<Res> for AtHead {
+    #[inline]
+    fn track(&self, _: &mut Res, guard: Guard) {
+        drop(guard);
+    }
+}
