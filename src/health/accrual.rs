@@ -1,0 +1,307 @@
+//! Failure accrual: when the failures of one endpoint are too many.
+
+use std::time::{Duration, Instant};
+
+use super::HealthOptions;
+use crate::sync::{AtomicU64, Mutex, Ordering::Relaxed, lock};
+
+/// Which rule found that there are too many failures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Trip {
+    /// So many in a row that the endpoint counts as unavailable.
+    Consecutive,
+    /// Too many among the last attempts.
+    Count,
+    /// Too low a success rate over the window.
+    Rate,
+}
+
+const SLICES: u64 = 10;
+/// The low bits of a slice's word are its count, the high ones the number of the slice.
+const COUNT_BITS: u32 = 40;
+const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
+
+/// The attempts of one endpoint, as far as the rules need them.
+///
+/// A success is two relaxed increments: the sequence number of the attempt, from which "in a row" and "among the last
+/// twenty" follow without touching anything else, and the slice of the time window. Everything else is kept where
+/// failures are.
+#[derive(Debug)]
+pub struct Accrual {
+    epoch: Instant,
+    sequence: AtomicU64,
+    slices: [AtomicU64; SLICES as usize],
+    log: Mutex<Log>,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    /// The failures in a row, and the sequence number of the last.
+    streak: u32,
+    last: Option<u64>,
+    /// The sequence numbers and times of recent failures, oldest first; as many as any rule asks for.
+    recent: std::collections::VecDeque<(u64, Instant)>,
+    /// What came before this sequence number is forgotten.
+    from: u64,
+}
+
+impl Accrual {
+    /// No history; `epoch` is any time before the first attempt.
+    pub fn new(epoch: Instant) -> Self {
+        Self {
+            epoch,
+            sequence: AtomicU64::new(0),
+            slices: std::array::from_fn(|_| AtomicU64::new(0)),
+            log: Mutex::new(Log::default()),
+        }
+    }
+
+    /// Counts a success.
+    #[inline]
+    pub fn success(&self, now: Instant, options: &HealthOptions) {
+        self.sequence.fetch_add(1, Relaxed);
+        self.count(self.slice(now, options.window));
+    }
+
+    /// Counts a failure, and says which rule it trips.
+    pub fn failure(&self, now: Instant, options: &HealthOptions) -> Option<Trip> {
+        let mut log = lock(&self.log);
+        let number = self.sequence.fetch_add(1, Relaxed);
+        log.streak = if number > 0 && log.last == Some(number - 1) { log.streak.saturating_add(1) } else { 1 };
+        log.last = Some(number);
+        log.recent.push_back((number, now));
+        let keep = options.failures.max(options.window_failures).max(KEEP) as usize;
+        while log.recent.len() > keep {
+            log.recent.pop_front();
+        }
+        if log.streak >= options.consecutive {
+            return Some(Trip::Consecutive);
+        }
+        let from = log.from;
+        let nth_last = |n: u32| log.recent.iter().rev().filter(|(seen, _)| *seen >= from).nth(n as usize - 1);
+        if nth_last(options.failures).is_some_and(|(seen, _)| number - seen < u64::from(options.of_last)) {
+            return Some(Trip::Count);
+        }
+        let within = |at: &Instant| now.saturating_duration_since(*at) < options.window;
+        let failures = log.recent.iter().filter(|(seen, at)| *seen >= from && within(at)).count() as u64;
+        if failures >= u64::from(options.window_failures) {
+            // Where more failures than are kept lie within the window, the rate is taken since the oldest one kept.
+            let successes = if failures >= keep as u64 {
+                let oldest = log.recent.front().map_or(number, |(seen, _)| *seen);
+                (number + 1 - oldest).saturating_sub(failures)
+            } else {
+                self.successes(now, options.window)
+            };
+            let rate = successes as f64 / (successes + failures) as f64;
+            if rate < options.success_rate.get() {
+                return Some(Trip::Rate);
+            }
+        }
+        None
+    }
+
+    /// Forgets everything: the endpoint starts anew.
+    pub fn reset(&self) {
+        let mut log = lock(&self.log);
+        let from = self.sequence.fetch_add(1, Relaxed) + 1;
+        *log = Log { from, ..Log::default() };
+        for slice in &self.slices {
+            slice.store(0, Relaxed);
+        }
+    }
+
+    /// The failures in a row up to now.
+    pub fn streak(&self) -> u32 {
+        let log = lock(&self.log);
+        let next = self.sequence.load(Relaxed);
+        if log.last.is_some_and(|last| last + 1 == next) { log.streak } else { 0 }
+    }
+
+    /// Successes of the window that ends now, to the accuracy of a tenth of it.
+    fn successes(&self, now: Instant, window: Duration) -> u64 {
+        let current = self.slice(now, window);
+        let live = |word: u64| {
+            let number = word >> COUNT_BITS;
+            (number > current.saturating_sub(SLICES) && number <= current).then_some(word & COUNT_MASK)
+        };
+        self.slices.iter().filter_map(|slice| live(slice.load(Relaxed))).sum()
+    }
+
+    /// The number of the slice that `now` lies in; 1 at the epoch, so that an untouched word is never live.
+    #[inline]
+    fn slice(&self, now: Instant, window: Duration) -> u64 {
+        let passed = now.saturating_duration_since(self.epoch);
+        let width = (window.as_millis() as u64 / SLICES).max(1);
+        (passed.as_secs() * 1000 + u64::from(passed.subsec_millis())) / width + SLICES
+    }
+
+    #[inline]
+    fn count(&self, number: u64) {
+        let slice = &self.slices[(number % SLICES) as usize];
+        let word = slice.load(Relaxed);
+        if word >> COUNT_BITS == number {
+            // Accepted race: the slice may be given to a newer number between the load and here, which then counts one
+            // success too many. It would take this thread a tenth of the window to get from one line to the next.
+            slice.fetch_add(1, Relaxed);
+        } else if word >> COUNT_BITS < number {
+            // Whoever loses here lost to somebody who started the same slice, or a newer one.
+            if slice.compare_exchange(word, (number << COUNT_BITS) | 1, Relaxed, Relaxed).is_err()
+                && slice.load(Relaxed) >> COUNT_BITS == number
+            {
+                slice.fetch_add(1, Relaxed);
+            }
+        }
+    }
+}
+
+/// Failures remembered at least, so that the rate over the window is exact for slow endpoints.
+const KEEP: u32 = 64;
+
+#[cfg(all(test, not(mainstay_loom)))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock;
+
+    fn options() -> HealthOptions {
+        HealthOptions::default()
+    }
+
+    #[test]
+    fn five_failures_in_a_row_trip_after_any_length_of_good_history() {
+        for history in [0, 1, 1_000, 100_000] {
+            let (now, accrual) = (clock::now(), Accrual::new(clock::now()));
+            for _ in 0..history {
+                accrual.success(now, &options());
+            }
+            let trips: Vec<_> = (0..5).map(|_| accrual.failure(now, &options())).collect();
+            assert_eq!(trips, [None, None, None, None, Some(Trip::Consecutive)], "after {history}");
+        }
+    }
+
+    #[test]
+    fn a_success_in_between_breaks_the_row() {
+        let (now, accrual) = (clock::now(), Accrual::new(clock::now()));
+        for _ in 0..4 {
+            accrual.failure(now, &options());
+        }
+        accrual.success(now, &options());
+        assert_eq!(accrual.streak(), 0);
+        assert_eq!(accrual.failure(now, &options()), None);
+        assert_eq!(accrual.streak(), 1);
+    }
+
+    #[test]
+    fn six_of_the_last_twenty_trip_and_six_of_twenty_one_do_not() {
+        let spaced = |gap: usize| {
+            let (now, accrual) = (clock::now(), Accrual::new(clock::now()));
+            for _ in 0..10_000 {
+                accrual.success(now, &options()); // keeps the rate high
+            }
+            let mut last = None;
+            for number in 0..6 {
+                for _ in 0..if number == 0 { 0 } else { gap } {
+                    accrual.success(now, &options());
+                }
+                last = accrual.failure(now, &options());
+            }
+            last
+        };
+        assert_eq!(spaced(2), Some(Trip::Count)); // 16 attempts
+        assert_eq!(spaced(3), None); // 21 attempts
+    }
+
+    #[test]
+    fn the_rate_trips_below_four_fifths_and_not_at_it() {
+        let run = |successes: u32| {
+            let mut options = options();
+            options.failures = 64;
+            options.of_last = 64;
+            let (now, accrual) = (clock::now(), Accrual::new(clock::now()));
+            let mut trip = None;
+            for round in 0..5 {
+                for _ in 0..successes / 5 + u32::from(round < successes % 5) {
+                    accrual.success(now, &options);
+                }
+                trip = accrual.failure(now, &options);
+            }
+            trip
+        };
+        assert_eq!(run(20), None);
+        assert_eq!(run(19), Some(Trip::Rate));
+    }
+
+    #[test]
+    fn what_left_the_window_no_longer_counts() {
+        let (start, accrual) = (clock::now(), Accrual::new(clock::now()));
+        for _ in 0..1_000 {
+            accrual.success(start, &options());
+        }
+        let late = start + Duration::from_secs(40);
+        assert_eq!(accrual.successes(late, options().window), 0);
+        let mut last = None;
+        for _ in 0..5 {
+            accrual.success(late, &options());
+            last = accrual.failure(late, &options());
+        }
+        assert_eq!(last, Some(Trip::Rate), "5 of 10 within the window");
+    }
+
+    #[test]
+    fn a_reset_forgets() {
+        let (now, accrual) = (clock::now(), Accrual::new(clock::now()));
+        for _ in 0..4 {
+            accrual.failure(now, &options());
+        }
+        accrual.reset();
+        assert_eq!(accrual.failure(now, &options()), None);
+        assert_eq!(accrual.streak(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn the_rules_agree_with_a_plain_history(steps in prop::collection::vec((any::<bool>(), 0_u64..900), 1..300)) {
+            let options = options();
+            let start = clock::now();
+            let accrual = Accrual::new(start);
+            let mut history: Vec<(Instant, bool)> = Vec::new();
+            let mut now = start;
+            for (success, pause) in steps {
+                now += Duration::from_millis(pause);
+                history.push((now, success));
+                if success {
+                    accrual.success(now, &options);
+                    continue;
+                }
+                let got = accrual.failure(now, &options);
+                let streak = history.iter().rev().take_while(|(_, ok)| !ok).count();
+                let last = history.iter().rev().take(20).filter(|(_, ok)| !ok).count();
+                if streak >= 5 {
+                    prop_assert_eq!(got, Some(Trip::Consecutive));
+                } else if last >= 6 {
+                    prop_assert_eq!(got, Some(Trip::Count));
+                } else if got == Some(Trip::Rate) || got.is_none() {
+                    // The window's edge is known to a tenth: the true rate lies between those of the two edges.
+                    let rate = |window: Duration| {
+                        let inside = |at: &Instant| now.saturating_duration_since(*at) < window;
+                        let good = history.iter().filter(|(at, ok)| *ok && inside(at)).count() as f64;
+                        let bad = history.iter().filter(|(at, ok)| !ok && inside(at)).count() as f64;
+                        (good, bad)
+                    };
+                    let (_, bad) = rate(options.window);
+                    let (least, _) = rate(options.window.mul_f64(0.9));
+                    let (most, _) = rate(options.window);
+                    if got.is_some() {
+                        prop_assert!(bad >= 5.0 && least / (least + bad) < 0.8);
+                    } else {
+                        prop_assert!(bad < 5.0 || most / (most + bad) >= 0.8);
+                    }
+                } else {
+                    prop_assert!(false, "{got:?} with streak {streak} and {last} of 20");
+                }
+            }
+        }
+    }
+}

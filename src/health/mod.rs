@@ -1,0 +1,35 @@
+//! Endpoint health: which endpoints may be given requests, judged by what requests show.
+//!
+//! **Problem.** An endpoint that is dead, or fails a good part of what it is given, must stop hurting callers within a
+//! few requests, and must come back by itself. **Idea.** Every end of an attempt is counted where it happens
+//! ([`Accrual`]); when a rule trips, the endpoint is set aside for a growing, jittered time; then one request that may
+//! safely be repeated decides whether it comes back ([`Health`]). No state waits for traffic: whatever must happen later
+//! has a time, told by [`Health::due`].
+//!
+//! **When not.** With a single endpoint there is nowhere else to go, so nothing is ejected.
+//!
+//! ```
+//! use std::time::{Duration, Instant};
+//! use mainstay::health::{Accrual, HealthOptions, Trip};
+//!
+//! let (options, now) = (HealthOptions::default(), mainstay::clock::now());
+//! let accrual = Accrual::new(now);
+//! for _ in 0..4 {
+//!     assert_eq!(accrual.failure(now, &options), None);
+//! }
+//! assert_eq!(accrual.failure(now, &options), Some(Trip::Consecutive)); // the fifth in a row
+//! ```
+//!
+//! **Cost.** A success pays two relaxed increments. A failure takes a lock of its endpoint.
+//!
+//! **Sources.** Finagle's failure accrual (hybrid of consecutive failures and windowed success rate, equal-jittered
+//! ejection), Envoy's ejection cap, Linkerd's penalty for endpoints that ask to be left alone. What is different: probes
+//! are leases that cannot be lost, and a straggler's answer is never taken for a probe's.
+
+mod accrual;
+mod options;
+mod state;
+
+pub use accrual::{Accrual, Trip};
+pub use options::HealthOptions;
+pub use state::{Ledger, Health, Lease, State, Transition};

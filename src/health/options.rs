@@ -1,0 +1,92 @@
+//! The numbers behind endpoint health.
+
+use std::time::Duration;
+
+use crate::{
+    backoff::{Backoff, Jitter},
+    invalid::{Check, Ratio},
+};
+
+/// When an endpoint is set aside, for how long, and how it comes back.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct HealthOptions {
+    /// Whether endpoints are ejected at all [true].
+    pub enabled: bool,
+    /// Failures in a row that make an endpoint unavailable [5, at least 1].
+    pub consecutive: u32,
+    /// Failures among the last [`of_last`](Self::of_last) attempts that eject it [6, 1 to 64]. The default catches an
+    /// endpoint that fails half of its requests within some 20 of them; at 1 % errors six among twenty come once in
+    /// 10^8 attempts.
+    pub failures: u32,
+    /// The attempts that [`failures`](Self::failures) are counted among [20].
+    pub of_last: u32,
+    /// A success rate below this, over [`window`](Self::window), ejects it [0.8].
+    pub success_rate: Ratio,
+    /// The window of the success rate [30 s].
+    pub window: Duration,
+    /// Failures that the window must hold before the rate counts [5].
+    pub window_failures: u32,
+    /// How long an ejection lasts [5 s, doubling to 300 s, equal jitter]. An endpoint that stays healthy for as long as
+    /// its last ejection lasted is forgiven one doubling.
+    pub ejection: Backoff,
+    /// The share of the endpoints that may be ejected by judgement [50 %, rounded up; at least one stays].
+    pub max_ejected: Ratio,
+    /// How long the request that decides over an endpoint's return may take [1 s].
+    pub probe_limit: Duration,
+    /// After how long without such a request the endpoint returns unproven [30 s].
+    pub probe_wait: Duration,
+    /// How long an endpoint is left alone that asks for it without saying how long [1 s].
+    pub back_off: Duration,
+    /// The longest an endpoint may ask to be left alone [300 s].
+    pub back_off_cap: Duration,
+}
+
+impl Default for HealthOptions {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            consecutive: 5,
+            failures: 6,
+            of_last: 20,
+            success_rate: Ratio::percent::<80>(),
+            window: Duration::from_secs(30),
+            window_failures: 5,
+            ejection: Backoff::exponential(Duration::from_secs(5))
+                .factor(2.0)
+                .cap(Duration::from_secs(300))
+                .jitter(Jitter::Equal),
+            max_ejected: Ratio::percent::<50>(),
+            probe_limit: Duration::from_secs(1),
+            probe_wait: Duration::from_secs(30),
+            back_off: Duration::from_secs(1),
+            back_off_cap: Duration::from_secs(300),
+        }
+    }
+}
+
+impl HealthOptions {
+    pub(crate) fn check(&self, check: &mut Check) {
+        check
+            .rule(self.consecutive >= 1, "consecutive", self.consecutive, "at least 1")
+            .rule((1..=64).contains(&self.failures), "failures", self.failures, "1 to 64")
+            .rule(
+                self.of_last >= self.failures,
+                "of_last",
+                self.of_last,
+                format!("at least failures ({})", self.failures),
+            )
+            .duration("window", self.window)
+            .rule(self.window_failures >= 1, "window_failures", self.window_failures, "at least 1")
+            .part("ejection", |check| self.ejection.check(check))
+            .duration("probe_limit", self.probe_limit)
+            .duration("probe_wait", self.probe_wait)
+            .duration("back_off", self.back_off)
+            .rule(
+                self.back_off_cap >= self.back_off,
+                "back_off_cap",
+                self.back_off_cap,
+                format!("at least back_off ({:?})", self.back_off),
+            );
+    }
+}

@@ -1,0 +1,489 @@
+//! The state machine of one endpoint's health.
+//!
+//! ```text
+//!               trip                 time over              taken by a request
+//!  Available ----------> Ejected ---------------> Probation -----------------> Probing
+//!      ^                    ^                       |   ^                        | | |
+//!      |                    |       30 s, nobody    |   |   cancelled, unclear   | | |
+//!      +--------------------|-----------------------+   +------------------------+ | |
+//!      |                    +------------------------- failed ---------------------+ |
+//!      +----------------------------------------------- succeeded -------------------+
+//! ```
+//!
+//! Beside it, and independent of it, an endpoint may have asked to be left alone until some time.
+
+use std::time::{Duration, Instant};
+
+use super::{Accrual, HealthOptions, Trip};
+use crate::{
+    outcome::Class,
+    random::Random,
+    sync::{AtomicU32, AtomicUsize, Mutex, MutexGuard, Ordering::Relaxed, Ordering::SeqCst, lock},
+};
+
+/// What the state of an endpoint means to whoever picks, in one word: 0 is available.
+///
+/// Two bits of phase, one of backing off, one of being held out by hand or registry; above them the generation of the
+/// phase, by which stragglers are told from the answers of now.
+const PHASE: u32 = 0b11;
+const BACKING_OFF: u32 = 0b100;
+const HELD: u32 = 0b1000;
+const FLAGS: u32 = 0b1111;
+const GENERATION: u32 = 16;
+
+/// Whether an endpoint may be given requests, and if not, why and until when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum State {
+    /// It gets its share.
+    Available,
+    /// It was found bad and gets nothing.
+    Ejected {
+        /// When it will be given a chance.
+        until: Instant,
+        /// The rule that tripped.
+        why: Trip,
+    },
+    /// The next request that may safely be repeated decides.
+    Probation {
+        /// When it returns without one.
+        until: Instant,
+    },
+    /// A request is deciding right now.
+    Probing,
+    /// It asked to be left alone.
+    BackingOff {
+        /// Until when.
+        until: Instant,
+    },
+    /// Its registry, or somebody by hand, keeps it out.
+    Held,
+}
+
+/// A change of state that others must learn of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Transition {
+    /// It was ejected.
+    Ejected {
+        /// The rule that tripped.
+        why: Trip,
+        /// For how long.
+        lasts: Duration,
+    },
+    /// It waits for a request that decides.
+    Probation,
+    /// It is back; `proven` by a request, or because nobody came.
+    Restored {
+        /// Whether a request has proven it.
+        proven: bool,
+    },
+    /// It asked to be left alone.
+    BackingOff {
+        /// For how long.
+        lasts: Duration,
+    },
+    /// The time it asked for is over.
+    Resumed,
+}
+
+/// The right to be the request that decides over an endpoint's return.
+///
+/// It must be handed back with [`Health::settle`]; whoever holds it hands it back when dropped, too.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a lease that is not settled blocks the endpoint"]
+pub struct Lease(u32);
+
+/// What the endpoints of one client share: how many there are, may be used, and are out by judgement.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    counts: Mutex<Counts>,
+    /// Endpoints that wait for a deciding request: requests look here before anywhere else.
+    waiting: AtomicUsize,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    members: usize,
+    available: usize,
+    judged: usize,
+}
+
+impl Ledger {
+    /// Counts a new endpoint, which is available.
+    pub fn join(&self) {
+        let mut counts = lock(&self.counts);
+        counts.members += 1;
+        counts.available += 1;
+    }
+
+    /// Counts an endpoint out that was removed.
+    pub fn leave(&self, health: &Health) {
+        let detail = lock(&health.detail);
+        let mut counts = lock(&self.counts);
+        counts.members -= 1;
+        counts.available -= usize::from(health.is_available());
+        counts.judged -= usize::from(detail.judged);
+        drop(counts);
+        if detail.phase == Phase::Probation {
+            self.waiting.fetch_sub(1, SeqCst);
+        }
+    }
+
+    /// Counts an endpoint in again that kept its state while it was away.
+    pub fn rejoin(&self, health: &Health) {
+        let detail = lock(&health.detail);
+        let mut counts = lock(&self.counts);
+        counts.members += 1;
+        counts.available += usize::from(health.is_available());
+        counts.judged += usize::from(detail.judged);
+        drop(counts);
+        if detail.phase == Phase::Probation {
+            self.waiting.fetch_add(1, SeqCst);
+        }
+    }
+
+    /// Whether some endpoint waits for a deciding request.
+    #[inline]
+    pub fn wants_probes(&self) -> bool {
+        self.waiting.load(Relaxed) > 0
+    }
+
+    /// How many endpoints there are, and how many of them are available.
+    pub fn available(&self) -> (usize, usize) {
+        let counts = lock(&self.counts);
+        (counts.members, counts.available)
+    }
+
+    /// Whether one more may go; takes its place in the cap if it goes by judgement.
+    fn permit(&self, judgement: bool, cap: f64) -> bool {
+        let mut counts = lock(&self.counts);
+        if counts.members < 2 {
+            return false;
+        }
+        if judgement {
+            let most = (counts.members as f64 * cap).ceil() as usize;
+            if counts.judged >= most || counts.available < 2 {
+                return false;
+            }
+            counts.judged += 1;
+        }
+        true
+    }
+
+    fn unjudge(&self) {
+        lock(&self.counts).judged -= 1;
+    }
+
+    fn shift_available(&self, before: bool, after: bool) {
+        if before != after {
+            let mut counts = lock(&self.counts);
+            if after {
+                counts.available += 1;
+            } else {
+                counts.available -= 1;
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u32)]
+enum Phase {
+    #[default]
+    In = 0,
+    Ejected = 1,
+    Probation = 2,
+    Probing = 3,
+}
+
+#[derive(Debug)]
+struct Detail {
+    phase: Phase,
+    generation: u32,
+    since: Instant,
+    until: Option<Instant>,
+    why: Trip,
+    judged: bool,
+    /// Ejections that are not forgiven yet, and how long the last one lasted.
+    ejections: u32,
+    lasted: Duration,
+    backing_off: Option<Instant>,
+    held: bool,
+}
+
+/// The health of one endpoint.
+#[derive(Debug)]
+pub struct Health {
+    word: AtomicU32,
+    accrual: Accrual,
+    detail: Mutex<Detail>,
+}
+
+impl Health {
+    /// A new endpoint: available, without a past.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            word: AtomicU32::new(0),
+            accrual: Accrual::new(now),
+            detail: Mutex::new(Detail {
+                phase: Phase::In,
+                generation: 0,
+                since: now,
+                until: None,
+                why: Trip::Consecutive,
+                judged: false,
+                ejections: 0,
+                lasted: Duration::ZERO,
+                backing_off: None,
+                held: false,
+            }),
+        }
+    }
+
+    /// Whether it may be given requests.
+    #[inline]
+    pub fn is_available(&self) -> bool {
+        self.word.load(Relaxed) & FLAGS == 0
+    }
+
+    /// Whether it may be given requests where ejections are set aside: it neither asked to be left alone nor is held.
+    #[inline]
+    pub fn is_usable_in_panic(&self) -> bool {
+        self.word.load(Relaxed) & (BACKING_OFF | HELD) == 0
+    }
+
+    /// The generation of its state: what an attempt that starts now is an attempt of.
+    #[inline]
+    pub fn generation(&self) -> u32 {
+        self.word.load(Relaxed) >> GENERATION
+    }
+
+    /// Counts a success of an attempt that is not a probe.
+    #[inline]
+    pub fn success(&self, now: Instant, options: &HealthOptions) {
+        self.accrual.success(now, options);
+    }
+
+    /// Counts a failure of an attempt of `generation` that is not a probe.
+    ///
+    /// An attempt that began before the endpoint was last set aside or let back says nothing about it now.
+    pub fn failure(
+        &self,
+        now: Instant,
+        generation: u32,
+        options: &HealthOptions,
+        ledger: &Ledger,
+        random: &dyn Random,
+    ) -> Option<Transition> {
+        let why = self.accrual.failure(now, options)?;
+        let mut detail = lock(&self.detail);
+        if !options.enabled || detail.phase != Phase::In || detail.generation & 0xFFFF != generation {
+            return None;
+        }
+        self.eject(&mut detail, now, why, options, ledger, random)
+    }
+
+    fn eject(
+        &self,
+        detail: &mut MutexGuard<'_, Detail>,
+        now: Instant,
+        why: Trip,
+        options: &HealthOptions,
+        ledger: &Ledger,
+        random: &dyn Random,
+    ) -> Option<Transition> {
+        let judgement = why != Trip::Consecutive;
+        if detail.phase == Phase::In {
+            if !ledger.permit(judgement, options.max_ejected.get()) {
+                return None;
+            }
+            detail.judged = judgement;
+            detail.ejections = self.remembered(detail, now);
+        }
+        detail.ejections = detail.ejections.saturating_add(1);
+        let lasts = options.ejection.delay(detail.ejections, detail.lasted, random);
+        detail.lasted = lasts;
+        detail.why = why;
+        detail.until = Some(now + lasts);
+        self.enter(detail, Phase::Ejected, now, ledger);
+        Some(Transition::Ejected { why, lasts })
+    }
+
+    /// The ejections that still count after having been available since the last.
+    fn remembered(&self, detail: &Detail, now: Instant) -> u32 {
+        if detail.lasted.is_zero() {
+            return detail.ejections;
+        }
+        let healthy = now.saturating_duration_since(detail.since);
+        let forgiven = (healthy.as_secs_f64() / detail.lasted.as_secs_f64()) as u32;
+        detail.ejections.saturating_sub(forgiven)
+    }
+
+    /// Takes the right to probe, if the endpoint waits for that.
+    pub fn lease(&self, now: Instant, options: &HealthOptions, ledger: &Ledger) -> Option<Lease> {
+        if self.word.load(Relaxed) & FLAGS != Phase::Probation as u32 {
+            return None;
+        }
+        let mut detail = lock(&self.detail);
+        if detail.phase != Phase::Probation || detail.backing_off.is_some() || detail.held {
+            return None;
+        }
+        // The lease hands itself back; the time is a second line, for a holder that is never polled again.
+        detail.until = Some(now + options.probe_limit + options.probe_wait);
+        self.enter(&mut detail, Phase::Probing, now, ledger);
+        Some(Lease(detail.generation))
+    }
+
+    /// Hands a lease back with what the request has shown. A lease that time has overtaken changes nothing.
+    pub fn settle(
+        &self,
+        lease: Lease,
+        shown: Class,
+        now: Instant,
+        options: &HealthOptions,
+        ledger: &Ledger,
+        random: &dyn Random,
+    ) -> Option<Transition> {
+        let mut detail = lock(&self.detail);
+        if detail.phase != Phase::Probing || detail.generation != lease.0 {
+            return None;
+        }
+        match shown {
+            Class::Success | Class::BackOff => Some(self.restore(&mut detail, now, true, ledger)),
+            Class::Failure => {
+                let why = detail.why;
+                self.eject(&mut detail, now, why, options, ledger, random)
+            }
+            Class::Inconclusive => {
+                detail.until = Some(now + options.probe_wait);
+                self.enter(&mut detail, Phase::Probation, now, ledger);
+                Some(Transition::Probation)
+            }
+        }
+    }
+
+    fn restore(
+        &self,
+        detail: &mut MutexGuard<'_, Detail>,
+        now: Instant,
+        proven: bool,
+        ledger: &Ledger,
+    ) -> Transition {
+        self.accrual.reset();
+        if std::mem::take(&mut detail.judged) {
+            ledger.unjudge();
+        }
+        detail.until = None;
+        self.enter(detail, Phase::In, now, ledger);
+        Transition::Restored { proven }
+    }
+
+    /// Leaves the endpoint alone, as it asked.
+    pub fn back_off(
+        &self,
+        asked: Option<Duration>,
+        now: Instant,
+        options: &HealthOptions,
+        ledger: &Ledger,
+    ) -> Option<Transition> {
+        let lasts = asked.unwrap_or(options.back_off).min(options.back_off_cap);
+        if lasts.is_zero() {
+            return None;
+        }
+        let mut detail = lock(&self.detail);
+        let until = now + lasts;
+        let news = detail.backing_off.is_none();
+        detail.backing_off = Some(detail.backing_off.map_or(until, |own| own.max(until)));
+        self.publish(&detail, ledger);
+        news.then_some(Transition::BackingOff { lasts })
+    }
+
+    /// Keeps the endpoint out, or lets it in again, by its registry's word or by hand.
+    pub fn hold(&self, held: bool, ledger: &Ledger) {
+        let mut detail = lock(&self.detail);
+        detail.held = held;
+        self.publish(&detail, ledger);
+    }
+
+    /// Does what time has brought, and says when it will bring something next.
+    pub fn due(
+        &self,
+        now: Instant,
+        options: &HealthOptions,
+        ledger: &Ledger,
+    ) -> ([Option<Transition>; 2], Option<Instant>) {
+        let mut detail = lock(&self.detail);
+        let mut resumed = None;
+        if detail.backing_off.is_some_and(|until| until <= now) {
+            detail.backing_off = None;
+            self.publish(&detail, ledger);
+            resumed = Some(Transition::Resumed);
+        }
+        let mut moved = None;
+        if detail.until.is_some_and(|until| until <= now) {
+            match detail.phase {
+                Phase::Ejected | Phase::Probing => {
+                    detail.until = Some(now + options.probe_wait);
+                    self.enter(&mut detail, Phase::Probation, now, ledger);
+                    moved = Some(Transition::Probation);
+                }
+                Phase::Probation => moved = Some(self.restore(&mut detail, now, false, ledger)),
+                Phase::In => detail.until = None,
+            }
+        }
+        let next = [detail.until, detail.backing_off].into_iter().flatten().min();
+        ([resumed, moved], next)
+    }
+
+    /// The state, and since when.
+    pub fn state(&self) -> (State, Instant) {
+        let detail = lock(&self.detail);
+        let until = detail.until.unwrap_or(detail.since);
+        let state = match detail.phase {
+            _ if detail.held => State::Held,
+            Phase::Ejected => State::Ejected { until, why: detail.why },
+            Phase::Probation => State::Probation { until },
+            Phase::Probing => State::Probing,
+            Phase::In => match detail.backing_off {
+                Some(until) => State::BackingOff { until },
+                None => State::Available,
+            },
+        };
+        (state, detail.since)
+    }
+
+    /// Until when the endpoint asked to be left alone.
+    pub fn backing_off(&self) -> Option<Instant> {
+        if self.word.load(Relaxed) & BACKING_OFF == 0 {
+            return None;
+        }
+        lock(&self.detail).backing_off
+    }
+
+    fn enter(&self, detail: &mut MutexGuard<'_, Detail>, phase: Phase, now: Instant, ledger: &Ledger) {
+        if detail.phase == Phase::Probation {
+            ledger.waiting.fetch_sub(1, SeqCst);
+        }
+        if phase == Phase::Probation {
+            ledger.waiting.fetch_add(1, SeqCst);
+        }
+        detail.phase = phase;
+        detail.since = now;
+        detail.generation = detail.generation.wrapping_add(1);
+        self.publish(detail, ledger);
+    }
+
+    fn publish(&self, detail: &Detail, ledger: &Ledger) {
+        let before = self.word.load(Relaxed) & FLAGS == 0;
+        let mut word = (detail.generation << GENERATION) | (detail.phase as u32 & PHASE);
+        if detail.backing_off.is_some() {
+            word |= BACKING_OFF;
+        }
+        if detail.held {
+            word |= HELD;
+        }
+        self.word.store(word, SeqCst);
+        ledger.shift_available(before, word & FLAGS == 0);
+    }
+}

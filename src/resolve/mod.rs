@@ -1,0 +1,112 @@
+//! From a name to the endpoints behind it.
+//!
+//! **Problem.** Instances come and go, and the registry that knows them fails, too. **Idea.** A [`Resolve`] tells whole
+//! sets, never differences: [`Resolution`]. What a set means for requests is decided in one place, [`Steady`]: once
+//! there was a good set, a registry that is silent, fails, or claims for a moment that nothing exists, changes nothing.
+//!
+//! ```
+//! use mainstay::{Endpoint, resolve};
+//!
+//! let known = resolve::fixed(["10.0.0.1:80", "10.0.0.2:80"]);
+//! let (feed, fed) = resolve::channel();
+//! feed.set([Endpoint::new("10.0.0.1:80").with_weight(2.0)]);
+//! # let _ = (known, fed);
+//! ```
+//!
+//! **Cost.** Nothing of this runs on a request's way.
+
+mod channel;
+mod fixed;
+mod steady;
+
+use std::{
+    collections::HashSet,
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+pub use channel::{Channel, Feed, channel};
+pub use fixed::{Fixed, fixed};
+pub use steady::{Effective, Steady};
+
+use crate::{Endpoint, error::Cause};
+
+/// A set of endpoints: shared, complete, without duplicates.
+pub type Endpoints = Arc<[Arc<Endpoint>]>;
+
+/// What a resolver knows of a name.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Resolution {
+    /// Nothing yet.
+    Pending,
+    /// These endpoints, all of them. An empty set means that the name exists and nobody is there.
+    Bound(Endpoints),
+    /// The name does not exist.
+    Absent,
+    /// The look-up failed.
+    Failed(Cause),
+}
+
+impl Resolution {
+    /// These endpoints. Of endpoints with the same identity the first one counts. A weight that is not a positive
+    /// finite number makes the whole resolution [`Failed`](Self::Failed), so that the last good set stays.
+    pub fn bound<E: Into<Endpoint>>(endpoints: impl IntoIterator<Item = E>) -> Self {
+        let mut seen = HashSet::new();
+        let mut set = Vec::new();
+        for endpoint in endpoints {
+            let endpoint = endpoint.into();
+            let weight = endpoint.weight();
+            if !(weight.is_finite() && weight > 0.0) {
+                return Self::Failed(Arc::new(BadWeight { endpoint: endpoint.identity().to_string(), weight }));
+            }
+            if seen.insert(endpoint.identity().clone()) {
+                set.push(Arc::new(endpoint));
+            }
+        }
+        Self::Bound(set.into())
+    }
+}
+
+/// A weight that cannot be balanced by.
+#[derive(Debug, thiserror::Error)]
+#[error("endpoint {endpoint}: weight = {weight}: a positive finite number")]
+struct BadWeight {
+    endpoint: String,
+    weight: f64,
+}
+
+/// Watches what a name stands for.
+///
+/// It is polled by the background task of a client, never by a request.
+pub trait Resolve: Send + 'static {
+    /// The next resolution. After `None` it is never polled again, and what it told last stays.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Resolution>>;
+
+    /// Asks for an early look-up: what it told last does not seem to be true any more.
+    fn refresh(&mut self) {}
+
+    /// What is being resolved, for people: `dns users.internal:8080`.
+    fn describe(&self) -> String;
+}
+
+impl Resolve for Box<dyn Resolve> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Resolution>> {
+        (**self).poll_next(cx)
+    }
+
+    fn refresh(&mut self) {
+        (**self).refresh();
+    }
+
+    fn describe(&self) -> String {
+        (**self).describe()
+    }
+}
+
+impl fmt::Debug for dyn Resolve {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Resolve({})", self.describe())
+    }
+}
