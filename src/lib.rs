@@ -2,6 +2,7 @@
 //! own client.
 
 pub mod clock;
+pub mod estimate;
 mod invalid;
 pub mod outcome;
 pub mod random;
