@@ -1,6 +1,7 @@
 //! Client-side resilience as tower layers: discovery, balancing, health, deadlines, retries and budgets, around your
 //! own client.
 
+pub mod backoff;
 pub mod clock;
 pub mod estimate;
 mod invalid;
