@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::HealthOptions;
-use crate::sync::{AtomicU64, Mutex, Ordering::Relaxed, lock};
+use crate::{
+    estimate::slices::{Ring, Slices},
+    sync::{AtomicU64, Mutex, Ordering::Relaxed, lock},
+};
 
 /// Which rule found that there are too many failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,10 +20,7 @@ pub enum Trip {
     Rate,
 }
 
-const SLICES: u64 = 10;
-/// The low bits of a slice's word are its count, the high ones the number of the slice.
-const COUNT_BITS: u32 = 40;
-const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
+const SLICES: usize = 10;
 
 /// The attempts of one endpoint, as far as the rules need them.
 ///
@@ -29,9 +29,10 @@ const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 /// failures are.
 #[derive(Debug)]
 pub struct Accrual {
-    epoch: Instant,
     sequence: AtomicU64,
-    slices: [AtomicU64; SLICES as usize],
+    window: Duration,
+    slices: Slices,
+    successes: Ring<SLICES>,
     log: Mutex<Log>,
 }
 
@@ -47,28 +48,31 @@ struct Log {
 }
 
 impl Accrual {
-    /// No history; `epoch` is any time before the first attempt.
-    pub fn new(epoch: Instant) -> Self {
+    /// No history. `epoch` is any time before the first attempt; `window` is what the success rate is taken over, to
+    /// the accuracy of a tenth of it.
+    pub fn new(epoch: Instant, window: Duration) -> Self {
         Self {
-            epoch,
             sequence: AtomicU64::new(0),
-            slices: std::array::from_fn(|_| AtomicU64::new(0)),
+            window,
+            slices: Slices::new(epoch, window / SLICES as u32),
+            successes: Ring::new(),
             log: Mutex::new(Log::default()),
         }
     }
 
     /// Counts a success.
     #[inline]
-    pub fn success(&self, now: Instant, options: &HealthOptions) {
+    pub fn success(&self, now: Instant) {
         self.sequence.fetch_add(1, Relaxed);
-        self.count(self.slice(now, options.window));
+        self.successes.add(self.slices.number(now));
     }
 
     /// Counts a failure, and says which rule it trips.
     pub fn failure(&self, now: Instant, options: &HealthOptions) -> Option<Trip> {
         let mut log = lock(&self.log);
         let number = self.sequence.fetch_add(1, Relaxed);
-        log.streak = if number > 0 && log.last == Some(number - 1) { log.streak.saturating_add(1) } else { 1 };
+        log.streak =
+            if number > 0 && log.last == Some(number - 1) { log.streak.saturating_add(1) } else { 1 };
         log.last = Some(number);
         log.recent.push_back((number, now));
         let keep = options.failures.max(options.window_failures).max(KEEP) as usize;
@@ -83,7 +87,7 @@ impl Accrual {
         if nth_last(options.failures).is_some_and(|(seen, _)| number - seen < u64::from(options.of_last)) {
             return Some(Trip::Count);
         }
-        let within = |at: &Instant| now.saturating_duration_since(*at) < options.window;
+        let within = |at: &Instant| now.saturating_duration_since(*at) < self.window;
         let failures = log.recent.iter().filter(|(seen, at)| *seen >= from && within(at)).count() as u64;
         if failures >= u64::from(options.window_failures) {
             // Where more failures than are kept lie within the window, the rate is taken since the oldest one kept.
@@ -91,7 +95,7 @@ impl Accrual {
                 let oldest = log.recent.front().map_or(number, |(seen, _)| *seen);
                 (number + 1 - oldest).saturating_sub(failures)
             } else {
-                self.successes(now, options.window)
+                self.successes.sum(self.slices.number(now))
             };
             let rate = successes as f64 / (successes + failures) as f64;
             if rate < options.success_rate.get() {
@@ -106,9 +110,8 @@ impl Accrual {
         let mut log = lock(&self.log);
         let from = self.sequence.fetch_add(1, Relaxed) + 1;
         *log = Log { from, ..Log::default() };
-        for slice in &self.slices {
-            slice.store(0, Relaxed);
-        }
+        drop(log);
+        self.successes.clear();
     }
 
     /// The failures in a row up to now.
@@ -116,42 +119,6 @@ impl Accrual {
         let log = lock(&self.log);
         let next = self.sequence.load(Relaxed);
         if log.last.is_some_and(|last| last + 1 == next) { log.streak } else { 0 }
-    }
-
-    /// Successes of the window that ends now, to the accuracy of a tenth of it.
-    fn successes(&self, now: Instant, window: Duration) -> u64 {
-        let current = self.slice(now, window);
-        let live = |word: u64| {
-            let number = word >> COUNT_BITS;
-            (number > current.saturating_sub(SLICES) && number <= current).then_some(word & COUNT_MASK)
-        };
-        self.slices.iter().filter_map(|slice| live(slice.load(Relaxed))).sum()
-    }
-
-    /// The number of the slice that `now` lies in; 1 at the epoch, so that an untouched word is never live.
-    #[inline]
-    fn slice(&self, now: Instant, window: Duration) -> u64 {
-        let passed = now.saturating_duration_since(self.epoch);
-        let width = (window.as_millis() as u64 / SLICES).max(1);
-        (passed.as_secs() * 1000 + u64::from(passed.subsec_millis())) / width + SLICES
-    }
-
-    #[inline]
-    fn count(&self, number: u64) {
-        let slice = &self.slices[(number % SLICES) as usize];
-        let word = slice.load(Relaxed);
-        if word >> COUNT_BITS == number {
-            // Accepted race: the slice may be given to a newer number between the load and here, which then counts one
-            // success too many. It would take this thread a tenth of the window to get from one line to the next.
-            slice.fetch_add(1, Relaxed);
-        } else if word >> COUNT_BITS < number {
-            // Whoever loses here lost to somebody who started the same slice, or a newer one.
-            if slice.compare_exchange(word, (number << COUNT_BITS) | 1, Relaxed, Relaxed).is_err()
-                && slice.load(Relaxed) >> COUNT_BITS == number
-            {
-                slice.fetch_add(1, Relaxed);
-            }
-        }
     }
 }
 
@@ -172,9 +139,9 @@ mod tests {
     #[test]
     fn five_failures_in_a_row_trip_after_any_length_of_good_history() {
         for history in [0, 1, 1_000, 100_000] {
-            let (now, accrual) = (clock::now(), Accrual::new(clock::now()));
+            let (now, accrual) = (clock::now(), Accrual::new(clock::now(), options().window));
             for _ in 0..history {
-                accrual.success(now, &options());
+                accrual.success(now);
             }
             let trips: Vec<_> = (0..5).map(|_| accrual.failure(now, &options())).collect();
             assert_eq!(trips, [None, None, None, None, Some(Trip::Consecutive)], "after {history}");
@@ -183,11 +150,11 @@ mod tests {
 
     #[test]
     fn a_success_in_between_breaks_the_row() {
-        let (now, accrual) = (clock::now(), Accrual::new(clock::now()));
+        let (now, accrual) = (clock::now(), Accrual::new(clock::now(), options().window));
         for _ in 0..4 {
             accrual.failure(now, &options());
         }
-        accrual.success(now, &options());
+        accrual.success(now);
         assert_eq!(accrual.streak(), 0);
         assert_eq!(accrual.failure(now, &options()), None);
         assert_eq!(accrual.streak(), 1);
@@ -196,14 +163,14 @@ mod tests {
     #[test]
     fn six_of_the_last_twenty_trip_and_six_of_twenty_one_do_not() {
         let spaced = |gap: usize| {
-            let (now, accrual) = (clock::now(), Accrual::new(clock::now()));
+            let (now, accrual) = (clock::now(), Accrual::new(clock::now(), options().window));
             for _ in 0..10_000 {
-                accrual.success(now, &options()); // keeps the rate high
+                accrual.success(now); // keeps the rate high
             }
             let mut last = None;
             for number in 0..6 {
                 for _ in 0..if number == 0 { 0 } else { gap } {
-                    accrual.success(now, &options());
+                    accrual.success(now);
                 }
                 last = accrual.failure(now, &options());
             }
@@ -219,11 +186,11 @@ mod tests {
             let mut options = options();
             options.failures = 64;
             options.of_last = 64;
-            let (now, accrual) = (clock::now(), Accrual::new(clock::now()));
+            let (now, accrual) = (clock::now(), Accrual::new(clock::now(), HealthOptions::default().window));
             let mut trip = None;
             for round in 0..5 {
                 for _ in 0..successes / 5 + u32::from(round < successes % 5) {
-                    accrual.success(now, &options);
+                    accrual.success(now);
                 }
                 trip = accrual.failure(now, &options);
             }
@@ -235,15 +202,15 @@ mod tests {
 
     #[test]
     fn what_left_the_window_no_longer_counts() {
-        let (start, accrual) = (clock::now(), Accrual::new(clock::now()));
+        let (start, accrual) = (clock::now(), Accrual::new(clock::now(), options().window));
         for _ in 0..1_000 {
-            accrual.success(start, &options());
+            accrual.success(start);
         }
         let late = start + Duration::from_secs(40);
-        assert_eq!(accrual.successes(late, options().window), 0);
+        assert_eq!(accrual.successes.sum(accrual.slices.number(late)), 0);
         let mut last = None;
         for _ in 0..5 {
-            accrual.success(late, &options());
+            accrual.success(late);
             last = accrual.failure(late, &options());
         }
         assert_eq!(last, Some(Trip::Rate), "5 of 10 within the window");
@@ -251,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_reset_forgets() {
-        let (now, accrual) = (clock::now(), Accrual::new(clock::now()));
+        let (now, accrual) = (clock::now(), Accrual::new(clock::now(), options().window));
         for _ in 0..4 {
             accrual.failure(now, &options());
         }
@@ -265,14 +232,14 @@ mod tests {
         fn the_rules_agree_with_a_plain_history(steps in prop::collection::vec((any::<bool>(), 0_u64..900), 1..300)) {
             let options = options();
             let start = clock::now();
-            let accrual = Accrual::new(start);
+            let accrual = Accrual::new(start, options.window);
             let mut history: Vec<(Instant, bool)> = Vec::new();
             let mut now = start;
             for (success, pause) in steps {
                 now += Duration::from_millis(pause);
                 history.push((now, success));
                 if success {
-                    accrual.success(now, &options);
+                    accrual.success(now);
                     continue;
                 }
                 let got = accrual.failure(now, &options);

@@ -13,7 +13,7 @@
 //! use mainstay::health::{Accrual, HealthOptions, Trip};
 //!
 //! let (options, now) = (HealthOptions::default(), mainstay::clock::now());
-//! let accrual = Accrual::new(now);
+//! let accrual = Accrual::new(now, options.window);
 //! for _ in 0..4 {
 //!     assert_eq!(accrual.failure(now, &options), None);
 //! }
@@ -32,4 +32,4 @@ mod state;
 
 pub use accrual::{Accrual, Trip};
 pub use options::HealthOptions;
-pub use state::{Ledger, Health, Lease, State, Transition};
+pub use state::{Health, Lease, Ledger, State, Transition};

@@ -222,10 +222,10 @@ pub struct Health {
 
 impl Health {
     /// A new endpoint: available, without a past.
-    pub fn new(now: Instant) -> Self {
+    pub fn new(now: Instant, options: &HealthOptions) -> Self {
         Self {
             word: AtomicU32::new(0),
-            accrual: Accrual::new(now),
+            accrual: Accrual::new(now, options.window),
             detail: Mutex::new(Detail {
                 phase: Phase::In,
                 generation: 0,
@@ -261,8 +261,8 @@ impl Health {
 
     /// Counts a success of an attempt that is not a probe.
     #[inline]
-    pub fn success(&self, now: Instant, options: &HealthOptions) {
-        self.accrual.success(now, options);
+    pub fn success(&self, now: Instant) {
+        self.accrual.success(now);
     }
 
     /// Counts a failure of an attempt of `generation` that is not a probe.

@@ -93,7 +93,9 @@ mod tests {
 
     fn names(resolution: Option<Resolution>) -> Vec<String> {
         match resolution {
-            Some(Resolution::Bound(set)) => set.iter().map(|endpoint| endpoint.address().to_string()).collect(),
+            Some(Resolution::Bound(set)) => {
+                set.iter().map(|endpoint| endpoint.address().to_string()).collect()
+            }
             _ => Vec::new(),
         }
     }
@@ -123,7 +125,8 @@ mod tests {
     fn duplicates_merge_and_a_bad_weight_fails_the_whole_set_by_name() {
         let twice = Resolution::bound([Endpoint::new("a:1"), Endpoint::new("a:1").with_weight(2.0)]);
         assert_eq!(names(Some(twice)), ["a:1"]);
-        let Resolution::Failed(cause) = Resolution::bound([Endpoint::new("a:1").with_weight(f64::NAN)]) else {
+        let Resolution::Failed(cause) = Resolution::bound([Endpoint::new("a:1").with_weight(f64::NAN)])
+        else {
             panic!("a weight that is no number was taken")
         };
         assert_eq!(cause.to_string(), "endpoint a:1: weight = NaN: a positive finite number");

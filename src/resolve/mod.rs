@@ -59,7 +59,10 @@ impl Resolution {
             let endpoint = endpoint.into();
             let weight = endpoint.weight();
             if !(weight.is_finite() && weight > 0.0) {
-                return Self::Failed(Arc::new(BadWeight { endpoint: endpoint.identity().to_string(), weight }));
+                return Self::Failed(Arc::new(BadWeight {
+                    endpoint: endpoint.identity().to_string(),
+                    weight,
+                }));
             }
             if seen.insert(endpoint.identity().clone()) {
                 set.push(Arc::new(endpoint));

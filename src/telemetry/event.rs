@@ -146,11 +146,15 @@ impl fmt::Display for Event {
             Self::Disconnected { endpoint, redial, cause } => {
                 write!(f, "{endpoint}: not connected, next try in {redial:?}: {cause}")
             }
-            Self::Ejected { endpoint, why, lasts } => write!(f, "{endpoint}: ejected ({why:?}) for {lasts:?}"),
+            Self::Ejected { endpoint, why, lasts } => {
+                write!(f, "{endpoint}: ejected ({why:?}) for {lasts:?}")
+            }
             Self::Probation { endpoint } => write!(f, "{endpoint}: waits for a request that proves it"),
             Self::Restored { endpoint, proven: true } => write!(f, "{endpoint}: back, proven by a request"),
             Self::Restored { endpoint, proven: false } => write!(f, "{endpoint}: back, unproven"),
-            Self::BackingOff { endpoint, lasts } => write!(f, "{endpoint}: asks to be left alone for {lasts:?}"),
+            Self::BackingOff { endpoint, lasts } => {
+                write!(f, "{endpoint}: asks to be left alone for {lasts:?}")
+            }
             Self::Resumed { endpoint } => write!(f, "{endpoint}: may be asked again"),
             Self::PanicEntered { available, endpoints } => {
                 write!(f, "panic: only {available} of {endpoints} endpoints are available")

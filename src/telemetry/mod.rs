@@ -14,8 +14,8 @@
 //! }
 //! ```
 
-mod event;
 mod counters;
+mod event;
 
 pub use event::{Event, Observer};
 
