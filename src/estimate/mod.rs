@@ -56,6 +56,8 @@
 
 mod ewma;
 mod histogram;
+#[cfg(all(test, mainstay_loom))]
+mod model;
 mod recent;
 pub(crate) mod slices;
 mod window;
