@@ -42,6 +42,7 @@ pub(crate) fn stripes() -> usize {
 /// The calling thread's stripe number; reduce it modulo the number of stripes, which is a power of two.
 ///
 /// Threads are numbered as they come, so up to as many threads as stripes never share one.
+#[inline]
 pub(crate) fn stripe() -> usize {
     use std::{cell::Cell, sync::atomic::AtomicUsize as Plain, sync::atomic::Ordering::Relaxed};
     static NEXT: Plain = Plain::new(0);

@@ -1,14 +1,18 @@
 //! Every interleaving of a few deposits and withdrawals.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        // Not loom's: the models keep their books in the order in which things happen, and add no order of their own.
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
 
 use loom::thread::{self, JoinHandle};
 
 use super::{Budget, BudgetOptions};
-use crate::{
-    Ratio,
-    sync::{AtomicUsize, Ordering::SeqCst},
-};
+use crate::Ratio;
 
 const WINDOW: Duration = Duration::from_secs(10);
 
@@ -26,30 +30,28 @@ fn join(threads: impl IntoIterator<Item = JoinHandle<usize>>) -> usize {
 fn race(stripes: [usize; 2]) {
     loom::model(move || {
         let (budget, now) = budget(0);
-        let begun = std::sync::Arc::new(AtomicUsize::new(0));
+        let (deposits, withdrawals) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let depositors = stripes.map(|stripe| {
-            let (budget, begun) = (budget.clone(), begun.clone());
+            let (budget, deposits) = (budget.clone(), deposits.clone());
             thread::spawn(move || {
-                begun.fetch_add(1, SeqCst);
+                deposits.fetch_add(1, SeqCst);
                 budget.deposit_on(stripe, now);
                 0
             })
         });
-        let withdraw = |budget: Budget, begun: std::sync::Arc<AtomicUsize>| {
-            move || match budget.withdraw(now) {
-                Some(withdrawal) => {
-                    assert!(begun.load(SeqCst) > 0, "granted before anything was deposited");
-                    withdrawal.spend();
-                    1
-                }
-                None => 0,
+        let withdraw = || {
+            let (budget, deposits, withdrawals) = (budget.clone(), deposits.clone(), withdrawals.clone());
+            move || {
+                let Some(withdrawal) = budget.withdraw(now) else { return 0 };
+                assert!(withdrawals.fetch_add(1, SeqCst) < deposits.load(SeqCst), "more than was deposited");
+                withdrawal.spend();
+                1
             }
         };
-        let other = thread::spawn(withdraw(budget.clone(), begun.clone()));
-        let granted = withdraw(budget.clone(), begun)() + join([other]);
+        let other = thread::spawn(withdraw());
+        let granted = withdraw()() + join([other]);
         join(depositors);
-        let left = budget.available(now) as usize;
-        assert_eq!(granted + left, 2, "no deposit is lost or counted twice");
+        assert_eq!(granted + budget.available(now) as usize, 2, "no deposit is lost or counted twice");
     });
 }
 

@@ -6,8 +6,8 @@ use crate::sync::{AtomicU32, Ordering::Relaxed};
 
 /// 2^10 ns, about 1 us: where the first bucket starts.
 const FIRST_OCTAVE: u32 = 10;
-/// 2^36 ns, about 69 s: where the last bucket ends.
-const END_OCTAVE: u32 = 36;
+/// 2^36 ns, about 69 s: where the last bucket ends. One octave in a model, so that it ends.
+const END_OCTAVE: u32 = if cfg!(mainstay_loom) { FIRST_OCTAVE + 1 } else { 36 };
 /// Each octave has 2^3 buckets of equal width.
 const STEP_BITS: u32 = 3;
 const STEPS: u32 = 1 << STEP_BITS;

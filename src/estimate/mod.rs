@@ -47,7 +47,7 @@
 //! ```
 //!
 //! # Cost
-//! A read of [`PeakEwma`] is about 20 instructions. A record is one load and at most one atomic write, on words that
+//! A read of [`PeakEwma`] is 12 to 35 instructions. A record is one load and at most one atomic write, on words that
 //! only the users of the same endpoint share.
 //!
 //! # Sources
@@ -56,6 +56,8 @@
 
 mod ewma;
 mod histogram;
+#[cfg(all(test, mainstay_loom))]
+mod model;
 mod recent;
 pub(crate) mod slices;
 mod window;
