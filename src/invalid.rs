@@ -92,6 +92,17 @@ impl Check {
         self
     }
 
+    /// The one problem that something necessary was not said.
+    pub(crate) fn missing(field: &str) -> Invalid {
+        Invalid {
+            problems: vec![Problem {
+                field: field.to_owned(),
+                value: "nothing".to_owned(),
+                rule: "is needed".into(),
+            }],
+        }
+    }
+
     /// Ok when no rule was broken.
     pub(crate) fn finish(self) -> Result<(), Invalid> {
         if self.problems.is_empty() { Ok(()) } else { Err(Invalid { problems: self.problems }) }

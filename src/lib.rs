@@ -2,6 +2,7 @@
 //! own client.
 
 pub mod backoff;
+pub mod balance;
 pub mod budget;
 pub mod clock;
 pub mod context;

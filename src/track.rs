@@ -11,7 +11,7 @@ use crate::outcome::Verdict;
 /// What learns how the rest of an attempt went.
 pub(crate) trait Ends: Send + Sync {
     /// The attempt is over; `worse` is the verdict of its end where that is worse than the head's.
-    fn ended(&self, head: Verdict, end: Option<Verdict>);
+    fn ended(self: Arc<Self>, head: Verdict, end: Option<Verdict>);
 }
 
 /// What an attempt holds once its head has arrived; dropping it ends the attempt.

@@ -156,7 +156,7 @@ mod tests {
         }
         accrual.success(now);
         assert_eq!(accrual.streak(), 0);
-        assert_eq!(accrual.failure(now, &options()), None);
+        assert_ne!(accrual.failure(now, &options()), Some(Trip::Consecutive));
         assert_eq!(accrual.streak(), 1);
     }
 

@@ -1,0 +1,56 @@
+//! How requests tell the background task what it must look at.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use super::member::Member;
+use crate::{
+    error::Cause,
+    sync::{Mutex, lock},
+};
+
+/// Something the background task must look at.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// The health of this endpoint has changed: it has a time to be looked at again, and the snapshot is out of date.
+    Changed(Arc<Member>),
+    /// This connection (by its number) of this endpoint is gone.
+    Broken(Arc<Member>, u32, Cause),
+    /// The options were replaced.
+    Options,
+    /// Nothing any more: the last handle is gone, or the balancer was closed.
+    Over,
+}
+
+/// A mailbox with one reader. Nothing on the way of a successful request rings it.
+#[derive(Debug)]
+pub(crate) struct Bell(Mutex<(Vec<Message>, Option<Waker>)>);
+
+impl Bell {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new((Vec::new(), None)))
+    }
+
+    pub(crate) fn ring(&self, message: Message) {
+        let waker = {
+            let mut inside = lock(&self.0);
+            inside.0.push(message);
+            inside.1.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// All that was told since the last look.
+    pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<Vec<Message>> {
+        let mut inside = lock(&self.0);
+        if inside.0.is_empty() {
+            inside.1 = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(std::mem::take(&mut inside.0))
+    }
+}

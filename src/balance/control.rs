@@ -1,0 +1,500 @@
+//! The background task: it watches, dials, keeps time, and publishes.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, VecDeque},
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use futures::{Stream as _, stream::FuturesUnordered};
+use tower::BoxError;
+
+use super::{
+    bell::Message,
+    connect::Connector,
+    fleet::Fleet,
+    member::Member,
+    roster::{Roster, Running},
+    snapshot::{Entry, Resolved, Snapshot, Unconnected},
+};
+use crate::{
+    Endpoint, clock,
+    endpoint::{Identity, Reported},
+    error::{Cause, Error, Reason},
+    resolve::{Effective, Endpoints, Resolution, Resolve, Steady},
+    telemetry::Event,
+};
+
+/// Endpoints looked at between two yields to the runtime.
+const BATCH: usize = 128;
+/// Things done between two publications, when there is a lot to do.
+const BURST: usize = 64;
+
+/// What the task knows of one endpoint.
+struct Slot<S> {
+    member: Arc<Member>,
+    endpoint: Arc<Endpoint>,
+    service: Option<Arc<S>>,
+    /// Counts connections, so that news of an old one is not taken for news of this one.
+    incarnation: u32,
+    dialing: bool,
+    redial: Option<Instant>,
+    failures: u32,
+    waited: Duration,
+    cause: Option<Cause>,
+    /// Since when it is not in the resolution.
+    gone: Option<Instant>,
+    /// Whether it has to work up to its share once it is connected.
+    ramps: bool,
+    /// The resolution it was seen in last.
+    seen: u64,
+}
+
+type Dialed<S> = Pin<Box<dyn Future<Output = (u64, u32, Result<S, BoxError>)> + Send>>;
+
+/// The state of the background task.
+pub(crate) struct Control<S> {
+    fleet: Arc<Fleet>,
+    resolver: Option<Box<dyn Resolve>>,
+    steady: Steady,
+    connector: Connector<S>,
+    slots: HashMap<u64, Slot<S>>,
+    known: HashMap<Identity, u64>,
+    timers: BinaryHeap<Reverse<(Instant, u64)>>,
+    queue: VecDeque<u64>,
+    dials: FuturesUnordered<Dialed<S>>,
+    resolutions: u64,
+    dirty: bool,
+    panicking: bool,
+    ramp_ends: Option<Instant>,
+    last_id: u64,
+}
+
+/// One thing to do.
+enum Work<S> {
+    Messages(Vec<Message>),
+    Resolved(Option<Resolution>),
+    Dialed(u64, u32, Result<S, BoxError>),
+    Time,
+}
+
+/// Runs until the last handle is gone or the balancer is closed.
+pub(crate) async fn run<S: Send + Sync + 'static>(mut running: Running<S>) {
+    while let Some(control) = &mut running.control {
+        let mut work = Some(control.work().await);
+        let mut done = 0;
+        while let Some(item) = work {
+            let Some(control) = &mut running.control else { return };
+            if control.act(item).await.is_break() {
+                // Nothing will start it again.
+                running.control = None;
+                return;
+            }
+            done += 1;
+            work = if done < BURST { control.more() } else { None };
+        }
+        let Some(control) = &mut running.control else { return };
+        control.start_dials();
+        if control.dirty {
+            let Some(roster) = running.roster.upgrade() else {
+                running.control = None;
+                return;
+            };
+            control.publish(&roster);
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+impl<S: Send + Sync + 'static> Control<S> {
+    pub(crate) fn new(fleet: Arc<Fleet>, resolver: Box<dyn Resolve>, connector: Connector<S>) -> Self {
+        let grace = fleet.options.load().grace;
+        Self {
+            fleet,
+            resolver: Some(resolver),
+            steady: Steady::new(grace),
+            connector,
+            slots: HashMap::new(),
+            known: HashMap::new(),
+            timers: BinaryHeap::new(),
+            queue: VecDeque::new(),
+            dials: FuturesUnordered::new(),
+            resolutions: 0,
+            dirty: false,
+            panicking: false,
+            ramp_ends: None,
+            last_id: 0,
+        }
+    }
+
+    /// The next thing to do.
+    async fn work(&mut self) -> Work<S> {
+        let next = self.next_time();
+        let mut sleep = std::pin::pin!(next.map(|at| tokio::time::sleep_until(at.into())));
+        poll_fn(|cx| {
+            if let Poll::Ready(work) = self.poll_work(cx) {
+                return Poll::Ready(work);
+            }
+            match sleep.as_mut().as_pin_mut() {
+                Some(sleep) => sleep.poll(cx).map(|()| Work::Time),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Another thing to do, if there is one right now.
+    fn more(&mut self) -> Option<Work<S>> {
+        match self.poll_work(&mut Context::from_waker(std::task::Waker::noop())) {
+            Poll::Ready(work) => Some(work),
+            Poll::Pending => None,
+        }
+    }
+
+    fn poll_work(&mut self, cx: &mut Context<'_>) -> Poll<Work<S>> {
+        if let Poll::Ready(messages) = self.fleet.bell.poll(cx) {
+            return Poll::Ready(Work::Messages(messages));
+        }
+        if let Some(resolver) = &mut self.resolver {
+            if let Poll::Ready(resolution) = resolver.poll_next(cx) {
+                return Poll::Ready(Work::Resolved(resolution));
+            }
+        }
+        match ready!(Pin::new(&mut self.dials).poll_next(cx)) {
+            Some((id, incarnation, dialed)) => Poll::Ready(Work::Dialed(id, incarnation, dialed)),
+            None => Poll::Pending,
+        }
+    }
+
+    fn next_time(&self) -> Option<Instant> {
+        let timer = self.timers.peek().map(|Reverse((at, _))| *at);
+        [timer, self.steady.next(), self.ramp_ends].into_iter().flatten().min()
+    }
+
+    async fn act(&mut self, work: Work<S>) -> std::ops::ControlFlow<()> {
+        match work {
+            Work::Messages(messages) => {
+                for message in messages {
+                    match message {
+                        Message::Over => return std::ops::ControlFlow::Break(()),
+                        Message::Options => self.dirty = true,
+                        Message::Changed(member) => self.look_at(member.id, clock::now()),
+                        Message::Broken(member, incarnation, cause) => {
+                            self.broken(member.id, incarnation, cause);
+                        }
+                    }
+                }
+            }
+            Work::Resolved(None) => {
+                self.resolver = None;
+                self.fleet.tell(&Event::ResolutionEnded);
+            }
+            Work::Resolved(Some(resolution)) => {
+                if let Resolution::Failed(cause) = &resolution {
+                    self.fleet.tell(&Event::ResolutionFailed { cause: cause.clone() });
+                }
+                if self.steady.take(clock::now(), resolution) {
+                    self.apply().await;
+                }
+                self.dirty = true;
+            }
+            Work::Dialed(id, incarnation, dialed) => self.dialed(id, incarnation, dialed),
+            Work::Time => self.time().await,
+        }
+        std::ops::ControlFlow::Continue(())
+    }
+
+    /// Makes what requests go by true: adds, changes and removes endpoints.
+    async fn apply(&mut self) {
+        self.resolutions += 1;
+        self.dirty = true;
+        let set = match self.steady.effective() {
+            Effective::Bound(set) => set.clone(),
+            Effective::Pending | Effective::Absent => Endpoints::from(Vec::new()),
+        };
+        // An endpoint works up to its share only where others have theirs.
+        let ramps = self.slots.values().any(|slot| slot.gone.is_none());
+        let all_unhealthy = set.iter().all(|endpoint| endpoint.reported() == Reported::Unhealthy);
+        let mut added = 0;
+        for (index, endpoint) in set.iter().enumerate() {
+            if index % BATCH == BATCH - 1 {
+                tokio::task::yield_now().await;
+            }
+            added += usize::from(self.admit(endpoint, ramps, all_unhealthy));
+        }
+        let lost: Vec<u64> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| slot.gone.is_none() && slot.seen != self.resolutions)
+            .map(|(id, _)| *id)
+            .collect();
+        let now = clock::now();
+        let keep = self.fleet.options.load().keep_removed;
+        for (index, id) in lost.iter().enumerate() {
+            if index % BATCH == BATCH - 1 {
+                tokio::task::yield_now().await;
+            }
+            if let Some(slot) = self.slots.get_mut(id) {
+                slot.gone = Some(now);
+                slot.service = None;
+                slot.incarnation += 1;
+                slot.redial = None;
+                slot.dialing = false;
+                self.fleet.ledger.leave(&slot.member.health);
+                self.timers.push(Reverse((now + keep, *id)));
+            }
+        }
+        if added > 0 || !lost.is_empty() {
+            self.fleet.tell(&Event::Resolved { endpoints: set.len(), added, removed: lost.len() });
+        }
+        if set.len() == 1 && added + lost.len() > 0 {
+            self.fleet.tell(&Event::SingleEndpoint);
+        }
+    }
+
+    /// Takes an endpoint of the resolution in; true if it was not there before.
+    fn admit(&mut self, endpoint: &Arc<Endpoint>, ramps: bool, all_unhealthy: bool) -> bool {
+        let held = match endpoint.reported() {
+            Reported::Draining => true,
+            Reported::Unhealthy => !all_unhealthy,
+            Reported::Unknown | Reported::Healthy => false,
+        };
+        let known = self.known.get(endpoint.identity()).and_then(|id| self.slots.get_mut(id));
+        let (id, added) = match known {
+            Some(slot) => {
+                slot.seen = self.resolutions;
+                if !Arc::ptr_eq(&slot.endpoint, endpoint) {
+                    slot.endpoint = endpoint.clone();
+                    slot.member.set_endpoint(endpoint.clone());
+                }
+                let back = slot.gone.take().is_some();
+                if back {
+                    slot.ramps = ramps;
+                    self.fleet.ledger.rejoin(&slot.member.health);
+                    self.queue.push_back(slot.member.id);
+                }
+                (slot.member.id, back)
+            }
+            None => {
+                self.last_id += 1;
+                let id = self.last_id;
+                let member = Arc::new(Member::new(id, endpoint.clone(), self.fleet.clone()));
+                self.fleet.ledger.join();
+                let slot = Slot {
+                    member,
+                    endpoint: endpoint.clone(),
+                    service: None,
+                    incarnation: 0,
+                    dialing: false,
+                    redial: None,
+                    failures: 0,
+                    waited: Duration::ZERO,
+                    cause: None,
+                    gone: None,
+                    ramps,
+                    seen: self.resolutions,
+                };
+                self.slots.insert(id, slot);
+                self.known.insert(endpoint.identity().clone(), id);
+                self.queue.push_back(id);
+                (id, true)
+            }
+        };
+        if let Some(slot) = self.slots.get(&id) {
+            slot.member.health.hold(held, &self.fleet.ledger);
+        }
+        added
+    }
+
+    /// Connects what waits for it, as far as the number of dials allows.
+    fn start_dials(&mut self) {
+        let options = self.fleet.options.load();
+        while self.dials.len() < options.dials as usize || !self.connector.dials() {
+            let Some(id) = self.queue.pop_front() else { return };
+            let Some(slot) = self.slots.get_mut(&id) else { continue };
+            if slot.gone.is_some() || slot.service.is_some() || slot.dialing {
+                continue;
+            }
+            slot.redial = None;
+            match self.connector.connect(&slot.endpoint) {
+                Ok(service) => self.connected(id, service),
+                Err(dial) => {
+                    slot.dialing = true;
+                    let (limit, incarnation) = (options.connect_timeout, slot.incarnation);
+                    let name = slot.member.name.clone();
+                    self.dials.push(Box::pin(async move {
+                        let dialed = tokio::time::timeout(limit, dial).await.unwrap_or_else(|_| {
+                            Err(Error::new(Reason::Connect).with_endpoint(name).with_lasted(limit).into())
+                        });
+                        (id, incarnation, dialed)
+                    }));
+                }
+            }
+        }
+    }
+
+    fn dialed(&mut self, id: u64, incarnation: u32, dialed: Result<S, BoxError>) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        if slot.gone.is_some() || slot.incarnation != incarnation {
+            return;
+        }
+        slot.dialing = false;
+        match dialed {
+            Ok(service) => {
+                self.fleet.tell(&Event::Connected { endpoint: slot.member.name.clone() });
+                self.connected(id, service);
+            }
+            Err(error) => self.disconnected(id, error.into()),
+        }
+    }
+
+    fn connected(&mut self, id: u64, service: S) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        slot.service = Some(Arc::new(service));
+        slot.failures = 0;
+        slot.cause = None;
+        if std::mem::replace(&mut slot.ramps, true) {
+            slot.member.start_ramp(clock::now(), &self.fleet);
+        }
+        self.dirty = true;
+    }
+
+    fn broken(&mut self, id: u64, incarnation: u32, cause: Cause) {
+        let current = self.slots.get(&id).is_some_and(|slot| {
+            slot.incarnation == incarnation && slot.service.is_some() && slot.gone.is_none()
+        });
+        if current {
+            self.disconnected(id, cause);
+        }
+    }
+
+    /// Notes that the endpoint is not connected, and when it will be tried again.
+    fn disconnected(&mut self, id: u64, cause: Cause) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        slot.service = None;
+        slot.incarnation += 1;
+        slot.failures = slot.failures.saturating_add(1);
+        let redial = &self.fleet.options.load().redial;
+        let wait = redial.delay(slot.failures, slot.waited, &*self.fleet.random);
+        slot.waited = wait;
+        let at = clock::now() + wait;
+        slot.redial = Some(at);
+        slot.cause = Some(cause.clone());
+        self.timers.push(Reverse((at, id)));
+        self.dirty = true;
+        self.fleet.tell(&Event::Disconnected { endpoint: slot.member.name.clone(), redial: wait, cause });
+        if let Some(resolver) = &mut self.resolver {
+            resolver.refresh();
+        }
+    }
+
+    /// Does what time has brought.
+    async fn time(&mut self) {
+        let now = clock::now();
+        if self.steady.due(now) {
+            self.apply().await;
+        }
+        if self.ramp_ends.is_some_and(|at| at <= now) {
+            self.ramp_ends = None;
+            self.dirty = true;
+        }
+        let mut looked = 0;
+        while let Some(Reverse((at, id))) = self.timers.peek().copied() {
+            if at > now {
+                break;
+            }
+            self.timers.pop();
+            self.look_at(id, now);
+            looked += 1;
+            if looked % BATCH == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Looks whether time has brought something to this endpoint.
+    fn look_at(&mut self, id: u64, now: Instant) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        let options = self.fleet.options.load();
+        if slot.gone.is_some_and(|gone| gone + options.keep_removed <= now) {
+            self.known.remove(slot.endpoint.identity());
+            self.slots.remove(&id);
+            return;
+        }
+        if slot.redial.is_some_and(|at| at <= now) {
+            slot.redial = None;
+            self.queue.push_back(id);
+        }
+        let (moved, next) = slot.member.health.due(now, &options.health, &self.fleet.ledger);
+        if let Some(next) = next {
+            self.timers.push(Reverse((next, id)));
+        }
+        if slot.gone.is_none() {
+            for transition in moved.into_iter().flatten() {
+                self.fleet.announce(&slot.member, transition);
+            }
+        }
+        self.dirty = true;
+    }
+
+    fn publish(&mut self, roster: &Roster<S>) {
+        self.dirty = false;
+        let now = clock::now();
+        let present = || self.slots.values().filter(|slot| slot.gone.is_none());
+        let resolved = match self.steady.effective() {
+            Effective::Pending => Resolved::Pending,
+            Effective::Absent => Resolved::Absent,
+            Effective::Bound(set) => Resolved::To(set.len()),
+        };
+        let entries = present()
+            .filter_map(|slot| {
+                Some(Entry {
+                    member: slot.member.clone(),
+                    service: slot.service.clone()?,
+                    weight: slot.endpoint.weight() as f32,
+                    incarnation: slot.incarnation,
+                })
+            })
+            .collect();
+        let unconnected = present()
+            .filter(|slot| slot.service.is_none())
+            .map(|slot| Unconnected {
+                member: slot.member.clone(),
+                redial: slot.redial,
+                cause: slot.cause.clone(),
+            })
+            .collect();
+        let failure = self.steady.failure().cloned();
+        let options = self.fleet.options.load_full();
+        let (ramp_ends, panic, available) = roster.publish(|before| {
+            let (mut snapshot, ramp_ends) =
+                Snapshot::of(before.generation + 1, resolved, entries, options, now);
+            snapshot.unconnected = unconnected;
+            snapshot.failure = failure;
+            let panic = snapshot.panic;
+            let available =
+                snapshot.entries.iter().filter(|entry| entry.member.health.is_available()).count();
+            (snapshot, (ramp_ends, panic, available))
+        });
+        self.ramp_ends = ramp_ends;
+        if panic != self.panicking {
+            self.panicking = panic;
+            let endpoints = present().count();
+            self.fleet.tell(&if panic {
+                Event::PanicEntered { available, endpoints }
+            } else {
+                Event::PanicLeft { available, endpoints }
+            });
+        }
+    }
+}
+
+impl<S> std::fmt::Debug for Control<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").field("endpoints", &self.slots.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,165 @@
+//! What all the endpoints of one balancer share, whatever their service.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+
+use super::{
+    bell::{Bell, Message},
+    member::Member,
+    options::BalanceOptions,
+    wake::WakeSet,
+};
+use crate::{
+    estimate::{Counts, Decay, Recent},
+    health::{Ledger, Transition},
+    random::Random,
+    sync::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, Padded, stripe, stripes},
+    telemetry::{Counter, Event, Observers, Tally},
+};
+
+/// The shared part of a balancer that is not generic.
+pub(crate) struct Fleet {
+    pub(crate) label: Arc<str>,
+    pub(crate) epoch: Instant,
+    pub(crate) decay: Decay,
+    pub(crate) options: ArcSwap<BalanceOptions>,
+    pub(crate) ledger: Ledger,
+    pub(crate) observers: Arc<Observers>,
+    pub(crate) bell: Bell,
+    pub(crate) waiters: WakeSet,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) tally: Tally,
+    /// Whether requests are refused.
+    pub(crate) closed: AtomicBool,
+    /// Latencies of attempts to their heads, striped by thread.
+    latencies: Box<[Padded<Recent>]>,
+    /// When the 99th percentile was last taken (in ms since the epoch, plus 1) and what it was (in us).
+    p99: AtomicU64,
+    /// The mean latency estimate when it was last taken, as `p99`.
+    typical: AtomicU64,
+}
+
+/// Fewer latencies than this say nothing about a 99th percentile.
+const ENOUGH: u64 = 100;
+
+impl Fleet {
+    pub(crate) fn new(
+        label: Arc<str>,
+        options: BalanceOptions,
+        observers: Arc<Observers>,
+        random: Arc<dyn Random>,
+    ) -> Self {
+        let epoch = crate::clock::now();
+        let latencies = (0..stripes()).map(|_| Padded(Recent::new(epoch, Recent::PERIOD))).collect();
+        Self {
+            label,
+            epoch,
+            decay: Decay::new(epoch, options.decay()),
+            options: ArcSwap::from_pointee(options),
+            ledger: Ledger::default(),
+            observers,
+            bell: Bell::new(),
+            waiters: WakeSet::new(),
+            random,
+            tally: Tally::new(),
+            closed: AtomicBool::new(false),
+            latencies,
+            p99: AtomicU64::new(0),
+            typical: AtomicU64::new(0),
+        }
+    }
+
+    /// Notes the latency of a response.
+    #[inline]
+    pub(crate) fn latency(&self, now: Instant, latency: Duration) {
+        self.latencies[stripe() & (self.latencies.len() - 1)].0.record(now, latency);
+    }
+
+    /// The recent latencies of the whole client.
+    pub(crate) fn latencies(&self, now: Instant) -> Counts {
+        let mut counts = Counts::default();
+        for stripe in &self.latencies {
+            counts.add(&stripe.0.counts(now));
+        }
+        counts
+    }
+
+    /// The 99th percentile of recent latencies, taken at most every 100 ms; `None` while there are too few.
+    pub(crate) fn p99(&self, now: Instant) -> Option<Duration> {
+        let micros = self.cached(&self.p99, now, || {
+            let counts = self.latencies(now);
+            if counts.total() < ENOUGH { None } else { counts.quantile(0.99) }
+        })?;
+        Some(Duration::from_micros(micros))
+    }
+
+    /// What an attempt usually takes, taken at most every 100 ms.
+    pub(crate) fn typical(&self, now: Instant) -> Option<Duration> {
+        let micros = self.cached(&self.typical, now, || self.latencies(now).quantile(0.5))?;
+        Some(Duration::from_micros(micros))
+    }
+
+    /// The value in `word` if it is fresh, else what `compute` finds; 0 us stands for nothing.
+    fn cached(
+        &self,
+        word: &AtomicU64,
+        now: Instant,
+        compute: impl FnOnce() -> Option<Duration>,
+    ) -> Option<u64> {
+        let tick = (now.saturating_duration_since(self.epoch).as_millis() as u64 / 100 + 1) & 0xFFFF_FFFF;
+        let found = word.load(Relaxed);
+        let micros = if found >> 32 == tick {
+            found & 0xFFFF_FFFF
+        } else {
+            let micros = compute().map_or(0, |value| value.as_micros().clamp(1, 0xFFFF_FFFF) as u64);
+            word.store(tick << 32 | micros, Relaxed);
+            micros
+        };
+        (micros != 0).then_some(micros)
+    }
+
+    /// Makes a transition of `member` known to observers, to the background task, and to those who wait.
+    pub(crate) fn changed(&self, member: &Arc<Member>, transition: Transition) {
+        self.bell.ring(Message::Changed(member.clone()));
+        self.announce(member, transition);
+        self.waiters.wake_all();
+    }
+
+    /// Makes a transition of `member` known to observers.
+    pub(crate) fn announce(&self, member: &Member, transition: Transition) {
+        let endpoint = member.name.clone();
+        self.tell(&match transition {
+            Transition::Ejected { why, lasts } => Event::Ejected { endpoint, why, lasts },
+            Transition::Probation => Event::Probation { endpoint },
+            Transition::Restored { proven } => {
+                member.start_ramp(crate::context::now(), self);
+                Event::Restored { endpoint, proven }
+            }
+            Transition::BackingOff { lasts } => Event::BackingOff { endpoint, lasts },
+            Transition::Resumed => Event::Resumed { endpoint },
+        });
+    }
+
+    pub(crate) fn tell(&self, event: &Event) {
+        self.observers.tell(&self.label, event);
+    }
+
+    pub(crate) fn count(&self, counter: Counter) {
+        self.tally.count(counter);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(SeqCst)
+    }
+}
+
+impl fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fleet").field("label", &self.label).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,136 @@
+//! One endpoint of one balancer: all the state that belongs to it.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{fleet::Fleet, options::SlowStart};
+use crate::{
+    Endpoint,
+    estimate::{PeakEwma, Recent},
+    health::Health,
+    outcome::{Class, Verdict},
+    sync::{AtomicU32, AtomicU64, Mutex, Ordering::Relaxed, lock},
+    track::Ends,
+};
+
+/// The state of an endpoint. It outlives resolutions, reconnections and policies; its service does not.
+#[repr(align(128))]
+pub(crate) struct Member {
+    pub(crate) in_flight: AtomicU32,
+    pub(crate) health: Health,
+    pub(crate) latency: PeakEwma,
+    /// When the ramp began, in ms since the fleet's epoch plus 1; 0 for none.
+    ramp: AtomicU32,
+    pub(crate) id: u64,
+    pub(crate) successes: AtomicU64,
+    pub(crate) failures: AtomicU64,
+    pub(crate) cancelled: AtomicU64,
+    pub(crate) recent: Recent,
+    pub(crate) name: Arc<str>,
+    endpoint: Mutex<Arc<Endpoint>>,
+    pub(crate) fleet: Arc<Fleet>,
+}
+
+impl Member {
+    pub(crate) fn new(id: u64, endpoint: Arc<Endpoint>, fleet: Arc<Fleet>) -> Self {
+        let now = crate::clock::now();
+        Self {
+            in_flight: AtomicU32::new(0),
+            health: Health::new(now, &fleet.options.load().health),
+            latency: PeakEwma::new(),
+            ramp: AtomicU32::new(0),
+            id,
+            successes: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            cancelled: AtomicU64::new(0),
+            recent: Recent::new(fleet.epoch, Recent::PERIOD),
+            name: endpoint.identity().to_string().into(),
+            endpoint: Mutex::new(endpoint),
+            fleet,
+        }
+    }
+
+    pub(crate) fn endpoint(&self) -> Arc<Endpoint> {
+        lock(&self.endpoint).clone()
+    }
+
+    pub(crate) fn set_endpoint(&self, endpoint: Arc<Endpoint>) {
+        *lock(&self.endpoint) = endpoint;
+    }
+
+    /// Starts the ramp: from now on it works up to its share.
+    pub(crate) fn start_ramp(&self, now: Instant, fleet: &Fleet) {
+        let passed = now.saturating_duration_since(fleet.epoch).as_millis() as u64;
+        self.ramp.store((passed as u32).saturating_add(1), Relaxed);
+    }
+
+    /// The share of its weight that it has at `now`, and when that will be all of it.
+    pub(crate) fn ramp(&self, now: Instant, slow_start: &SlowStart) -> Option<(f64, Instant)> {
+        let began = self.ramp.load(Relaxed);
+        if began == 0 || slow_start.lasts.is_zero() {
+            return None;
+        }
+        let began = self.fleet.epoch + Duration::from_millis(u64::from(began - 1));
+        let passed = now.saturating_duration_since(began).as_secs_f64() / slow_start.lasts.as_secs_f64();
+        if passed >= 1.0 {
+            return None;
+        }
+        let from = slow_start.from.get();
+        Some((from + (1.0 - from) * passed, began + slow_start.lasts))
+    }
+
+    /// Gives the place in flight back.
+    #[inline]
+    pub(crate) fn release(&self) {
+        self.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    /// Counts a success that is over, at its end.
+    #[inline]
+    pub(crate) fn succeeded(&self, now: Instant) {
+        self.health.success(now);
+        self.successes.fetch_add(1, Relaxed);
+    }
+}
+
+impl Ends for Member {
+    fn ended(self: Arc<Self>, head: Verdict, end: Option<Verdict>) {
+        self.release();
+        let verdict = end.unwrap_or(head);
+        match verdict.class() {
+            Class::Success => self.succeeded(crate::context::now()),
+            // What was bad at the head was told then.
+            _ if end.is_none() => {}
+            Class::Failure => {
+                let generation = self.health.generation();
+                self.failed(crate::context::now(), generation);
+            }
+            Class::BackOff | Class::Inconclusive => {}
+        }
+    }
+}
+
+impl Member {
+    /// Counts a failure of an attempt that began in `generation`.
+    pub(crate) fn failed(self: &Arc<Self>, now: Instant, generation: u32) {
+        self.failures.fetch_add(1, Relaxed);
+        let fleet = &self.fleet;
+        let options = fleet.options.load();
+        let transition = self.health.failure(now, generation, &options.health, &fleet.ledger, &*fleet.random);
+        if let Some(transition) = transition {
+            fleet.changed(self, transition);
+        }
+    }
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Member")
+            .field("name", &self.name)
+            .field("in_flight", &self.in_flight)
+            .finish_non_exhaustive()
+    }
+}

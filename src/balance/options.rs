@@ -1,0 +1,180 @@
+//! The numbers behind the balancer.
+
+use std::time::Duration;
+
+use crate::{
+    backoff::{Backoff, Jitter},
+    health::HealthOptions,
+    invalid::{Check, Invalid, Ratio},
+};
+
+/// What makes an endpoint look loaded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Load {
+    /// The requests that this client has in flight there.
+    InFlight,
+    /// The requests in flight there times a latency estimate that jumps up and glides down with this time constant
+    /// [10 s]. Failures count as slow, and what was cut off as at least that slow.
+    PeakEwma {
+        /// How fast the past is forgotten.
+        decay: Duration,
+    },
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self::PeakEwma { decay: Duration::from_secs(10) }
+    }
+}
+
+/// What happens when too few endpoints are available.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Panic {
+    /// Ejections are set aside: some of the endpoints may have been judged wrongly, and a slow answer beats none.
+    #[default]
+    FailOpen,
+    /// Only available endpoints are used, and with none of them requests are refused.
+    FailClosed,
+}
+
+/// How an endpoint that is new, or comes back, gets up to its share.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct SlowStart {
+    /// How long it takes [10 s]; zero switches slow start off.
+    pub lasts: Duration,
+    /// The share of its weight that it starts with [10 %].
+    pub from: Ratio,
+}
+
+impl SlowStart {
+    /// From `from` of the weight to all of it, in `lasts`.
+    pub fn new(lasts: Duration, from: Ratio) -> Self {
+        Self { lasts, from }
+    }
+}
+
+impl Default for SlowStart {
+    fn default() -> Self {
+        Self { lasts: Duration::from_secs(10), from: Ratio::percent::<10>() }
+    }
+}
+
+/// Everything that can be set on a balancer. All of it may be replaced while it runs, but for
+/// [`health.window`](HealthOptions::window) and the decay of [`Load::PeakEwma`], which the endpoints' histories are made
+/// of.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct BalanceOptions {
+    /// What makes an endpoint look loaded [in flight times peak EWMA].
+    pub load: Load,
+    /// When endpoints are set aside, and how they come back.
+    pub health: HealthOptions,
+    /// What happens when too few endpoints are available [fail open].
+    pub panic: Panic,
+    /// Under which share of available endpoints that is [50 %].
+    pub panic_below: Ratio,
+    /// How endpoints get up to their share [10 s from 10 %].
+    pub slow_start: SlowStart,
+    /// How long one attempt may take [3 s]; `None` for as long as the deadline allows.
+    pub attempt_limit: Option<Duration>,
+    /// Requests that may wait for an endpoint at the same time [1,024].
+    pub max_waiting: u32,
+    /// How long a request waits for the first resolution [5 s].
+    pub first_resolution: Duration,
+    /// How long a name that seems to have lost all its endpoints keeps them [30 s].
+    pub grace: Duration,
+    /// How long the state of a removed endpoint is kept, in case it comes back [60 s].
+    pub keep_removed: Duration,
+    /// How long connecting may take, for connectors that connect ahead of requests [1 s].
+    pub connect_timeout: Duration,
+    /// The waits between tries to connect [100 ms, doubling to 30 s, full jitter].
+    pub redial: Backoff,
+    /// How many connections are being made at the same time [64].
+    pub dials: u32,
+}
+
+impl Default for BalanceOptions {
+    fn default() -> Self {
+        Self {
+            load: Load::default(),
+            health: HealthOptions::default(),
+            panic: Panic::default(),
+            panic_below: Ratio::percent::<50>(),
+            slow_start: SlowStart::default(),
+            attempt_limit: Some(Duration::from_secs(3)),
+            max_waiting: 1024,
+            first_resolution: Duration::from_secs(5),
+            grace: Duration::from_secs(30),
+            keep_removed: Duration::from_secs(60),
+            connect_timeout: Duration::from_secs(1),
+            redial: Backoff::exponential(Duration::from_millis(100))
+                .factor(2.0)
+                .cap(Duration::from_secs(30))
+                .jitter(Jitter::Full),
+            dials: 64,
+        }
+    }
+}
+
+impl BalanceOptions {
+    /// Checks every option.
+    ///
+    /// # Errors
+    /// [`Invalid`] with all that is wrong.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        let mut check = Check::default();
+        self.check(&mut check);
+        check.finish()
+    }
+
+    pub(crate) fn check(&self, check: &mut Check) {
+        if let Load::PeakEwma { decay } = self.load {
+            check.duration("load.decay", decay);
+        }
+        if let Some(limit) = self.attempt_limit {
+            check.duration("attempt_limit", limit);
+        }
+        check
+            .part("health", |check| self.health.check(check))
+            .duration("first_resolution", self.first_resolution)
+            .duration("connect_timeout", self.connect_timeout)
+            .part("redial", |check| self.redial.check(check))
+            .rule(self.dials >= 1, "dials", self.dials, "at least 1")
+            .rule(
+                self.slow_start.lasts.is_zero() || self.slow_start.from.get() > 0.0,
+                "slow_start.from",
+                self.slow_start.from,
+                "more than 0",
+            );
+    }
+
+    /// Checks that `next` may replace these options while the balancer runs.
+    pub(crate) fn check_update(&self, next: &Self, check: &mut Check) {
+        next.check(check);
+        check.rule(
+            next.health.window == self.health.window,
+            "health.window",
+            next.health.window,
+            format!("cannot change while the balancer runs ({:?})", self.health.window),
+        );
+        if let (Load::PeakEwma { decay: before }, Load::PeakEwma { decay: after }) = (self.load, next.load) {
+            check.rule(
+                before == after,
+                "load.decay",
+                after,
+                format!("cannot change while the balancer runs ({before:?})"),
+            );
+        }
+    }
+
+    /// The time constant of the latency estimates, which are kept whatever load is balanced by.
+    pub(crate) fn decay(&self) -> Duration {
+        match self.load {
+            Load::PeakEwma { decay } => decay,
+            Load::InFlight => Duration::from_secs(10),
+        }
+    }
+}

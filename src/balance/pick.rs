@@ -1,0 +1,234 @@
+//! Which endpoint gets the request.
+
+use std::time::Instant;
+
+use super::{
+    fleet::Fleet,
+    lease::Lease,
+    member::Member,
+    options::{Load, Panic},
+    snapshot::{Entry, Resolved, Snapshot},
+};
+use crate::{
+    context::Call,
+    error::{Error, Reason},
+    estimate::Moment,
+    random::{Random, below, unit},
+    sync::Ordering::Relaxed,
+};
+
+/// Draws before the whole pool is looked at. With half of it unusable, one pick in 256 gets there.
+const DRAWS: usize = 4;
+/// Draws by weight before a ramp is no longer held against an endpoint.
+const RAMP_DRAWS: usize = 16;
+
+/// What a pick comes to.
+pub(crate) enum Picked<'a, S> {
+    /// This endpoint, with a place in flight there.
+    One(&'a Entry<S>, Lease),
+    /// Nothing now; what is waited for may come.
+    Wait,
+    /// Nothing, and waiting will not help.
+    Refuse(Error),
+}
+
+impl<S> Snapshot<S> {
+    /// Picks for `call`, leaving out the endpoints in `out`, which have refused or are not ready.
+    #[inline]
+    pub(crate) fn pick(&self, now: Instant, call: &Call, out: &[u64], fleet: &Fleet) -> Picked<'_, S> {
+        if fleet.ledger.wants_probes() && call.repeatable {
+            if let Some((entry, lease)) = self.probe(now, out, fleet) {
+                return Picked::One(entry, lease);
+            }
+        }
+        let entry = match self.draw(now, call, out, &*fleet.random, fleet) {
+            Some(entry) => entry,
+            None => match self.scan(now, call, out, fleet) {
+                Some(entry) => entry,
+                None => return self.nothing(now, out, fleet),
+            },
+        };
+        Picked::One(entry, Lease::begin(entry.member.clone(), now, self.attempt_limit, None))
+    }
+
+    /// Two choices.
+    #[inline]
+    fn draw(
+        &self,
+        now: Instant,
+        call: &Call,
+        out: &[u64],
+        random: &dyn Random,
+        fleet: &Fleet,
+    ) -> Option<&Entry<S>> {
+        let pool = self.pool as u32;
+        if pool == 0 {
+            return None;
+        }
+        let fits = |entry: &Entry<S>| {
+            self.allows(&entry.member)
+                && !call.has_tried(entry.member.id)
+                && (out.is_empty() || !out.contains(&entry.member.id))
+        };
+        if pool == 1 {
+            return Some(&self.entries[0]).filter(|entry| fits(entry));
+        }
+        for _ in 0..DRAWS {
+            let (first, second) = if self.alias.is_none() && !self.ramping {
+                // Two distinct ones.
+                let word = random.next();
+                let first = below(word as u32, pool);
+                let second = below((word >> 32) as u32, pool - 1);
+                (first as usize, (second + u32::from(second >= first)) as usize)
+            } else {
+                (self.by_weight(now, random), self.by_weight(now, random))
+            };
+            let (first, second) = (&self.entries[first], &self.entries[second]);
+            match (fits(first), fits(second)) {
+                // The draw has no order, so a tie for the first is a tie at random.
+                (true, true) => {
+                    return Some(if self.is_lighter(second, first, now, fleet) { second } else { first });
+                }
+                (true, false) => return Some(first),
+                (false, true) => return Some(second),
+                (false, false) => {}
+            }
+        }
+        None
+    }
+
+    /// Draws one index by weight and ramp.
+    fn by_weight(&self, now: Instant, random: &dyn Random) -> usize {
+        let mut index = 0;
+        for _ in 0..RAMP_DRAWS {
+            let word = random.next();
+            index = match &self.alias {
+                Some(alias) => alias.draw(word),
+                None => below(word as u32, self.pool as u32) as usize,
+            };
+            if !self.ramping {
+                return index;
+            }
+            let share = self.entries[index].member.ramp(now, &self.options.slow_start);
+            if share.is_none_or(|(share, _)| unit(random.next()) < share) {
+                return index;
+            }
+        }
+        index
+    }
+
+    /// Whether `a` is less loaded than `b`.
+    #[inline]
+    fn is_lighter(&self, a: &Entry<S>, b: &Entry<S>, now: Instant, fleet: &Fleet) -> bool {
+        let (a_count, b_count) =
+            (a.member.in_flight.load(Relaxed) as f32 + 1.0, b.member.in_flight.load(Relaxed) as f32 + 1.0);
+        let (mut a_load, mut b_load) = match self.load {
+            Load::InFlight => (a_count, b_count),
+            Load::PeakEwma { .. } => {
+                let at = fleet.decay.at(now);
+                match (cost(&a.member, at), cost(&b.member, at)) {
+                    (Some(a_cost), Some(b_cost)) => (a_count * a_cost, b_count * b_cost),
+                    // Without a history an endpoint is taken for as fast as the other.
+                    _ => (a_count, b_count),
+                }
+            }
+        };
+        if self.alias.is_some() || self.ramping {
+            a_load /= self.weight(a, now);
+            b_load /= self.weight(b, now);
+        }
+        a_load < b_load
+    }
+
+    fn weight(&self, entry: &Entry<S>, now: Instant) -> f32 {
+        match entry.member.ramp(now, &self.options.slow_start) {
+            Some((share, _)) => entry.weight * share as f32,
+            None => entry.weight,
+        }
+    }
+
+    #[inline]
+    fn allows(&self, member: &Member) -> bool {
+        member.health.is_available() || (self.panic && member.health.is_usable_in_panic())
+    }
+
+    /// Looks at every endpoint: first for one that was not tried, then for any available one, then, where that is the
+    /// policy, for any that may be used at all.
+    #[cold]
+    fn scan(&self, now: Instant, call: &Call, out: &[u64], fleet: &Fleet) -> Option<&Entry<S>> {
+        let count = self.entries.len();
+        if count == 0 {
+            return None;
+        }
+        let start = below(fleet.random.next() as u32, count as u32) as usize;
+        let usable = |member: &Member| {
+            self.allows(member)
+                || (self.options.panic == Panic::FailOpen && member.health.is_usable_in_panic())
+        };
+        let tiers: [&dyn Fn(&Member) -> bool; 3] = [
+            &|member| self.allows(member) && !call.has_tried(member.id),
+            &|member| self.allows(member),
+            &usable,
+        ];
+        for tier in tiers {
+            let mut best: Option<&Entry<S>> = None;
+            for offset in 0..count {
+                let entry = &self.entries[(start + offset) % count];
+                if out.contains(&entry.member.id) || !tier(&entry.member) {
+                    continue;
+                }
+                if best.is_none_or(|best| self.is_lighter(entry, best, now, fleet)) {
+                    best = Some(entry);
+                }
+            }
+            if best.is_some() {
+                return best;
+            }
+        }
+        None
+    }
+
+    /// Offers the request to an endpoint that waits for one that decides.
+    #[cold]
+    fn probe(&self, now: Instant, out: &[u64], fleet: &Fleet) -> Option<(&Entry<S>, Lease)> {
+        let health = &self.options.health;
+        for entry in self.entries.iter().filter(|entry| !out.contains(&entry.member.id)) {
+            if let Some(right) = entry.member.health.lease(now, health, &fleet.ledger) {
+                let limit =
+                    self.attempt_limit.map_or(health.probe_limit, |limit| limit.min(health.probe_limit));
+                return Some((entry, Lease::begin(entry.member.clone(), now, Some(limit), Some(right))));
+            }
+        }
+        None
+    }
+
+    /// Why nothing was picked, and whether waiting helps.
+    #[cold]
+    fn nothing(&self, now: Instant, out: &[u64], fleet: &Fleet) -> Picked<'_, S> {
+        let refuse = |reason| Error::new(reason).with_client(fleet.label.clone());
+        match self.resolved {
+            Resolved::Pending => return Picked::Wait,
+            Resolved::Absent | Resolved::To(0) => return Picked::Refuse(refuse(Reason::Absent)),
+            Resolved::To(_) if self.entries.is_empty() => return Picked::Wait,
+            Resolved::To(_) => {}
+        }
+        let mut nearest: Option<Instant> = None;
+        for entry in &self.entries {
+            if out.contains(&entry.member.id) || self.allows(&entry.member) {
+                // It is only not ready, or became available just now.
+                return Picked::Wait;
+            }
+            match entry.member.health.backing_off() {
+                Some(until) => nearest = Some(nearest.map_or(until, |nearest| nearest.min(until))),
+                None => return Picked::Refuse(refuse(Reason::NoEndpoint)),
+            }
+        }
+        let wait = nearest.map_or_else(Default::default, |until| until.saturating_duration_since(now));
+        Picked::Refuse(refuse(Reason::BackingOff).with_retry_after(wait))
+    }
+}
+
+#[inline]
+fn cost(member: &Member, at: Moment) -> Option<f32> {
+    member.latency.value(at)
+}

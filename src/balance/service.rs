@@ -1,0 +1,398 @@
+//! The handle.
+
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tower::{BoxError, Service};
+
+use super::{
+    attempt::Attempt, connect::Connector, fleet::Fleet, options::BalanceOptions, roster::Roster,
+    status::BalanceStatus,
+};
+use crate::{
+    Endpoint,
+    context::Timer,
+    error::{Error, Reason},
+    invalid::{Check, Invalid},
+    outcome::{Classify, ErrorsFail},
+    random::{Entropy, Random},
+    resolve::Resolve,
+    sync::{stripe, stripes},
+    telemetry::{Observer, Observers},
+    track::Track,
+};
+
+/// What an attempt needs while it lasts. There is one for each stripe of threads, so that attempts on different threads
+/// do not write the same reference count.
+pub(crate) struct Lane<S, Req>
+where
+    S: Service<Req>,
+{
+    pub(super) roster: Arc<Roster<S>>,
+    pub(super) classify: Arc<dyn Classify<S::Response>>,
+    pub(super) track: Option<Arc<dyn Track<S::Response>>>,
+}
+
+/// A balancer over the endpoints of a resolution: a handle that is cheap to clone and to share.
+///
+/// As a [`tower::Service`] it is always ready and reserves nothing; see [`send`](Self::send) for a call through `&self`.
+/// Spawns nothing until the first call.
+pub struct Balance<S, Req>
+where
+    S: Service<Req>,
+{
+    lanes: Arc<[Arc<Lane<S, Req>>]>,
+}
+
+impl<S, Req> Balance<S, Req>
+where
+    S: Service<Req> + Clone + Send + Sync + 'static,
+    S::Response: 'static,
+    S::Error: Into<BoxError>,
+    Req: 'static,
+{
+    /// A balancer with default options, whose endpoints' services `connect` makes. Errors of those services are
+    /// failures, and attempts end with their response.
+    pub fn new(resolver: impl Resolve, connect: impl FnMut(&Endpoint) -> S + Send + 'static) -> Self {
+        Self::assemble(Parts {
+            label: "balance".into(),
+            resolver: Box::new(resolver),
+            connector: Connector::each(connect),
+            classify: Arc::new(ErrorsFail),
+            track: None,
+            options: BalanceOptions::default(),
+            observers: Arc::new(Observers::default()),
+            random: Arc::new(Entropy),
+        })
+    }
+
+    /// A balancer with more to say about it.
+    pub fn builder(resolver: impl Resolve) -> BalanceBuilder<S, Req> {
+        BalanceBuilder {
+            label: "balance".into(),
+            resolver: Box::new(resolver),
+            connector: None,
+            classify: Arc::new(ErrorsFail),
+            track: None,
+            options: BalanceOptions::default(),
+            observers: Arc::new(Observers::default()),
+            random: Arc::new(Entropy),
+        }
+    }
+
+    fn assemble(parts: Parts<S, Req>) -> Self {
+        let fleet = Arc::new(Fleet::new(parts.label, parts.options, parts.observers, parts.random));
+        let roster = Arc::new(Roster::new(fleet, parts.resolver, parts.connector));
+        let lane = |_| {
+            Arc::new(Lane {
+                roster: roster.clone(),
+                classify: parts.classify.clone(),
+                track: parts.track.clone(),
+            })
+        };
+        Self { lanes: (0..stripes()).map(lane).collect() }
+    }
+
+    /// Sends `request` to the best endpoint. The future does nothing until it is polled.
+    #[inline]
+    pub fn send(&self, request: Req) -> Attempt<S, Req> {
+        Attempt::new(self.lane().clone(), request)
+    }
+
+    /// Waits until there is an endpoint that may be given requests.
+    ///
+    /// # Errors
+    /// [`Reason::Closed`] once the balancer is closed, [`Reason::Absent`] if the name stands for nothing,
+    /// [`Reason::NoRuntime`] outside of a tokio runtime.
+    pub async fn ready(&self) -> Result<(), Error> {
+        let roster = &self.lane().roster;
+        roster.ensure_running()?;
+        let mut timer = std::pin::pin!(Timer::default());
+        let mut waiting = super::wake::Waiter::new(&roster.fleet.waiters);
+        std::future::poll_fn(|cx| {
+            timer.as_mut().poll(cx, |cx| {
+                waiting.register(cx);
+                if roster.fleet.is_closed() {
+                    return Poll::Ready(Err(roster.refusal(Reason::Closed)));
+                }
+                let snapshot = roster.snapshot.load();
+                if snapshot.has_available() {
+                    return Poll::Ready(Ok(()));
+                }
+                if snapshot.is_absent() {
+                    return Poll::Ready(Err(roster.refusal(Reason::Absent)));
+                }
+                Poll::Pending
+            })
+        })
+        .await
+    }
+
+    /// What the balancer knows, does and has done.
+    pub fn status(&self) -> BalanceStatus {
+        BalanceStatus::of(&self.lane().roster)
+    }
+
+    /// Replaces the options: all of them, or none if they do not hold together. All state is kept.
+    ///
+    /// # Errors
+    /// [`Invalid`] with all that is wrong.
+    pub fn update(&self, options: BalanceOptions) -> Result<(), Invalid> {
+        self.lane().roster.update(options)
+    }
+
+    /// The options that are in force.
+    pub fn options(&self) -> BalanceOptions {
+        BalanceOptions::clone(&self.lane().roster.fleet.options.load())
+    }
+
+    /// Has `observer` told about everything that happens from now on.
+    pub fn observe(&self, observer: impl Observer) {
+        self.lane().roster.fleet.observers.add(Arc::new(observer));
+    }
+
+    /// Refuses new requests, waits for those in flight, and ends the background task. Returns whether all was done
+    /// within `within`; what is not goes on.
+    pub async fn close(&self, within: Duration) -> bool {
+        self.lane().roster.close();
+        let drained = async {
+            // Closing is rare, and its end need not be exact.
+            while self.in_flight() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(within, drained).await.is_ok()
+    }
+
+    /// Attempts that have not ended yet, waiting ones included, and bodies that are still being read.
+    pub fn in_flight(&self) -> usize {
+        let attempts: usize = self.lanes.iter().map(|lane| Arc::strong_count(lane) - 1).sum();
+        attempts.max(self.lane().roster.snapshot.load().in_flight())
+    }
+
+    pub(crate) fn fleet(&self) -> &Arc<Fleet> {
+        &self.lane().roster.fleet
+    }
+
+    pub(crate) fn roster(&self) -> &Arc<Roster<S>> {
+        &self.lane().roster
+    }
+}
+
+impl<S, Req> Balance<S, Req>
+where
+    S: Service<Req>,
+{
+    #[inline]
+    fn lane(&self) -> &Arc<Lane<S, Req>> {
+        &self.lanes[stripe() & (self.lanes.len() - 1)]
+    }
+}
+
+impl<S, Req> Service<Req> for Balance<S, Req>
+where
+    S: Service<Req> + Clone + Send + Sync + 'static,
+    S::Response: 'static,
+    S::Error: Into<BoxError>,
+    Req: 'static,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = Attempt<S, Req>;
+
+    #[inline]
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        self.send(request)
+    }
+}
+
+impl<S, Req> Clone for Balance<S, Req>
+where
+    S: Service<Req>,
+{
+    fn clone(&self) -> Self {
+        Self { lanes: self.lanes.clone() }
+    }
+}
+
+impl<S, Req> fmt::Debug for Balance<S, Req>
+where
+    S: Service<Req>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Balance").field("roster", &self.lane().roster).finish_non_exhaustive()
+    }
+}
+
+struct Parts<S, Req>
+where
+    S: Service<Req>,
+{
+    label: Arc<str>,
+    resolver: Box<dyn Resolve>,
+    connector: Connector<S>,
+    classify: Arc<dyn Classify<S::Response>>,
+    track: Option<Arc<dyn Track<S::Response>>>,
+    options: BalanceOptions,
+    observers: Arc<Observers>,
+    random: Arc<dyn Random>,
+}
+
+/// Builds a [`Balance`].
+pub struct BalanceBuilder<S, Req>
+where
+    S: Service<Req>,
+{
+    label: Arc<str>,
+    resolver: Box<dyn Resolve>,
+    connector: Option<Connector<S>>,
+    classify: Arc<dyn Classify<S::Response>>,
+    track: Option<Arc<dyn Track<S::Response>>>,
+    options: BalanceOptions,
+    observers: Arc<Observers>,
+    random: Arc<dyn Random>,
+}
+
+impl<S, Req> BalanceBuilder<S, Req>
+where
+    S: Service<Req> + Clone + Send + Sync + 'static,
+    S::Response: 'static,
+    S::Error: Into<BoxError>,
+    Req: 'static,
+{
+    /// The label in errors, events and metrics ["balance"].
+    #[must_use]
+    pub fn label(mut self, label: impl Into<Arc<str>>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    /// How the services of endpoints are made: a function for services that dial by themselves.
+    #[must_use]
+    pub fn connect(self, connect: impl FnMut(&Endpoint) -> S + Send + 'static) -> Self {
+        self.connector(Connector::each(connect))
+    }
+
+    /// How the services of endpoints are made: a service whose response is a service with a standing connection.
+    #[must_use]
+    pub fn connect_with<M>(self, make: M) -> Self
+    where
+        M: Service<Arc<Endpoint>, Response = S> + Clone + Send + 'static,
+        M::Error: Into<BoxError>,
+        M::Future: Send,
+    {
+        self.connector(Connector::make(make))
+    }
+
+    /// How the services of endpoints are made.
+    #[must_use]
+    pub fn connector(mut self, connector: Connector<S>) -> Self {
+        self.connector = Some(connector);
+        self
+    }
+
+    /// What tells failures from successes [errors fail].
+    #[must_use]
+    pub fn classify(mut self, classify: impl Classify<S::Response>) -> Self {
+        self.classify = Arc::new(classify);
+        self
+    }
+
+    /// Until when an attempt counts [the head of the response].
+    #[must_use]
+    pub fn track(mut self, track: impl Track<S::Response>) -> Self {
+        self.track = Some(Arc::new(track));
+        self
+    }
+
+    /// All the numbers.
+    #[must_use]
+    pub fn options(mut self, options: BalanceOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Somebody to be told events.
+    #[must_use]
+    pub fn observe(self, observer: impl Observer) -> Self {
+        self.observers.add(Arc::new(observer));
+        self
+    }
+
+    /// Where chance comes from [the operating system, a generator per thread].
+    #[must_use]
+    pub fn random(mut self, random: impl Random) -> Self {
+        self.random = Arc::new(random);
+        self
+    }
+
+    pub(crate) fn shared(
+        mut self,
+        classify: Arc<dyn Classify<S::Response>>,
+        track: Option<Arc<dyn Track<S::Response>>>,
+        observers: Arc<Observers>,
+        random: Arc<dyn Random>,
+    ) -> Self {
+        self.classify = classify;
+        self.track = track;
+        self.observers = observers;
+        self.random = random;
+        self
+    }
+
+    /// Builds it.
+    ///
+    /// # Errors
+    /// [`Invalid`] with all that is wrong with the options, and if nothing says how to connect.
+    pub fn build(self) -> Result<Balance<S, Req>, Invalid> {
+        let mut check = Check::default();
+        self.check(&mut check);
+        check.finish()?;
+        let Some(connector) = self.connector else {
+            return Err(Check::missing("connect"));
+        };
+        Ok(Balance::assemble(Parts {
+            label: self.label,
+            resolver: self.resolver,
+            connector,
+            classify: self.classify,
+            track: self.track,
+            options: self.options,
+            observers: self.observers,
+            random: self.random,
+        }))
+    }
+
+    pub(crate) fn check(&self, check: &mut Check) {
+        check.rule(
+            self.connector.is_some(),
+            "connect",
+            "nothing",
+            "connect, connect_with or connector is called",
+        );
+        self.options.check(check);
+    }
+}
+
+impl<S, Req> fmt::Debug for BalanceBuilder<S, Req>
+where
+    S: Service<Req>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BalanceBuilder")
+            .field("label", &self.label)
+            .field("resolver", &self.resolver)
+            .field("connector", &self.connector)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}

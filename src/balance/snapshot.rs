@@ -1,0 +1,167 @@
+//! The immutable picture of the fleet that picks read.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    alias::Alias,
+    member::Member,
+    options::{BalanceOptions, Load, Panic},
+};
+use crate::{error::Cause, sync::Ordering::Relaxed};
+
+/// An endpoint with the service that reaches it.
+pub(crate) struct Entry<S> {
+    pub(crate) member: Arc<Member>,
+    pub(crate) service: Arc<S>,
+    /// Its weight as the registry says, without the ramp.
+    pub(crate) weight: f32,
+    /// The number of the connection.
+    pub(crate) incarnation: u32,
+}
+
+impl<S> Clone for Entry<S> {
+    fn clone(&self) -> Self {
+        Self { member: self.member.clone(), service: self.service.clone(), ..*self }
+    }
+}
+
+/// An endpoint that no connection stands to.
+#[derive(Clone, Debug)]
+pub(crate) struct Unconnected {
+    pub(crate) member: Arc<Member>,
+    /// When it will be tried again; `None` while it is being tried.
+    pub(crate) redial: Option<Instant>,
+    /// Why it is not connected.
+    pub(crate) cause: Option<Cause>,
+}
+
+/// Whether the name is resolved, and to what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resolved {
+    /// Not yet.
+    Pending,
+    /// To this many endpoints, connected or not.
+    To(usize),
+    /// The name does not exist.
+    Absent,
+}
+
+/// What a pick needs to know, all of one moment.
+pub(crate) struct Snapshot<S> {
+    pub(crate) generation: u64,
+    pub(crate) resolved: Resolved,
+    /// The endpoints that have a service; those that were available when this was published come first.
+    pub(crate) entries: Box<[Entry<S>]>,
+    /// Picks draw from the first so many entries.
+    pub(crate) pool: usize,
+    /// Draws by weight, where weights differ.
+    pub(crate) alias: Option<Alias>,
+    /// Some endpoints are working up to their share.
+    pub(crate) ramping: bool,
+    /// Ejections are set aside.
+    pub(crate) panic: bool,
+    pub(crate) load: Load,
+    pub(crate) attempt_limit: Option<Duration>,
+    pub(crate) options: Arc<BalanceOptions>,
+    /// For the status only: what is not connected, and why the last look-up failed.
+    pub(crate) unconnected: Vec<Unconnected>,
+    pub(crate) failure: Option<Cause>,
+}
+
+impl<S> Snapshot<S> {
+    /// Nothing is known yet.
+    pub(crate) fn empty(options: Arc<BalanceOptions>) -> Self {
+        Self {
+            generation: 0,
+            resolved: Resolved::Pending,
+            entries: Box::new([]),
+            pool: 0,
+            alias: None,
+            ramping: false,
+            panic: false,
+            load: options.load,
+            attempt_limit: options.attempt_limit,
+            options,
+            unconnected: Vec::new(),
+            failure: None,
+        }
+    }
+
+    /// A picture of `entries` at `now`; `known` is how many endpoints there are with those that have no service.
+    /// Returns also when the last ramp ends.
+    pub(crate) fn of(
+        generation: u64,
+        resolved: Resolved,
+        entries: Vec<Entry<S>>,
+        options: Arc<BalanceOptions>,
+        now: Instant,
+    ) -> (Self, Option<Instant>) {
+        let known = match resolved {
+            Resolved::To(known) => known,
+            Resolved::Pending | Resolved::Absent => entries.len(),
+        };
+        let (mut ordered, aside): (Vec<_>, Vec<_>) =
+            entries.into_iter().partition(|entry| entry.member.health.is_available());
+        let available = ordered.len();
+        ordered.extend(aside);
+        let panic = known > 0
+            && options.panic == Panic::FailOpen
+            && (available as f64) < options.panic_below.get() * known as f64;
+        let pool = if panic { ordered.len() } else { available };
+        let mut ramp_ends = None;
+        for entry in &ordered[..pool] {
+            if let Some((_, end)) = entry.member.ramp(now, &options.slow_start) {
+                ramp_ends = Some(ramp_ends.map_or(end, |last: Instant| last.max(end)));
+            }
+        }
+        let first = ordered.first().map_or(1.0, |entry| entry.weight);
+        let unequal = ordered[..pool].iter().any(|entry| entry.weight != first);
+        let alias = unequal.then(|| {
+            Alias::new(&ordered[..pool].iter().map(|entry| f64::from(entry.weight)).collect::<Vec<_>>())
+        });
+        let snapshot = Self {
+            generation,
+            resolved,
+            entries: ordered.into(),
+            pool,
+            alias,
+            ramping: ramp_ends.is_some(),
+            panic,
+            load: options.load,
+            attempt_limit: options.attempt_limit,
+            options,
+            unconnected: Vec::new(),
+            failure: None,
+        };
+        (snapshot, ramp_ends)
+    }
+
+    /// The same picture under other options.
+    pub(crate) fn with_options(&self, options: Arc<BalanceOptions>, now: Instant) -> Self {
+        let (mut snapshot, _) =
+            Self::of(self.generation + 1, self.resolved, self.entries.to_vec(), options, now);
+        snapshot.unconnected = self.unconnected.clone();
+        snapshot.failure = self.failure.clone();
+        snapshot
+    }
+
+    /// Whether the name stands for nothing.
+    pub(crate) fn is_absent(&self) -> bool {
+        matches!(self.resolved, Resolved::Absent | Resolved::To(0))
+    }
+
+    /// Requests in flight at the endpoints.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.entries.iter().map(|entry| entry.member.in_flight.load(Relaxed) as usize).sum()
+    }
+
+    /// Whether some endpoint may be given requests now.
+    pub(crate) fn has_available(&self) -> bool {
+        self.entries.iter().any(|entry| {
+            entry.member.health.is_available() || (self.panic && entry.member.health.is_usable_in_panic())
+        })
+    }
+}

@@ -1,0 +1,145 @@
+//! What a balancer tells about itself, as plain data.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    member::Member,
+    roster::Roster,
+    snapshot::{Resolved, Snapshot},
+};
+use crate::{Endpoint, clock, health::State, sync::Ordering::Relaxed};
+
+/// What a balancer knows, does and has done.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct BalanceStatus {
+    /// The label in errors, events and metrics.
+    pub label: Arc<str>,
+    /// What is being resolved.
+    pub resolver: String,
+    /// Whether there was a resolution.
+    pub resolved: bool,
+    /// Why the last look-up failed, if it did.
+    pub resolution_failure: Option<String>,
+    /// Whether ejections are set aside because too few endpoints are available.
+    pub panic: bool,
+    /// Requests that wait for an endpoint.
+    pub waiting: usize,
+    /// Whether new requests are refused.
+    pub closed: bool,
+    /// The endpoints, in the order of their names.
+    pub endpoints: Vec<EndpointStatus>,
+}
+
+/// One endpoint of a balancer.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EndpointStatus {
+    /// What the resolution says of it.
+    pub endpoint: Arc<Endpoint>,
+    /// Its name in errors, events and metrics.
+    pub name: Arc<str>,
+    /// Whether it is connected; always true for services that dial by themselves.
+    pub connected: bool,
+    /// Why it is not connected.
+    pub cause: Option<String>,
+    /// When the next connection is tried.
+    pub redial: Option<Instant>,
+    /// Its health.
+    pub state: State,
+    /// Since when.
+    pub since: Instant,
+    /// The share of its weight that it is given while it works up to all of it [1.0].
+    pub ramp: f64,
+    /// Requests in flight there, from this client.
+    pub in_flight: u32,
+    /// Attempts that succeeded.
+    pub successes: u64,
+    /// Attempts that failed.
+    pub failures: u64,
+    /// Attempts that were cut off before there was an answer.
+    pub cancelled: u64,
+    /// The latency estimate that balancing goes by.
+    pub estimate: Option<Duration>,
+    /// The median of recent latencies to the head of a good response.
+    pub p50: Option<Duration>,
+    /// Their 99th percentile.
+    pub p99: Option<Duration>,
+}
+
+impl EndpointStatus {
+    /// Whether it is given requests.
+    pub fn is_available(&self) -> bool {
+        self.connected && self.state == State::Available
+    }
+
+    /// One word for people: `available`, `ejected`, `probation`, `probing`, `backing off`, `held`, `not connected`.
+    pub fn word(&self) -> &'static str {
+        match self.state {
+            _ if !self.connected => "not connected",
+            State::Available => "available",
+            State::Ejected { .. } => "ejected",
+            State::Probation { .. } => "probation",
+            State::Probing => "probing",
+            State::BackingOff { .. } => "backing off",
+            State::Held => "held",
+        }
+    }
+}
+
+impl BalanceStatus {
+    pub(super) fn of<S>(roster: &Roster<S>) -> Self {
+        let (fleet, now) = (&roster.fleet, clock::now());
+        let snapshot = roster.snapshot.load_full();
+        let mut endpoints: Vec<_> = snapshot
+            .entries
+            .iter()
+            .map(|entry| describe(&entry.member, &snapshot, now))
+            .chain(snapshot.unconnected.iter().map(|unconnected| EndpointStatus {
+                connected: false,
+                cause: unconnected.cause.as_ref().map(ToString::to_string),
+                redial: unconnected.redial,
+                ..describe(&unconnected.member, &snapshot, now)
+            }))
+            .collect();
+        endpoints.sort_by(|a, b| a.endpoint.identity().cmp(b.endpoint.identity()));
+        Self {
+            label: fleet.label.clone(),
+            resolver: roster.resolver.clone(),
+            resolved: snapshot.resolved != Resolved::Pending,
+            resolution_failure: snapshot.failure.as_ref().map(ToString::to_string),
+            panic: snapshot.panic,
+            waiting: fleet.waiters.waiting(),
+            closed: fleet.is_closed(),
+            endpoints,
+        }
+    }
+}
+
+fn describe<S>(member: &Member, snapshot: &Snapshot<S>, now: Instant) -> EndpointStatus {
+    let (state, since) = member.health.state();
+    let recent = member.recent.counts(now);
+    EndpointStatus {
+        endpoint: member.endpoint(),
+        name: member.name.clone(),
+        connected: true,
+        cause: None,
+        redial: None,
+        state,
+        since,
+        ramp: member.ramp(now, &snapshot.options.slow_start).map_or(1.0, |(share, _)| share),
+        in_flight: member.in_flight.load(Relaxed),
+        successes: member.successes.load(Relaxed),
+        failures: member.failures.load(Relaxed),
+        cancelled: member.cancelled.load(Relaxed),
+        estimate: member
+            .latency
+            .value(member.fleet.decay.at(now))
+            .map(|nanos| Duration::from_nanos(nanos as u64)),
+        p50: recent.quantile(0.5),
+        p99: recent.quantile(0.99),
+    }
+}
