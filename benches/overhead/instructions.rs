@@ -1,0 +1,133 @@
+//! Instructions and clock reads of one call, counted by callgrind.
+//!
+//! The benchmark starts itself under valgrind, once for each cell. The child warms up, then makes a short and a long run
+//! of calls; callgrind collects only within [`counted_run`] and writes a profile after each. The difference, divided by
+//! the difference in calls, is exact for one call: set-up is never collected, and what a run costs by itself cancels.
+
+use std::{
+    collections::HashSet,
+    fs,
+    hint::black_box,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use crate::{
+    case::{Case, Running, Shape},
+    options::Options,
+};
+
+/// Calls of all callers together in the short run. The long one has three times as many.
+const SHORT: u64 = 1_024;
+
+/// What callgrind counted, per call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counted {
+    pub(crate) instructions: f64,
+    /// Calls of `clock_gettime`; a clock that reads the processor's counter would not show.
+    pub(crate) clock_reads: f64,
+}
+
+/// Under valgrind threads take turns, and callgrind's switch is per thread: one thread is what can be counted.
+pub(crate) fn can_count(shape: Shape) -> bool {
+    shape.threads == 1
+}
+
+pub(crate) fn require_valgrind() -> Result<(), String> {
+    let found =
+        Command::new("valgrind").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    match found {
+        Ok(status) if status.success() => Ok(()),
+        _ => Err(
+            "--instructions needs valgrind, which was not found; without it, time and allocations are still \
+                  measured"
+                .into(),
+        ),
+    }
+}
+
+/// Counts one case in one shape.
+pub(crate) fn count(case: &str, shape: Shape) -> Result<Counted, String> {
+    let binary = std::env::current_exe().map_err(|error| format!("where is this program? {error}"))?;
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("callgrind-{}", std::process::id()));
+    fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+    let profile = folder.join("profile");
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--toggle-collect=*counted_run*", "--dump-after=*counted_run*"])
+        .arg(format!("--callgrind-out-file={}", profile.display()))
+        .arg(binary)
+        .args(["--child", "--case", case])
+        .args(["--endpoints", &shape.endpoints.to_string()])
+        .args(["--callers", &shape.callers.to_string()])
+        .args(["--threads", &shape.threads.to_string()])
+        .output()
+        .map_err(|error| format!("cannot run valgrind: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("valgrind failed on {case}:\n{}", String::from_utf8_lossy(&output.stderr)));
+    }
+    let read = |part: &str| {
+        fs::read_to_string(profile.with_extension(part))
+            .map_err(|error| format!("callgrind left no profile of {case}: {error}"))
+            .and_then(|text| {
+                parse(&text).ok_or_else(|| format!("callgrind's profile of {case} has no totals"))
+            })
+    };
+    let (short, long) = (read("1")?, read("2")?);
+    // Left behind in the build folder on a failure, for a look at it.
+    let _ = fs::remove_dir_all(&folder);
+    let calls = (2 * calls_per_caller(shape) * shape.callers as u64) as f64;
+    Ok(Counted {
+        instructions: (long.0 as f64 - short.0 as f64) / calls,
+        clock_reads: (long.1 as f64 - short.1 as f64) / calls,
+    })
+}
+
+/// What runs under callgrind.
+pub(crate) fn child(cases: &[Case], options: &Options) {
+    for shape in options.shapes() {
+        for case in cases.iter().filter(|case| options.wants(case)) {
+            let mut running = case.start(shape);
+            let calls = calls_per_caller(shape);
+            running.run(calls);
+            counted_run(&mut *running, calls);
+            counted_run(&mut *running, 3 * calls);
+        }
+    }
+}
+
+fn calls_per_caller(shape: Shape) -> u64 {
+    SHORT / shape.callers as u64
+}
+
+/// Callgrind finds this by its name. What follows the run keeps the call from becoming a jump.
+#[inline(never)]
+fn counted_run(running: &mut dyn Running, calls: u64) {
+    let time = running.run(calls);
+    black_box(time);
+}
+
+/// Instructions and clock reads of a profile.
+///
+/// A function is named once, `cfn=(7) clock_gettime`, and after that by its number; the line after it says how often
+/// it was called from there, `calls=3 0`.
+fn parse(profile: &str) -> Option<(u64, u64)> {
+    let mut total = None;
+    let mut clocks: HashSet<&str> = HashSet::new();
+    let (mut reads, mut called) = (0, "");
+    for line in profile.lines() {
+        if let Some(rest) = line.strip_prefix("totals: ").or_else(|| line.strip_prefix("summary: ")) {
+            total = rest.trim().parse().ok().or(total);
+        } else if let Some(function) = line.strip_prefix("fn=").or_else(|| line.strip_prefix("cfn=")) {
+            let (number, name) = function.split_once(' ').unwrap_or((function, ""));
+            if name.starts_with("clock_gettime") {
+                clocks.insert(number);
+            }
+            called = number;
+        } else if let Some(rest) = line.strip_prefix("calls=")
+            && clocks.contains(called)
+        {
+            reads += rest.split(' ').next()?.parse::<u64>().ok()?;
+        }
+    }
+    total.map(|total| (total, reads))
+}
