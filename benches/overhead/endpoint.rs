@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use tower::{BoxError, Service};
+use tower::Service;
 
 use crate::case::Case;
 
@@ -20,16 +20,21 @@ pub(crate) fn request(call: u64) -> u64 {
     call
 }
 
+/// The error no call ever has; the layers cannot know.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the endpoint failed")]
+pub(crate) struct Failed;
+
 /// Answers at once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AtOnce;
 
 impl Service<u64> for AtOnce {
     type Response = u64;
-    type Error = BoxError;
-    type Future = future::Ready<Result<u64, BoxError>>;
+    type Error = Failed;
+    type Future = future::Ready<Result<u64, Failed>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failed>> {
         Poll::Ready(Ok(()))
     }
 
@@ -44,10 +49,10 @@ pub(crate) struct SuspendOnce;
 
 impl Service<u64> for SuspendOnce {
     type Response = u64;
-    type Error = BoxError;
+    type Error = Failed;
     type Future = Suspended;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failed>> {
         Poll::Ready(Ok(()))
     }
 
@@ -64,7 +69,7 @@ pub(crate) struct Suspended {
 }
 
 impl Future for Suspended {
-    type Output = Result<u64, BoxError>;
+    type Output = Result<u64, Failed>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if self.polled {

@@ -20,6 +20,8 @@ use crate::{
 /// Calls of all callers together in the short run. The long one has three times as many.
 const SHORT: u64 = 1_024;
 
+const COUNTED_RUN: &str = concat!(module_path!(), "::counted_run");
+
 /// What callgrind counted, per call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Counted {
@@ -53,7 +55,8 @@ pub(crate) fn count(case: &str, shape: Shape) -> Result<Counted, String> {
     fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
     let profile = folder.join("profile");
     let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--toggle-collect=*counted_run*", "--dump-after=*counted_run*"])
+        .arg("--tool=callgrind")
+        .args([format!("--toggle-collect={COUNTED_RUN}"), format!("--dump-after={COUNTED_RUN}")])
         .arg(format!("--callgrind-out-file={}", profile.display()))
         .arg(binary)
         .args(["--child", "--case", case])
@@ -99,7 +102,7 @@ fn calls_per_caller(shape: Shape) -> u64 {
     SHORT / shape.callers as u64
 }
 
-/// Callgrind finds this by its name. What follows the run keeps the call from becoming a jump.
+/// Callgrind finds this by its name, [`COUNTED_RUN`]. What follows the run keeps the call from becoming a jump.
 #[inline(never)]
 fn counted_run(running: &mut dyn Running, calls: u64) {
     let time = running.run(calls);

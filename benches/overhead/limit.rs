@@ -4,7 +4,7 @@
 //! call of its service. No readiness, no health, no latency, no discovery.
 
 use std::{
-    cell::RefCell,
+    cell::Cell,
     future::Future,
     pin::Pin,
     sync::{
@@ -16,7 +16,6 @@ use std::{
 
 use arc_swap::ArcSwap;
 use pin_project::pin_project;
-use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
 use tower::Service;
 
 use crate::{
@@ -29,7 +28,21 @@ pub(crate) fn limit() -> Case {
         .against("tower_buffer_balance_ewma")
 }
 
-thread_local!(static DRAWS: RefCell<SmallRng> = RefCell::new(SmallRng::seed_from_u64(42)));
+thread_local!(static STEPS: Cell<u64> = const { Cell::new(0) });
+
+/// Two draws of 32 bits: wyrand, the cheapest generator that passes for random.
+///
+/// The address of the thread's own state tells the threads' sequences apart, with no seed to look after.
+#[inline]
+fn draws() -> (u32, u32) {
+    STEPS.with(|steps| {
+        steps.set(steps.get().wrapping_add(0xA076_1D64_78BD_642F));
+        let word = steps.get() ^ std::ptr::from_ref(steps) as u64;
+        let product = u128::from(word) * u128::from(word ^ 0xE703_7ED1_A0B4_28DB);
+        let mixed = (product >> 64) as u64 ^ product as u64;
+        (mixed as u32, (mixed >> 32) as u32)
+    })
+}
 
 #[derive(Clone)]
 struct Limit<S> {
@@ -52,18 +65,19 @@ impl<S: Clone> Limit<S> {
     /// The less loaded of two distinct endpoints.
     fn pick(&self) -> Arc<Endpoint<S>> {
         let table = self.table.load();
-        let word = DRAWS.with_borrow_mut(SmallRng::next_u64);
-        let first = below(word, table.len());
-        let second = (first + 1 + below(word >> 32, table.len() - 1)) % table.len();
+        let (first, second) = draws();
+        let first = below(first, table.len());
+        let second = below(second, table.len() - 1);
+        let second = second + usize::from(second >= first);
         let (a, b) = (&table[first], &table[second]);
         let busier = a.in_flight.load(Ordering::Relaxed) > b.in_flight.load(Ordering::Relaxed);
         Arc::clone(if busier { b } else { a })
     }
 }
 
-/// A number in `[0, bound)` from the low half of `word`.
-fn below(word: u64, bound: usize) -> usize {
-    ((word & 0xFFFF_FFFF) * bound as u64 >> 32) as usize
+/// A number in `[0, bound)`.
+fn below(draw: u32, bound: usize) -> usize {
+    (u64::from(draw) * bound as u64 >> 32) as usize
 }
 
 impl<S: Service<Req> + Clone, Req> Service<Req> for Limit<S> {

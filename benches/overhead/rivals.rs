@@ -24,7 +24,7 @@ use tower::{
 
 use crate::{
     case::Case,
-    endpoint::{AtOnce, SuspendOnce, request},
+    endpoint::{AtOnce, Failed, SuspendOnce, request},
 };
 
 /// How many requests may wait in the `Buffer`, and be in flight under the `ConcurrencyLimit`: more than there are
@@ -69,7 +69,7 @@ where
 
 fn stack<S>(endpoints: usize, service: S) -> impl Shared
 where
-    S: Service<u64, Response = u64, Error = BoxError, Future: Send + 'static> + Clone + Send + 'static,
+    S: Service<u64, Response = u64, Error = Failed, Future: Send + 'static> + Clone + Send + 'static,
 {
     let loaded = move || PendingRequests::new(service.clone(), CompleteOnResponse::default());
     ServiceBuilder::new()
