@@ -1,8 +1,8 @@
 //! Instructions and clock reads of one call, counted by callgrind.
 //!
-//! The benchmark starts itself under valgrind, once for each cell. The child warms up, then makes a short and a long run
-//! of calls; callgrind collects only within [`counted_run`] and writes a profile after each. The difference, divided by
-//! the difference in calls, is exact for one call: set-up is never collected, and what a run costs by itself cancels.
+//! The benchmark starts itself under valgrind, once for each cell. The child makes three runs: to warm up, short, long.
+//! Callgrind collects only within [`counted_run`] and writes a profile after each. The long run less the short one,
+//! divided by the difference in calls, is exact for one call: what a run costs by itself cancels.
 
 use std::{
     collections::HashSet,
@@ -75,7 +75,7 @@ pub(crate) fn count(case: &str, shape: Shape) -> Result<Counted, String> {
                 parse(&text).ok_or_else(|| format!("callgrind's profile of {case} has no totals"))
             })
     };
-    let (short, long) = (read("1")?, read("2")?);
+    let (short, long) = (read("2")?, read("3")?);
     // Left behind in the build folder on a failure, for a look at it.
     let _ = fs::remove_dir_all(&folder);
     let calls = (2 * calls_per_caller(shape) * shape.callers as u64) as f64;
@@ -91,7 +91,7 @@ pub(crate) fn child(cases: &[Case], options: &Options) {
         for case in cases.iter().filter(|case| options.wants(case)) {
             let mut running = case.start(shape);
             let calls = calls_per_caller(shape);
-            running.run(calls);
+            counted_run(&mut *running, calls);
             counted_run(&mut *running, calls);
             counted_run(&mut *running, 3 * calls);
         }

@@ -89,6 +89,7 @@ impl<S: Service<Req> + Clone, Req> Service<Req> for Limit<S> {
         Poll::Ready(Ok(()))
     }
 
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         let endpoint = self.pick();
         endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
