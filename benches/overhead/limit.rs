@@ -28,19 +28,19 @@ pub(crate) fn limit() -> Case {
         .against("tower_buffer_balance_ewma")
 }
 
-thread_local!(static STEPS: Cell<u64> = const { Cell::new(0) });
+thread_local!(static STATE: Cell<u64> = const { Cell::new(0) });
 
-/// Two draws of 32 bits: wyrand, the cheapest generator that passes for random.
+/// Two draws of 32 bits from one step of Knuth's linear congruential generator: what a pick needs at the least.
 ///
-/// The address of the thread's own state tells the threads' sequences apart, with no seed to look after.
-#[inline]
+/// The increment is the address of the thread's own state: no two threads share a sequence, and there is no seed to
+/// look after.
+#[inline(always)]
 fn draws() -> (u32, u32) {
-    STEPS.with(|steps| {
-        steps.set(steps.get().wrapping_add(0xA076_1D64_78BD_642F));
-        let word = steps.get() ^ std::ptr::from_ref(steps) as u64;
-        let product = u128::from(word) * u128::from(word ^ 0xE703_7ED1_A0B4_28DB);
-        let mixed = (product >> 64) as u64 ^ product as u64;
-        (mixed as u32, (mixed >> 32) as u32)
+    STATE.with(|state| {
+        let increment = std::ptr::from_ref(state) as u64 | 1;
+        let word = state.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(increment);
+        state.set(word);
+        (word as u32, (word >> 32) as u32)
     })
 }
 
