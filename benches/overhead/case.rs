@@ -1,9 +1,12 @@
 //! One row of the benchmark: how its service is made, and how callers drive it.
 
-use std::{fmt::Debug, hint::black_box, time::Duration};
+use std::{fmt::Debug, hint::black_box, sync::Arc};
 
 use futures::future::BoxFuture;
-use tokio::runtime::{Builder, Runtime};
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::Semaphore,
+};
 use tower::{Service, ServiceExt as _};
 
 /// The cell of the table a case is measured in.
@@ -80,8 +83,9 @@ impl Case {
 
 /// A case that has been started.
 pub(crate) trait Running {
-    /// Every caller makes `calls` calls. Returns the wall time until the last is done.
-    fn run(&mut self, calls: u64) -> Duration;
+    /// Every caller makes `calls` calls. `around` is given what makes them, and measures what it wants to; starting and
+    /// ending the callers is no part of it.
+    fn run(&mut self, calls: u64, around: &mut dyn FnMut(&mut dyn FnMut()));
 }
 
 type Drive<S, Req> = fn(S, fn(u64) -> Req, u64) -> BoxFuture<'static, S>;
@@ -118,18 +122,56 @@ impl<S, Req> Callers<S, Req> {
 }
 
 impl<S: Send + 'static, Req: 'static> Running for Callers<S, Req> {
-    fn run(&mut self, calls: u64) -> Duration {
-        let callers: Vec<_> =
-            self.services.drain(..).map(|service| (self.drive)(service, self.request, calls)).collect();
-        let services = &mut self.services;
-        self.runtime.block_on(async move {
-            let began = mainstay::clock::now();
-            let tasks: Vec<_> = callers.into_iter().map(tokio::spawn).collect();
-            for task in tasks {
-                services.push(task.await.expect("a caller that ends"));
-            }
-            mainstay::clock::now().saturating_duration_since(began)
-        })
+    fn run(&mut self, calls: u64, around: &mut dyn FnMut(&mut dyn FnMut())) {
+        let (start, end) = (Arc::new(Line::new()), Arc::new(Line::new()));
+        let tasks: Vec<_> = self
+            .services
+            .drain(..)
+            .map(|service| {
+                let (start, end) = (Arc::clone(&start), Arc::clone(&end));
+                let mut calls = (self.drive)(service, self.request, calls);
+                self.runtime.spawn(async move {
+                    start.wait().await;
+                    let service = (&mut calls).await;
+                    end.wait().await;
+                    service
+                })
+            })
+            .collect();
+        self.runtime.block_on(start.all(tasks.len()));
+        around(&mut || {
+            start.release(tasks.len());
+            self.runtime.block_on(end.all(tasks.len()));
+        });
+        end.release(tasks.len());
+        for task in tasks {
+            self.services.push(self.runtime.block_on(task).expect("a caller that ends"));
+        }
+    }
+}
+
+/// Where the callers line up, so that what is measured is their calls and nothing of their birth or death.
+struct Line {
+    here: Semaphore,
+    go: Semaphore,
+}
+
+impl Line {
+    fn new() -> Self {
+        Self { here: Semaphore::new(0), go: Semaphore::new(0) }
+    }
+
+    async fn wait(&self) {
+        self.here.add_permits(1);
+        self.go.acquire().await.expect("never closed").forget();
+    }
+
+    async fn all(&self, callers: usize) {
+        self.here.acquire_many(callers as u32).await.expect("never closed").forget();
+    }
+
+    fn release(&self, callers: usize) {
+        self.go.add_permits(callers);
     }
 }
 

@@ -1,8 +1,8 @@
 //! Instructions and clock reads of one call, counted by callgrind.
 //!
-//! The benchmark starts itself under valgrind, once for each cell. The child makes runs to warm up, a short one and a long one.
-//! Callgrind collects only within [`counted_run`] and writes a profile after each. The long run less the short one,
-//! divided by the difference in calls, is exact for one call: what a run costs by itself cancels.
+//! The benchmark starts itself under valgrind, once for each cell. The child makes a run to warm up, a short one and a
+//! long one. Callgrind collects only within [`counted_run`] and writes a profile after each. The long run less the short
+//! one, divided by the difference in calls, is exact for one call: what a run costs by itself cancels.
 
 use std::{
     collections::HashSet,
@@ -13,16 +13,12 @@ use std::{
 };
 
 use crate::{
-    case::{Case, Running, Shape},
+    case::{Case, Shape},
     options::Options,
 };
 
-/// Calls of all callers together in the short run.
-const SHORT: u64 = 1_024;
-
-/// The runs, in short ones: two to warm up, then the short and the long one. The long one is long because starting 64
-/// callers on a heap of 10,000 endpoints does not cost the same each time.
-const RUNS: [u64; 4] = [1, 1, 1, 9];
+/// Calls of all callers together in each run: to warm up, the short one, the long one.
+const RUNS: [u64; 3] = [1_024, 1_024, 4_096];
 
 const COUNTED_RUN: &str = concat!(module_path!(), "::counted_run");
 
@@ -44,11 +40,9 @@ pub(crate) fn require_valgrind() -> Result<(), String> {
         Command::new("valgrind").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     match found {
         Ok(status) if status.success() => Ok(()),
-        _ => Err(
-            "--instructions needs valgrind, which was not found; without it, time and allocations are still \
-                  measured"
-                .into(),
-        ),
+        _ => {
+            Err("--instructions needs valgrind, which was not found; leave it out to measure the rest".into())
+        }
     }
 }
 
@@ -79,10 +73,10 @@ pub(crate) fn count(case: &str, shape: Shape) -> Result<Counted, String> {
                 parse(&text).ok_or_else(|| format!("callgrind's profile of {case} has no totals"))
             })
     };
-    let (short, long) = (read("3")?, read("4")?);
+    let (short, long) = (read("2")?, read("3")?);
     // Left behind in the build folder on a failure, for a look at it.
     let _ = fs::remove_dir_all(&folder);
-    let calls = ((RUNS[3] - RUNS[2]) * calls_per_caller(shape) * shape.callers as u64) as f64;
+    let calls = ((per_caller(RUNS[2], shape) - per_caller(RUNS[1], shape)) * shape.callers as u64) as f64;
     Ok(Counted {
         instructions: (long.0 as f64 - short.0 as f64) / calls,
         clock_reads: (long.1 as f64 - short.1 as f64) / calls,
@@ -94,23 +88,22 @@ pub(crate) fn child(cases: &[Case], options: &Options) {
     for shape in options.shapes() {
         for case in cases.iter().filter(|case| options.wants(case)) {
             let mut running = case.start(shape);
-            let calls = calls_per_caller(shape);
-            for times in RUNS {
-                counted_run(&mut *running, times * calls);
+            for calls in RUNS {
+                running.run(per_caller(calls, shape), &mut |calls| counted_run(calls));
             }
         }
     }
 }
 
-fn calls_per_caller(shape: Shape) -> u64 {
-    SHORT / shape.callers as u64
+fn per_caller(calls: u64, shape: Shape) -> u64 {
+    calls / shape.callers as u64
 }
 
-/// Callgrind finds this by its name, [`COUNTED_RUN`]. What follows the run keeps the call from becoming a jump.
+/// Callgrind finds this by its name, [`COUNTED_RUN`]. What follows the calls keeps them from becoming a jump.
 #[inline(never)]
-fn counted_run(running: &mut dyn Running, calls: u64) {
-    let time = running.run(calls);
-    black_box(time);
+fn counted_run(calls: &mut dyn FnMut()) {
+    calls();
+    black_box(());
 }
 
 /// Instructions and clock reads of a profile.

@@ -77,7 +77,7 @@ impl<S: Clone> Limit<S> {
 
 /// A number in `[0, bound)`.
 fn below(draw: u32, bound: usize) -> usize {
-    (u64::from(draw) * bound as u64 >> 32) as usize
+    ((u64::from(draw) * bound as u64) >> 32) as usize
 }
 
 impl<S: Service<Req> + Clone, Req> Service<Req> for Limit<S> {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use mainstay::clock;
+
 use crate::{
     allocations,
     case::{Case, Running, Shape},
@@ -15,7 +17,7 @@ pub(crate) struct Plan {
     pub(crate) round: Duration,
 }
 
-/// Calls of all callers together between the two counts that give the allocations of one.
+/// Calls of all callers together whose allocations are counted.
 const COUNTED: u64 = 4_096;
 
 /// Measures `cases` side by side: each round times each case once, in an order that is rotated from round to round, so
@@ -44,15 +46,15 @@ pub(crate) fn smoke(cases: &[Case]) {
     for (threads, callers) in [(1, 1), (1, 64), (2, 1), (2, 64)] {
         let shape = Shape { endpoints: 10, threads, callers };
         for case in cases.iter().filter(|case| case.fits(shape)) {
-            case.start(shape).run(10);
+            case.start(shape).run(10, &mut |calls| calls());
         }
     }
 }
 
 fn timed(case: &Case, shape: Shape, calls: u64) -> Duration {
     let mut running = case.start(shape);
-    running.run(calls.div_ceil(4));
-    running.run(calls)
+    time(&mut *running, calls.div_ceil(4));
+    time(&mut *running, calls)
 }
 
 /// The calls per caller that take about `round`.
@@ -60,7 +62,7 @@ fn calibrate(case: &Case, shape: Shape, round: Duration) -> u64 {
     let mut running = case.start(shape);
     let mut calls = 16;
     loop {
-        let time = running.run(calls);
+        let time = time(&mut *running, calls);
         if time * 4 >= round {
             return ((calls as f64 * round.as_secs_f64() / time.as_secs_f64()) as u64).max(1);
         }
@@ -68,11 +70,22 @@ fn calibrate(case: &Case, shape: Shape, round: Duration) -> u64 {
     }
 }
 
-/// Allocations of one call, by the difference of a long run and a short one: what a run allocates by itself cancels.
+/// The wall time from the first call to the end of the last.
+fn time(running: &mut dyn Running, calls: u64) -> Duration {
+    let mut time = Duration::ZERO;
+    running.run(calls, &mut |calls| {
+        let began = clock::now();
+        calls();
+        time = clock::now().saturating_duration_since(began);
+    });
+    time
+}
+
+/// Allocations of one call, once everything is warm.
 fn allocated(running: &mut dyn Running, shape: Shape) -> f64 {
-    let step = COUNTED / shape.callers as u64;
-    running.run(step);
-    let short = allocations::during(|| _ = running.run(step));
-    let long = allocations::during(|| _ = running.run(2 * step));
-    (long as f64 - short as f64) / (step * shape.callers as u64) as f64
+    let calls = COUNTED / shape.callers as u64;
+    let mut allocations = 0;
+    running.run(calls, &mut |calls| calls());
+    running.run(calls, &mut |calls| allocations = allocations::during(calls));
+    allocations as f64 / (calls * shape.callers as u64) as f64
 }
