@@ -109,7 +109,8 @@ fn counted_run(calls: &mut dyn FnMut()) {
 /// Instructions and clock reads of a profile.
 ///
 /// A function is named once, `cfn=(7) clock_gettime`, and after that by its number; the line after it says how often
-/// it was called from there, `calls=3 0`.
+/// it was called from there, `calls=3 0`. Those numbers are since the profile before, collected or not: one more reason
+/// for a run to warm up.
 fn parse(profile: &str) -> Option<(u64, u64)> {
     let mut total = None;
     let mut clocks: HashSet<&str> = HashSet::new();

@@ -94,9 +94,11 @@ pub(crate) fn table(rows: &[Row], cases: &[Case]) {
             );
         }
     }
+    println!();
     println!(
-        "\nx limit, x rival: time by the time of `limit`, of the matching row of tower, in the same round; median."
+        "x limit, x rival: time by the time of `limit`, of the matching row of tower, round by round; median."
     );
+    println!("instructions, clock reads: with --instructions, on one thread.");
 }
 
 fn or_dash(value: Option<f64>, digits: usize) -> String {
