@@ -1,6 +1,8 @@
 //! Client-side resilience as tower layers: discovery, balancing, health, deadlines, retries and budgets, around your
 //! own client.
 
+#![forbid(unsafe_code)]
+
 pub mod backoff;
 pub mod balance;
 pub mod budget;
