@@ -106,7 +106,7 @@ impl Screen<'_> {
 
     fn servers(&self, now: Instant, lines: &mut Vec<String>) {
         let head = format!(
-            "{:25}{:15}{:18}{:>6}{:>10}{:>9}",
+            "{:20}{:15}{:18}{:>8}{:>10}{:>9}",
             "server", "is", "mainstay sees", "plain", "mainstay", "p99"
         );
         lines.push(self.paint(BOLD, &head));
@@ -129,7 +129,7 @@ impl Screen<'_> {
                 Who::BOTH.map(|who| percent(self.shares.of(index, who).filter(|_| joined), 1));
             let p99 = time(server.answers(now).map(|figures| figures.p99));
             let who = format!("{}  {}", script::name(index), server.address());
-            lines.push(format!("{who:25}{condition}{state}{plain:>6}{mainstay:>10}{p99:>9}"));
+            lines.push(format!("{who:20}{condition}{state}{plain:>8}{mainstay:>10}{p99:>9}"));
         }
     }
 

@@ -128,9 +128,9 @@ impl fmt::Display for Summary {
         let Self { plain, mainstay, healthy_p99, events, took } = self;
         writeln!(
             f,
-            "In the {} s from the first fault on each client was given the same {} requests.\n\
-             The plain client lost {} of them, mainstay {}. Latency counts from the moment\n\
-             a request was due, and failed requests have one too.\n",
+            "In the {} s from the first fault on, each client was given the same {}\n\
+             requests. The plain client lost {} of them, mainstay {}. Latency counts from\n\
+             the moment a request was due, for failed requests too.\n",
             (script::END - script::TROUBLE).as_secs(),
             mainstay.figures.requests,
             plain.figures.failures,
