@@ -69,10 +69,10 @@ impl Screen<'_> {
             let _ = write!(text, "\x1b[{}A", self.height);
         }
         for line in self.news(elapsed) {
-            let _ = writeln!(text, "{}\x1b[K", self.paint(BOLD, &line));
+            let _ = writeln!(text, "\x1b[2K{}", self.paint(BOLD, &line));
         }
         for line in &lines {
-            let _ = writeln!(text, "{line}\x1b[K");
+            let _ = writeln!(text, "\x1b[2K{line}");
         }
         text.push_str("\x1b[?7h");
         self.height = lines.len();
