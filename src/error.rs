@@ -53,6 +53,11 @@ impl Reason {
         }
     }
 
+    /// Whether the refusal is one by a whole client, which another attempt would only meet again.
+    pub(crate) fn is_final(self) -> bool {
+        !matches!(self, Self::Connect | Self::AttemptTimeout | Self::Limit)
+    }
+
     /// A word for metrics and logs.
     pub fn name(self) -> &'static str {
         match self {

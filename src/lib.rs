@@ -8,6 +8,7 @@ pub mod balance;
 pub mod budget;
 pub mod clock;
 pub mod context;
+pub mod deadline;
 pub mod describe;
 pub mod endpoint;
 pub mod error;
@@ -17,6 +18,7 @@ mod invalid;
 pub mod outcome;
 pub mod random;
 pub mod resolve;
+pub mod retry;
 
 mod sync;
 pub mod telemetry;

@@ -1,0 +1,191 @@
+//! A future that is cut off when its time is over.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use pin_project::pin_project;
+use tower::BoxError;
+
+use crate::{
+    context::{self, EnterInherited, Timer},
+    error::{Error, Reason},
+    outcome::Sent,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The time covers everything inside, which inherits it.
+    Total,
+    /// The time covers one attempt.
+    Attempt,
+}
+
+/// The future of [`Deadline`](super::Deadline) and [`AttemptLimit`](super::AttemptLimit).
+#[pin_project]
+#[derive(Debug)]
+pub struct ResponseFuture<F> {
+    /// Dropped as soon as the time is over, so that it stops what it does.
+    #[pin]
+    inner: Option<F>,
+    #[pin]
+    timer: Timer,
+    kind: Kind,
+    time: Duration,
+    /// When it was first polled, and when it ends.
+    span: Option<(Instant, Instant)>,
+}
+
+impl<F> ResponseFuture<F> {
+    pub(super) fn new(inner: F, kind: Kind, time: Duration) -> Self {
+        Self { inner: Some(inner), timer: Timer::default(), kind, time, span: None }
+    }
+}
+
+impl<F, T, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<T, E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<T, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let (mut inner, span, kind, time) = (this.inner, this.span, *this.kind, *this.time);
+        this.timer.poll(cx, |cx| {
+            let (began, until) = *span.get_or_insert_with(|| begin(kind, time));
+            let over = |began: Instant, now: Instant, sent| {
+                let reason = if kind == Kind::Total { Reason::Deadline } else { Reason::AttemptTimeout };
+                let lasted = now.saturating_duration_since(began);
+                Poll::Ready(Err(Error::new(reason).with_sent(sent).with_lasted(lasted).into()))
+            };
+            if until <= began {
+                // It was over before it began: the endpoint is not touched.
+                inner.set(None);
+                return over(began, began, Sent::No);
+            }
+            let Some(future) = inner.as_mut().as_pin_mut() else { return Poll::Pending };
+            let polled = {
+                let _inherited = (kind == Kind::Total)
+                    .then(|| EnterInherited::new(context::inherited().with_deadline(until)));
+                future.poll(cx)
+            };
+            if let Poll::Ready(result) = polled {
+                return Poll::Ready(result.map_err(Into::into));
+            }
+            let now = context::now();
+            if now >= until {
+                inner.set(None);
+                return over(began, now, Sent::Maybe);
+            }
+            context::wake_at(until);
+            Poll::Pending
+        })
+    }
+}
+
+/// When the time begins, now, and when it ends.
+fn begin(kind: Kind, time: Duration) -> (Instant, Instant) {
+    let now = context::now();
+    // A time beyond what the clock can tell is no limit.
+    let until = now.checked_add(time).unwrap_or_else(|| now + crate::invalid::FOREVER);
+    match context::inherited().deadline() {
+        Some(inherited) if kind == Kind::Total => (now, until.min(inherited)),
+        _ => (now, until),
+    }
+}
+
+#[cfg(all(test, not(mainstay_loom)))]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    };
+
+    use tower::{Service as _, ServiceBuilder, ServiceExt as _, service_fn};
+
+    use super::*;
+    use crate::{
+        clock,
+        context::Inherited,
+        deadline::{AttemptLimitLayer, Deadline, DeadlineLayer},
+    };
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn reason<T>(result: &Result<T, BoxError>) -> Option<Reason> {
+        result.as_ref().err().and_then(|error| Error::find(&**error)).map(Error::reason)
+    }
+
+    fn takes(time: Duration) -> impl Future<Output = Result<(), BoxError>> {
+        async move {
+            tokio::time::sleep(time).await;
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_takes_too_long_is_cut_off_at_its_time() {
+        let start = clock::now();
+        let mut service = Deadline::new(service_fn(|()| takes(MS * 900)), MS * 300);
+        let result = service.ready().await.unwrap().call(()).await;
+        assert_eq!(reason(&result), Some(Reason::Deadline));
+        assert_eq!(clock::now() - start, MS * 300);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_in_the_same_poll_wins() {
+        let service = Deadline::new(service_fn(|()| takes(MS * 300)), MS * 300);
+        assert!(service.oneshot(()).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_earlier_of_the_own_and_the_inherited_deadline_wins_and_is_inherited() {
+        let seen = service_fn(|()| async { Ok::<_, BoxError>(context::inherited().deadline()) });
+        let start = clock::now();
+        let own = Deadline::new(seen, MS * 100);
+        let inherited = |millis| Inherited::default().with_deadline(start + MS * millis);
+        let shorter = context::scope(inherited(30), own.clone().oneshot(())).await.unwrap();
+        assert_eq!(shorter, Some(start + MS * 30));
+        let longer = context::scope(inherited(900), own.oneshot(())).await.unwrap();
+        assert_eq!(longer, Some(start + MS * 100));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_that_has_passed_does_not_touch_the_service() {
+        let calls = Arc::new(AtomicU32::new(0));
+        let polled = calls.clone();
+        let service = service_fn(move |()| {
+            let polled = polled.clone();
+            async move {
+                polled.fetch_add(1, SeqCst);
+                Ok::<_, BoxError>(())
+            }
+        });
+        let past = Inherited::default().with_deadline(clock::now());
+        let result = context::scope(past, Deadline::new(service, MS).oneshot(())).await;
+        let error = result.unwrap_err();
+        let error = Error::find(&*error).unwrap();
+        assert_eq!((error.reason(), error.sent(), calls.load(SeqCst)), (Reason::Deadline, Sent::No, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_a_deadline_and_a_limit_the_nearer_cuts() {
+        for (total, limit, expected) in [(50, 80, Reason::Deadline), (80, 50, Reason::AttemptTimeout)] {
+            let service = ServiceBuilder::new()
+                .layer(DeadlineLayer::new(MS * total))
+                .layer(AttemptLimitLayer::new(MS * limit))
+                .service(service_fn(|()| takes(MS * 900)));
+            assert_eq!(reason(&service.oneshot(()).await), Some(expected));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_time_beyond_the_clock_is_no_limit_and_no_panic() {
+        let service = Deadline::new(service_fn(|()| takes(MS)), Duration::MAX);
+        assert!(service.oneshot(()).await.is_ok());
+    }
+}

@@ -1,0 +1,310 @@
+//! One request through all its attempts.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use pin_project::pin_project;
+use tower::BoxError;
+
+use super::{
+    decide::{Ended, Next, Wait, decide},
+    policy::RetryPolicy,
+};
+use crate::{
+    budget::{Budget, Withdrawal},
+    context::{self, Call, EnterCall},
+    describe::{Describe, Sending},
+    error::Error,
+    outcome::{Again, Classify, Sent, Verdict},
+    random::Random,
+    telemetry::{Counter, Tally},
+};
+
+/// What retries go by, shared by all requests of a layer or client.
+pub(crate) struct Parts<Req, Res> {
+    pub(crate) budget: Budget,
+    pub(crate) describe: Arc<dyn Describe<Req>>,
+    /// Judges what nothing below has judged.
+    pub(crate) classify: Arc<dyn Classify<Res>>,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) tally: Tally,
+}
+
+/// Where a session runs: what it sends with, and goes by.
+pub(crate) trait Env<Req: 'static> {
+    type Response: 'static;
+    type Future: Future<Output = Result<Self::Response, BoxError>>;
+
+    /// Sends the request for the first time.
+    fn first(&mut self, request: Req) -> Self::Future;
+
+    /// Sends a copy.
+    fn again(&mut self, request: Req) -> Self::Future;
+
+    fn parts(&self) -> &Parts<Req, Self::Response>;
+
+    /// The waits between attempts; asked only when one is needed.
+    fn policy(&self) -> RetryPolicy;
+
+    /// The last attempt has succeeded.
+    fn succeeded(&self, now: Instant);
+
+    /// The fastest recent tenth of latency: with less time left than that, another attempt makes no sense.
+    fn fastest(&self, now: Instant) -> Option<Duration>;
+}
+
+/// What is wished for one request, over what its description says.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wishes {
+    pub(crate) max_attempts: u32,
+    pub(crate) idempotent: Option<bool>,
+}
+
+/// The future of a request that may be tried several times.
+#[pin_project]
+pub(crate) struct Session<E, Req>
+where
+    E: Env<Req>,
+    Req: 'static,
+{
+    #[pin]
+    state: State<E::Future, Req>,
+    env: E,
+    copy: Option<Req>,
+    call: Call,
+    /// A layer above retries this call: this one steps aside.
+    aside: bool,
+    idempotent: bool,
+    wishes: Wishes,
+    sent: u32,
+    unsent: u32,
+    refused: bool,
+    waited: Duration,
+}
+
+#[pin_project(project = StateProjection)]
+enum State<F, Req> {
+    Start(Option<Req>),
+    Attempt(#[pin] F),
+    Waiting { until: Instant, request: Option<Req>, withdrawal: Option<Withdrawal> },
+}
+
+impl<E, Req> Session<E, Req>
+where
+    E: Env<Req>,
+    Req: 'static,
+{
+    #[inline]
+    pub(crate) fn new(env: E, request: Req, wishes: Wishes) -> Self {
+        Self {
+            state: State::Start(Some(request)),
+            env,
+            copy: None,
+            call: Call::default(),
+            aside: false,
+            idempotent: false,
+            wishes,
+            sent: 0,
+            unsent: 0,
+            refused: false,
+            waited: Duration::ZERO,
+        }
+    }
+
+    /// How many attempts may have been sent.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.sent
+    }
+
+    /// Where the session runs.
+    pub(crate) fn env(&self) -> &E {
+        &self.env
+    }
+
+    /// Polls the session; `Start` and waits are passed through until there is something to wait for.
+    pub(crate) fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<E::Response, BoxError>> {
+        let mut this = self.project();
+        loop {
+            match this.state.as_mut().project() {
+                StateProjection::Start(request) => {
+                    let Some(mut request) = request.take() else { return Poll::Pending };
+                    let outer = context::call();
+                    *this.aside = outer.active && outer.attempt > 0;
+                    let parts = this.env.parts();
+                    *this.idempotent =
+                        this.wishes.idempotent.unwrap_or_else(|| parts.describe.is_idempotent(&request));
+                    if !*this.aside && this.wishes.max_attempts > 1 {
+                        *this.copy = parts.describe.copy(&mut request);
+                    }
+                    this.call.active = true;
+                    this.call.attempt = 1;
+                    *this.sent = 1;
+                    this.call.repeatable =
+                        this.copy.is_some() && *this.idempotent && this.wishes.max_attempts > 1;
+                    stamp(parts, &mut request, 1);
+                    let future = {
+                        let _call = (!*this.aside).then(|| EnterCall::new(this.call));
+                        this.env.first(request)
+                    };
+                    this.state.set(State::Attempt(future));
+                }
+                StateProjection::Attempt(future) => {
+                    let polled = if *this.aside {
+                        future.poll(cx)
+                    } else {
+                        let _call = EnterCall::new(this.call);
+                        future.poll(cx)
+                    };
+                    let Poll::Ready(result) = polled else { return Poll::Pending };
+                    if *this.aside {
+                        return Poll::Ready(result);
+                    }
+                    let parts = this.env.parts();
+                    // A balancer below has read the clock when the answer came; a bare service has not.
+                    let (verdict, now) = match this.call.verdict {
+                        Some(verdict) => (verdict, context::now()),
+                        None => (unjudged(parts, &result), context::fresh_now()),
+                    };
+                    if verdict.is_success() {
+                        parts.budget.deposit(now);
+                        this.env.succeeded(now);
+                        return Poll::Ready(result);
+                    }
+                    let progress = Progress {
+                        idempotent: *this.idempotent,
+                        most: this.wishes.max_attempts,
+                        waited: *this.waited,
+                        probe: this.call.probe,
+                        sent: this.sent,
+                        unsent: this.unsent,
+                        refused: this.refused,
+                    };
+                    match another(this.env, this.copy, progress, verdict, now) {
+                        Some(Planned { until, wait, request, withdrawal }) => {
+                            *this.waited = wait;
+                            // What was answered is dropped here: a body is not read to its end.
+                            drop(result);
+                            this.state.set(State::Waiting { until, request: Some(request), withdrawal });
+                        }
+                        None => return Poll::Ready(result),
+                    }
+                }
+                StateProjection::Waiting { until, request, withdrawal } => {
+                    if context::now() < *until {
+                        context::wake_at(*until);
+                        return Poll::Pending;
+                    }
+                    let Some(mut request) = request.take() else { return Poll::Pending };
+                    if let Some(withdrawal) = withdrawal.take() {
+                        withdrawal.spend();
+                    }
+                    let parts = this.env.parts();
+                    *this.sent += 1;
+                    this.call.attempt += 1;
+                    this.call.verdict = None;
+                    this.call.repeatable = *this.idempotent && *this.sent < this.wishes.max_attempts;
+                    parts.tally.count(Counter::Retries);
+                    stamp(parts, &mut request, this.call.attempt);
+                    let future = {
+                        let _call = EnterCall::new(this.call);
+                        this.env.again(request)
+                    };
+                    this.state.set(State::Attempt(future));
+                }
+            }
+        }
+    }
+}
+
+/// How far a session has come.
+struct Progress<'a> {
+    idempotent: bool,
+    most: u32,
+    waited: Duration,
+    probe: bool,
+    sent: &'a mut u32,
+    unsent: &'a mut u32,
+    refused: &'a mut bool,
+}
+
+/// Another attempt: when, with what, after which wait, and paid by what.
+struct Planned<Req> {
+    until: Instant,
+    wait: Duration,
+    request: Req,
+    withdrawal: Option<Withdrawal>,
+}
+
+/// Plans another attempt, if there is to be one.
+#[cold]
+fn another<E, Req>(
+    env: &E,
+    copy: &mut Option<Req>,
+    progress: Progress<'_>,
+    verdict: Verdict,
+    now: Instant,
+) -> Option<Planned<Req>>
+where
+    E: Env<Req>,
+    Req: 'static,
+{
+    if verdict.was_sent() == Sent::No {
+        *progress.unsent += 1;
+        *progress.sent = progress.sent.saturating_sub(1);
+    }
+    let ended = Ended {
+        verdict,
+        idempotent: progress.idempotent,
+        sent: *progress.sent,
+        most: progress.most,
+        unsent: *progress.unsent,
+        refused_before: *progress.refused,
+        probe: progress.probe,
+    };
+    *progress.refused |= verdict.was_sent() == Sent::Refused;
+    let Next::Again { free, wait } = decide(&ended) else { return None };
+    let parts = env.parts();
+    // A copy that cannot be copied any more may have lost a part of its body.
+    let mut request = copy.take()?;
+    *copy = Some(parts.describe.copy(&mut request)?);
+    let wait = match wait {
+        Wait::No => Duration::ZERO,
+        Wait::Exactly(wait) => wait,
+        Wait::Backoff => env.policy().backoff.delay((*progress.sent).max(1), progress.waited, &*parts.random),
+    };
+    let until = now.checked_add(wait)?;
+    if let Some(deadline) = context::inherited().deadline() {
+        if until + env.fastest(now).unwrap_or_default() >= deadline {
+            return None;
+        }
+    }
+    let withdrawal = if free {
+        None
+    } else {
+        let withdrawal = parts.budget.withdraw(now);
+        if withdrawal.is_none() {
+            parts.tally.count(Counter::BudgetExhausted);
+            return None;
+        }
+        withdrawal
+    };
+    Some(Planned { until, wait, request, withdrawal })
+}
+
+/// The verdict on what nothing below has judged. A refusal by the whole of what is below is final.
+fn unjudged<Req, Res: 'static>(parts: &Parts<Req, Res>, result: &Result<Res, BoxError>) -> Verdict {
+    let verdict = parts.classify.classify(result.as_ref());
+    let refused = result.as_ref().err().and_then(|error| Error::find(&**error));
+    if refused.is_some_and(|error| error.reason().is_final()) { verdict.again(Again::Never) } else { verdict }
+}
+
+fn stamp<Req: 'static, Res>(parts: &Parts<Req, Res>, request: &mut Req, attempt: u32) {
+    let remaining =
+        context::inherited().deadline().map(|deadline| deadline.saturating_duration_since(context::now()));
+    parts.describe.stamp(request, &Sending { attempt, remaining });
+}
