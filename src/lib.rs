@@ -6,6 +6,8 @@ pub mod context;
 pub mod describe;
 pub mod endpoint;
 pub mod error;
+#[cfg(feature = "http")]
+pub mod http;
 mod invalid;
 pub mod outcome;
 pub mod random;
