@@ -8,6 +8,8 @@ pub mod endpoint;
 pub mod error;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "hyper")]
+pub mod hyper;
 mod invalid;
 pub mod outcome;
 pub mod random;
