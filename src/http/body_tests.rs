@@ -311,3 +311,28 @@ async fn a_body_that_becomes_ready_by_itself_wakes_the_readers_that_wait() {
     poll_fn(|cx| Pin::new(&mut second).poll_frame(cx)).await.unwrap().unwrap();
     assert_eq!(woken.0.load(Ordering::SeqCst), 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_on_several_threads_read_the_same_while_others_come_and_go() {
+    let (sender, body) = channel();
+    let mut first = Replay::new(body);
+    let readers: Vec<_> = (0..4).map(|_| tokio::spawn(first.copy().unwrap().collect())).collect();
+    for turn in 0..500 {
+        if turn % 10 == 0 {
+            // Reads a little and is dropped while it waits.
+            let mut passing = first.copy().unwrap();
+            tokio::spawn(async move {
+                for _ in 0..turn / 10 {
+                    drop(passing.frame().await);
+                }
+                poll_fn(|cx| Poll::Ready(drop(Pin::new(&mut passing).poll_frame(cx)))).await;
+            });
+        }
+        sender.unbounded_send(data("some")).unwrap();
+        tokio::task::yield_now().await;
+    }
+    drop(sender);
+    for reader in readers {
+        assert_eq!(reader.await.unwrap().unwrap().to_bytes().len(), 2_000);
+    }
+}

@@ -19,9 +19,9 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DescriptionOptions {
-    /// The header that carries the attempt number from the second attempt on [none].
+    /// The header that carries the attempt number from the second attempt on \[none\].
     pub attempt_header: Option<HeaderName>,
-    /// The header that carries what is left of the total deadline, in milliseconds [none].
+    /// The header that carries what is left of the total deadline, in milliseconds \[none\].
     pub deadline_header: Option<HeaderName>,
 }
 
@@ -70,6 +70,9 @@ impl DescriptionOptions {
 ///
 /// Idempotent by method are GET, HEAD, OPTIONS, TRACE, PUT and DELETE (RFC 9110, 9.2.2); an `Idempotency-Key` header
 /// makes any request so. The caller's [`Idempotent`] in the request's extensions overrides both.
+///
+/// Whoever keeps a copy for another attempt asks for a copy of that copy before sending it: when a [`Replay`] has
+/// outgrown what it keeps there is none, and then the kept one cannot be sent to its end either.
 #[derive(Clone, Debug, Default)]
 pub struct Description {
     options: DescriptionOptions,

@@ -47,8 +47,10 @@ fn of_link(error: &(dyn StdError + 'static)) -> Option<Verdict> {
 fn of_hyper(error: &(dyn StdError + 'static)) -> Option<Verdict> {
     if let Some(client) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
         return match client.source() {
-            // What led to a failed connect may know better, but it cannot have sent anything.
-            Some(_) if client.is_connect() => Some(Verdict::failure().sent(Sent::No)),
+            // The request never came as far as a connection.
+            Some(_) if client.is_connect() || client.connect_info().is_none() => {
+                Some(Verdict::failure().sent(Sent::No))
+            }
             Some(_) => None,
             // Only what the client finds wrong with the request has no source.
             None => Some(Verdict::inconclusive().sent(Sent::No).again(Again::Never)),
@@ -115,5 +117,32 @@ mod tests {
         let verdict = of_error(&error);
         assert_eq!(verdict.class(), Class::Inconclusive);
         assert_eq!((verdict.was_sent(), verdict.may_repeat()), (Sent::Maybe, Again::Never));
+    }
+
+    #[cfg(feature = "hyper")]
+    mod of_the_pooled_client {
+        use bytes::Bytes;
+        use http_body_util::Empty;
+        use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+
+        use super::*;
+
+        async fn verdict(uri: &str) -> Verdict {
+            let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+            let error = client.get(uri.parse().unwrap()).await.unwrap_err();
+            of_error(&Outer(error.into()).into())
+        }
+
+        #[tokio::test]
+        async fn a_connection_that_cannot_be_made_sent_nothing() {
+            let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+            assert_eq!(verdict(&format!("http://{socket}/")).await, Verdict::failure().sent(Sent::No));
+        }
+
+        #[tokio::test]
+        async fn a_request_that_makes_no_sense_blames_nobody_and_is_not_repeated() {
+            let expected = Verdict::inconclusive().sent(Sent::No).again(Again::Never);
+            assert_eq!(verdict("/without-a-host").await, expected);
+        }
     }
 }

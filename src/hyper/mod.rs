@@ -7,6 +7,7 @@
 //! # Use
 //!
 //! Any place that takes a `MakeService` of endpoints takes a `Connector`. The caller bounds how long a connect may take.
+//! Connectors and transports are called within a tokio runtime that has I/O and time.
 //! There is no TLS yet: a request for an `https` URI is refused with [`Unsendable::Scheme`](crate::http::Unsendable).
 //!
 //! ```
@@ -31,6 +32,12 @@
 //! of connections to one endpoint has no bound; and a connection made in advance cannot be handed to it. Here an endpoint
 //! has one pool, a connection is made only when every other one is in use, and what hyper hands back unsent is known to be
 //! unsent.
+//!
+//! # What is kept of each connection
+//!
+//! HTTP/1.1 connections are closed after a time without a request, HTTP/2 connections are asked whether they still live;
+//! [`ConnectorOptions`] has the times. HTTP/2 has one connection for an endpoint however many streams are open on it:
+//! requests beyond what the server allows at a time wait inside hyper.
 //!
 //! # What it costs
 //!

@@ -19,9 +19,9 @@ pub enum Protocol {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectorOptions {
-    /// The version of HTTP [HTTP/1.1].
+    /// The version of HTTP \[HTTP/1.1\].
     pub protocol: Protocol,
-    /// HTTP/1.1: how many connections there are to an endpoint at most [100]. A request that finds all of them in use
+    /// HTTP/1.1: how many connections there are to an endpoint at most \[100\]. A request that finds all of them in use
     /// waits for one, within its deadline. HTTP/2 has one connection.
     pub connections_per_endpoint: usize,
     /// HTTP/1.1: how long a connection is kept without a request [60 s]. Keep it below what the servers keep, or they
@@ -31,9 +31,9 @@ pub struct ConnectorOptions {
     pub ping_interval: Option<Duration>,
     /// HTTP/2: how long the answer may take before the connection counts as dead [5 s].
     pub ping_timeout: Duration,
-    /// HTTP/2: whether the connection is asked while there is no request on it [true]. Some gRPC servers take offence.
+    /// HTTP/2: whether the connection is asked while there is no request on it \[true\]. Some gRPC servers take offence.
     pub ping_while_idle: bool,
-    /// Whether small writes go out at once (`TCP_NODELAY`) [true].
+    /// Whether small writes go out at once (`TCP_NODELAY`) \[true\].
     pub nodelay: bool,
 }
 

@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     net::{Ipv4Addr, SocketAddr},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
@@ -26,8 +26,9 @@ use tower::{BoxError, Service as _, ServiceExt as _};
 use super::*;
 use crate::{
     Endpoint, Error, Reason, Verdict,
-    http::{Unsendable, of_error},
+    http::{BodyTrack, Unsendable, of_error},
     outcome::{Again, Class, Sent},
+    track::{Ends, Guard, Track as _},
 };
 
 type Body = Full<Bytes>;
@@ -249,6 +250,28 @@ async fn a_connection_that_breaks_under_a_request_may_have_been_processed() {
     let transport = connect(address, ConnectorOptions::default()).await.unwrap();
     let error = text(&transport, post("http://users/")).await.unwrap_err();
     assert_eq!(of_error(&error), Verdict::failure());
+}
+
+#[tokio::test]
+async fn a_response_that_breaks_off_is_a_failure_of_the_attempt() {
+    struct Ended(Mutex<Option<Verdict>>);
+    impl Ends for Ended {
+        fn ended(&self, _: Verdict, end: Option<Verdict>) {
+            *self.0.lock().unwrap() = end;
+        }
+    }
+    let (listener, address) = listen().await;
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_head(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf").await.unwrap();
+    });
+    let transport = connect(address, ConnectorOptions::default()).await.unwrap();
+    let mut response = transport.oneshot(get("/")).await.unwrap();
+    let ended = Arc::new(Ended(Mutex::new(None)));
+    BodyTrack.track(&mut response, Guard::new(ended.clone(), Verdict::success()));
+    assert!(response.into_body().collect().await.is_err());
+    assert_eq!(*ended.0.lock().unwrap(), Some(Verdict::failure()));
 }
 
 #[tokio::test]
