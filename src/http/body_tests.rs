@@ -325,7 +325,8 @@ async fn readers_on_several_threads_read_the_same_while_others_come_and_go() {
                 for _ in 0..turn / 10 {
                     drop(passing.frame().await);
                 }
-                poll_fn(|cx| Poll::Ready(drop(Pin::new(&mut passing).poll_frame(cx)))).await;
+                let unread = poll_fn(|cx| Poll::Ready(Pin::new(&mut passing).poll_frame(cx))).await;
+                drop((unread, passing));
             });
         }
         sender.unbounded_send(data("some")).unwrap();
