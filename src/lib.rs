@@ -14,6 +14,10 @@ pub mod endpoint;
 pub mod error;
 pub mod estimate;
 pub mod health;
+#[cfg(feature = "http")]
+pub mod http;
+#[cfg(feature = "hyper")]
+pub mod hyper;
 mod invalid;
 pub mod outcome;
 pub mod random;

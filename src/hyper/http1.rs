@@ -1,0 +1,196 @@
+//! The HTTP/1.1 connections to one endpoint.
+//!
+//! A slot is the right to use one connection. Whoever holds a slot takes an idle connection, and makes a new one only if
+//! there is none: then every connection there is belongs to another slot, so there are never more than slots. A slot is
+//! given back after its connection has been put back.
+
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+    time::Instant,
+};
+
+use ::http::{Request, Response};
+use ::hyper::{
+    body::{Body, Incoming},
+    client::conn::http1::{self, SendRequest},
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::AbortHandle,
+};
+use tower::BoxError;
+
+use super::target::Target;
+use crate::{
+    Error, Reason, clock,
+    sync::{Mutex, lock},
+};
+
+/// hyper's task notices that a response was read, then ours that the connection is ready.
+const LET_OTHERS_RUN: usize = 2;
+
+pub(super) struct Pool<B> {
+    slots: Arc<Semaphore>,
+    idle: Arc<Mutex<Idle<B>>>,
+}
+
+struct Idle<B> {
+    /// The longest idle first.
+    connections: Vec<(SendRequest<B>, Instant)>,
+    /// The task that closes those that are idle for too long, while there are any.
+    reaper: Option<AbortHandle>,
+}
+
+/// A connection in use, with its slot.
+struct Lease<B> {
+    sender: SendRequest<B>,
+    slot: OwnedSemaphorePermit,
+}
+
+impl<B> Pool<B> {
+    pub(super) fn new(connections: usize) -> Self {
+        let idle = Idle { connections: Vec::new(), reaper: None };
+        Self { slots: Arc::new(Semaphore::new(connections)), idle: Arc::new(Mutex::new(idle)) }
+    }
+}
+
+impl<B> Pool<B>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    /// Makes a connection for the first request to find.
+    pub(super) async fn warm(&self, target: &Arc<Target>) -> Result<(), Error> {
+        let lease = self.lease(target).await?;
+        put(&self.idle, lease, target);
+        Ok(())
+    }
+
+    pub(super) async fn send(
+        &self,
+        target: &Arc<Target>,
+        request: Request<B>,
+    ) -> Result<Response<Incoming>, BoxError> {
+        let mut lease = self.lease(target).await?;
+        let response = lease.sender.try_send_request(request).await.map_err(|error| error.into_error())?;
+        self.give_back(lease, target);
+        Ok(response)
+    }
+
+    async fn lease(&self, target: &Arc<Target>) -> Result<Lease<B>, Error> {
+        let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| Error::new(Reason::Closed))?;
+        // A connection whose response has just been read is put back by tasks that have not run yet: let them, since a
+        // dial takes longer than they do.
+        for _ in 0..LET_OTHERS_RUN {
+            if let Some(sender) = self.take_idle(target) {
+                return Ok(Lease { sender, slot });
+            }
+            tokio::task::yield_now().await;
+        }
+        let sender = match self.take_idle(target) {
+            Some(sender) => sender,
+            None => connect(target).await?,
+        };
+        Ok(Lease { sender, slot })
+    }
+
+    /// The connection used last, so that those not needed grow old.
+    fn take_idle(&self, target: &Target) -> Option<SendRequest<B>> {
+        let now = clock::now();
+        let mut idle = lock(&self.idle);
+        while let Some((sender, since)) = idle.connections.pop() {
+            let fresh = now.saturating_duration_since(since) < target.options.idle_connection;
+            if fresh && sender.is_ready() {
+                return Some(sender);
+            }
+        }
+        None
+    }
+
+    /// Puts the connection back once the response has been read, or drops it if it was not read to its end.
+    fn give_back(&self, mut lease: Lease<B>, target: &Arc<Target>) {
+        if lease.sender.is_ready() {
+            return put(&self.idle, lease, target);
+        }
+        if lease.sender.is_closed() {
+            return;
+        }
+        let (idle, target) = (Arc::downgrade(&self.idle), Arc::clone(target));
+        tokio::spawn(async move {
+            if lease.sender.ready().await.is_ok()
+                && let Some(idle) = idle.upgrade()
+            {
+                put(&idle, lease, &target);
+            }
+        });
+    }
+}
+
+async fn connect<B>(target: &Target) -> Result<SendRequest<B>, Error>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    let stream = target.dial().await?;
+    let (mut sender, connection) = http1::handshake(stream).await.map_err(|error| target.failed(error))?;
+    // Its errors are told to the request it carries; without one there is nobody to tell.
+    tokio::spawn(async move { drop(connection.with_upgrades().await) });
+    sender.ready().await.map_err(|error| target.failed(error))?;
+    Ok(sender)
+}
+
+fn put<B: Send + 'static>(pool: &Arc<Mutex<Idle<B>>>, lease: Lease<B>, target: &Arc<Target>) {
+    let Lease { sender, slot } = lease;
+    let mut idle = lock(pool);
+    idle.connections.push((sender, clock::now()));
+    if idle.reaper.is_none() {
+        let reaper = tokio::spawn(reap(Arc::downgrade(pool), Arc::clone(target)));
+        idle.reaper = Some(reaper.abort_handle());
+    }
+    drop(idle);
+    drop(slot);
+}
+
+/// Closes connections that have been idle for too long, until there is none.
+async fn reap<B>(pool: Weak<Mutex<Idle<B>>>, target: Arc<Target>) {
+    loop {
+        let Some(idle) = pool.upgrade() else { return };
+        let next = {
+            let now = clock::now();
+            let mut idle = lock(&idle);
+            idle.connections.retain(|(sender, since)| {
+                now.saturating_duration_since(*since) < target.options.idle_connection && !sender.is_closed()
+            });
+            match idle.connections.first() {
+                Some((_, since)) => *since + target.options.idle_connection,
+                None => {
+                    idle.reaper = None;
+                    return;
+                }
+            }
+        };
+        drop(idle);
+        tokio::time::sleep_until(next.into()).await;
+    }
+}
+
+impl<B> Drop for Idle<B> {
+    fn drop(&mut self) {
+        if let Some(reaper) = self.reaper.take() {
+            reaper.abort();
+        }
+    }
+}
+
+impl<B> fmt::Debug for Pool<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let idle = lock(&self.idle).connections.len();
+        f.debug_struct("Http1")
+            .field("idle", &idle)
+            .field("free_slots", &self.slots.available_permits())
+            .finish()
+    }
+}

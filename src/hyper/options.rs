@@ -1,0 +1,155 @@
+//! How connections are made and kept.
+
+use std::time::Duration;
+
+use crate::invalid::{Check, Invalid};
+
+/// The version of HTTP that the endpoints speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// HTTP/1.1: one request at a time on a connection.
+    #[default]
+    Http1,
+    /// HTTP/2 with prior knowledge: all requests on one connection.
+    Http2,
+}
+
+/// How connections are made and kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectorOptions {
+    /// The version of HTTP \[HTTP/1.1\].
+    pub protocol: Protocol,
+    /// HTTP/1.1: how many connections there are to an endpoint at most \[100\]. A request that finds all of them in use
+    /// waits for one, within its deadline. HTTP/2 has one connection.
+    pub connections_per_endpoint: usize,
+    /// HTTP/1.1: how long a connection is kept without a request [60 s]. Keep it below what the servers keep, or they
+    /// will close connections under requests.
+    pub idle_connection: Duration,
+    /// HTTP/2: how often the connection is asked whether it still lives [10 s]; `None` for never.
+    pub ping_interval: Option<Duration>,
+    /// HTTP/2: how long the answer may take before the connection counts as dead [5 s].
+    pub ping_timeout: Duration,
+    /// HTTP/2: whether the connection is asked while there is no request on it \[true\]. Some gRPC servers take offence.
+    pub ping_while_idle: bool,
+    /// Whether small writes go out at once (`TCP_NODELAY`) \[true\].
+    pub nodelay: bool,
+}
+
+impl Default for ConnectorOptions {
+    fn default() -> Self {
+        Self {
+            protocol: Protocol::Http1,
+            connections_per_endpoint: 100,
+            idle_connection: Duration::from_secs(60),
+            ping_interval: Some(Duration::from_secs(10)),
+            ping_timeout: Duration::from_secs(5),
+            ping_while_idle: true,
+            nodelay: true,
+        }
+    }
+}
+
+/// More than a machine has ports.
+const MOST_CONNECTIONS: usize = 65_535;
+
+impl ConnectorOptions {
+    /// The version of HTTP.
+    #[must_use]
+    pub fn protocol(mut self, protocol: Protocol) -> Self {
+        self.protocol = protocol;
+        self
+    }
+
+    /// How many HTTP/1.1 connections there are to an endpoint at most.
+    #[must_use]
+    pub fn connections_per_endpoint(mut self, connections: usize) -> Self {
+        self.connections_per_endpoint = connections;
+        self
+    }
+
+    /// How long an HTTP/1.1 connection is kept without a request.
+    #[must_use]
+    pub fn idle_connection(mut self, idle: Duration) -> Self {
+        self.idle_connection = idle;
+        self
+    }
+
+    /// How often an HTTP/2 connection is asked whether it still lives.
+    #[must_use]
+    pub fn ping_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.ping_interval = interval.into();
+        self
+    }
+
+    /// How long the answer to a ping may take.
+    #[must_use]
+    pub fn ping_timeout(mut self, timeout: Duration) -> Self {
+        self.ping_timeout = timeout;
+        self
+    }
+
+    /// Whether an HTTP/2 connection without a request is asked too.
+    #[must_use]
+    pub fn ping_while_idle(mut self, ping: bool) -> Self {
+        self.ping_while_idle = ping;
+        self
+    }
+
+    /// Whether small writes go out at once.
+    #[must_use]
+    pub fn nodelay(mut self, nodelay: bool) -> Self {
+        self.nodelay = nodelay;
+        self
+    }
+
+    /// Checks the options.
+    ///
+    /// # Errors
+    /// [`Invalid`] with every option that is out of its range.
+    pub fn check(&self) -> Result<(), Invalid> {
+        let mut check = Check::default();
+        check
+            .rule(
+                (1..=MOST_CONNECTIONS).contains(&self.connections_per_endpoint),
+                "connections_per_endpoint",
+                self.connections_per_endpoint,
+                "from 1 to 65,535",
+            )
+            .duration("idle_connection", self.idle_connection);
+        if let Some(interval) = self.ping_interval {
+            check.duration("ping_interval", interval);
+        }
+        check.duration("ping_timeout", self.ping_timeout);
+        check.finish()
+    }
+}
+
+#[cfg(all(test, not(mainstay_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_hold_together_and_are_what_is_documented() {
+        let options = ConnectorOptions::default();
+        assert_eq!(options.check(), Ok(()));
+        assert_eq!(options.protocol, Protocol::Http1);
+        assert_eq!((options.connections_per_endpoint, options.idle_connection.as_secs()), (100, 60));
+        assert_eq!(
+            (options.ping_interval, options.ping_timeout.as_secs()),
+            (Some(Duration::from_secs(10)), 5)
+        );
+        assert!(options.ping_while_idle && options.nodelay);
+    }
+
+    #[test]
+    fn every_mistake_is_told() {
+        let options = ConnectorOptions::default()
+            .connections_per_endpoint(0)
+            .idle_connection(Duration::ZERO)
+            .ping_interval(Duration::ZERO)
+            .ping_timeout(Duration::MAX);
+        assert_eq!(options.check().unwrap_err().problems().len(), 4);
+    }
+}

@@ -1,0 +1,119 @@
+//! The service that sends requests to one endpoint.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use ::http::{Request, Response};
+use ::hyper::body::{Body, Incoming};
+use tower::{BoxError, Service};
+
+use super::{http1::Pool, http2::Single, options::Protocol, target::Target};
+use crate::{Error, http::Tracked};
+
+/// Sends requests to one endpoint, over connections that all its clones share.
+///
+/// It is always ready, and makes connections as requests need them. A connection that cannot be made is an [`Error`] with
+/// [`Reason::Connect`](crate::Reason::Connect), and the request was not sent. With the last clone, and the last response
+/// that is still being read, its connections close.
+pub struct Transport<B> {
+    inner: Arc<Inner<B>>,
+}
+
+struct Inner<B> {
+    target: Arc<Target>,
+    connections: Connections<B>,
+}
+
+enum Connections<B> {
+    Http1(Pool<B>),
+    Http2(Single<B>),
+}
+
+impl<B> Transport<B>
+where
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    /// A transport to `target` with a connection that stands.
+    pub(super) async fn connect(target: Target) -> Result<Self, Error> {
+        let target = Arc::new(target);
+        let connections = match target.options.protocol {
+            Protocol::Http1 => Connections::Http1(Pool::new(target.options.connections_per_endpoint)),
+            Protocol::Http2 => Connections::Http2(Single::new()),
+        };
+        match &connections {
+            Connections::Http1(pool) => pool.warm(&target).await?,
+            Connections::Http2(single) => single.warm(&target).await?,
+        }
+        Ok(Self { inner: Arc::new(Inner { target, connections }) })
+    }
+}
+
+impl<B> Clone for Transport<B> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<B> fmt::Debug for Transport<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let connections: &dyn fmt::Debug = match &self.inner.connections {
+            Connections::Http1(pool) => pool,
+            Connections::Http2(single) => single,
+        };
+        f.debug_struct("Transport")
+            .field("endpoint", &self.inner.target.name())
+            .field("connections", connections)
+            .finish()
+    }
+}
+
+impl<B> Service<Request<B>> for Transport<B>
+where
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Tracked<Incoming>>;
+    type Error = BoxError;
+    type Future = TransportFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> TransportFuture {
+        let inner = Arc::clone(&self.inner);
+        TransportFuture(Box::pin(async move {
+            inner.target.address(&mut request)?;
+            match &inner.connections {
+                Connections::Http1(pool) => pool.send(&inner.target, request).await,
+                Connections::Http2(single) => single.send(&inner.target, request).await,
+            }
+        }))
+    }
+}
+
+/// The future of [`Transport`].
+pub struct TransportFuture(Pin<Box<dyn Future<Output = Result<Response<Incoming>, BoxError>> + Send>>);
+
+impl Future for TransportFuture {
+    type Output = Result<Response<Tracked<Incoming>>, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = ready!(self.0.as_mut().poll(cx));
+        Poll::Ready(response.map(|response| response.map(Tracked::new)))
+    }
+}
+
+impl fmt::Debug for TransportFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TransportFuture").finish_non_exhaustive()
+    }
+}
