@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod balance;
 pub mod budget;
+pub mod client;
 pub mod clock;
 pub mod context;
 pub mod deadline;
@@ -28,6 +29,7 @@ mod sync;
 pub mod telemetry;
 pub mod track;
 
+pub use client::Client;
 pub use describe::Describe;
 pub use endpoint::Endpoint;
 pub use error::{Error, Reason};

@@ -121,9 +121,10 @@ where
         self.sent
     }
 
-    /// Where the session runs.
-    pub(crate) fn env(&self) -> &E {
-        &self.env
+    /// Whether the last attempt ended well.
+    #[inline]
+    pub(crate) fn succeeded(&self) -> bool {
+        self.call.verdict.is_some_and(|verdict| verdict.is_success())
     }
 
     /// Polls the session; `Start` and waits are passed through until there is something to wait for.
