@@ -11,6 +11,7 @@ pub mod error;
 pub mod estimate;
 pub mod health;
 mod invalid;
+pub mod limit;
 pub mod outcome;
 pub mod random;
 pub mod resolve;
