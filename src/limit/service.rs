@@ -13,7 +13,8 @@ use super::{ResponseFuture, layer::Shared};
 /// A service whose requests wait for their turn; made by [`ConcurrencyLimitLayer`](super::ConcurrencyLimitLayer).
 ///
 /// Readiness is the inner service's: a handle that is ready holds no place, so an idle one starves nobody. The inner
-/// service that was readied goes along with the request and is called when its turn has come.
+/// service that was readied goes along with the request and is called when its turn has come; what that service reserved
+/// when it became ready, it keeps while the request waits.
 #[derive(Clone)]
 pub struct ConcurrencyLimit<S> {
     inner: S,

@@ -7,10 +7,10 @@ use std::{
     hash::Hash,
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use tokio::task::coop::unconstrained;
+use tokio::task::coop::{poll_proceed, unconstrained};
 use tower::{
     BoxError,
     discover::{Change, Discover},
@@ -32,8 +32,9 @@ const BATCHES: usize = 32;
 /// replaced is a new endpoint with no history, since nothing is known of the new service; its
 /// [`instance`](Endpoint::instance) says which of the services it was.
 ///
-/// An error keeps the last set and is told as [`Resolution::Failed`]; what comes after it is still heard. After its end
-/// `discover` is dropped, not polled again, and the last set stays.
+/// An error keeps the last set and is told as [`Resolution::Failed`]; what comes after it is still heard, at once: a
+/// source that may fail again and again should wait in between. After its end `discover` is dropped, not polled again,
+/// and the last set stays.
 ///
 /// ```
 /// use mainstay::{Endpoint, resolve};
@@ -135,14 +136,15 @@ where
                 let endpoint = Endpoint::new(key.to_string()).with_instance(instance.clone());
                 self.endpoints.insert(self.inserted, Arc::new(endpoint));
                 self.services.insert(instance, service);
+                self.changed = true;
                 self.keys.insert(key, self.inserted)
             }
             Change::Remove(key) => self.keys.remove(&key),
         };
         if let Some(removed) = before.and_then(|before| self.endpoints.remove(&before)) {
             self.services.depart(&removed);
+            self.changed = true;
         }
-        self.changed = true;
     }
 
     fn tell(&mut self) -> Poll<Option<Resolution>> {
@@ -151,16 +153,8 @@ where
         let set: Endpoints = self.endpoints.values().cloned().collect();
         Poll::Ready(Some(Resolution::Bound(set)))
     }
-}
 
-impl<D> Resolve for Discovered<D>
-where
-    D: Discover + Send + 'static,
-    D::Key: Clone + Eq + Hash + fmt::Display + Send + 'static,
-    D::Service: Clone + Send + 'static,
-    D::Error: Into<BoxError>,
-{
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Resolution>> {
+    fn poll_told(&mut self, cx: &mut Context<'_>) -> Poll<Option<Resolution>> {
         self.services.forget_departed();
         if let Some(error) = self.failed.take() {
             return Poll::Ready(Some(Resolution::Failed(Arc::from(error))));
@@ -182,6 +176,24 @@ where
             Pause::Ended => Poll::Ready(None),
             Pause::Waiting | Pause::Yielding => Poll::Pending,
         }
+    }
+}
+
+impl<D> Resolve for Discovered<D>
+where
+    D: Discover + Send + 'static,
+    D::Key: Clone + Eq + Hash + fmt::Display + Send + 'static,
+    D::Service: Clone + Send + 'static,
+    D::Error: Into<BoxError>,
+{
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Resolution>> {
+        // One that fails for ever must not keep its task from pausing.
+        let budget = ready!(poll_proceed(cx));
+        let told = self.poll_told(cx);
+        if told.is_ready() {
+            budget.made_progress();
+        }
+        told
     }
 
     fn describe(&self) -> String {
@@ -373,6 +385,16 @@ mod tests {
             matches!(next(&mut resolver).await, Some(Resolution::Failed(cause)) if cause.to_string() == "registry down")
         );
         assert_eq!(addresses(&set(&mut resolver).await), ["1", "2"]);
+    }
+
+    #[tokio::test]
+    async fn a_source_that_fails_for_ever_lets_others_run() {
+        let failing = stream::repeat_with(|| Err::<Change<u16, ()>, _>(BoxError::from("registry down")));
+        let (mut resolver, _) = discover(failing);
+        let told =
+            poll_fn(|cx| Poll::Ready((0..10_000).take_while(|_| resolver.poll_next(cx).is_ready()).count()))
+                .await;
+        assert!((1..1_000).contains(&told), "{told}");
     }
 
     #[tokio::test]

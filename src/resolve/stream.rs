@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures::Stream;
+use tokio::task::coop::poll_proceed;
 
 use super::{Resolution, Resolve};
 
@@ -21,7 +22,10 @@ pub struct Streamed(Option<Pin<Box<dyn Stream<Item = Resolution> + Send>>>);
 impl Resolve for Streamed {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Resolution>> {
         let Some(stream) = &mut self.0 else { return Poll::Ready(None) };
+        // One that never pauses must not keep its task from pausing.
+        let budget = ready!(poll_proceed(cx));
         let next = ready!(stream.as_mut().poll_next(cx));
+        budget.made_progress();
         if next.is_none() {
             self.0 = None;
         }
@@ -56,5 +60,13 @@ mod tests {
         assert!(matches!(poll_fn(|cx| streamed.poll_next(cx)).await, Some(Resolution::Bound(_))));
         assert!(poll_fn(|cx| streamed.poll_next(cx)).await.is_none());
         assert!(poll_fn(|cx| streamed.poll_next(cx)).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_never_pauses_lets_others_run() {
+        let mut streamed = stream(futures::stream::repeat(Resolution::Pending));
+        let told =
+            poll_fn(|cx| Poll::Ready((0..10_000).take_while(|_| streamed.poll_next(cx).is_ready()).count()));
+        assert!((1..1_000).contains(&told.await));
     }
 }
