@@ -20,6 +20,7 @@ pub mod http;
 #[cfg(feature = "hyper")]
 pub mod hyper;
 mod invalid;
+pub mod limit;
 pub mod outcome;
 pub mod random;
 pub mod resolve;
