@@ -93,7 +93,6 @@ impl Check {
     }
 
     /// Takes over what is wrong with a part, under the part's name.
-    #[cfg(feature = "hyper")]
     pub(crate) fn absorb(&mut self, part: &str, checked: Result<(), Invalid>) -> &mut Self {
         if let Err(invalid) = checked {
             self.problems.extend(invalid.problems.into_iter().map(|mut problem| {

@@ -472,8 +472,7 @@ impl<S: Send + Sync + 'static> Control<S> {
         let options = self.fleet.options.load_full();
         let (ramp_ends, panic, available) = roster.publish(|before| {
             let (mut snapshot, ramp_ends) =
-                Snapshot::of(before.generation + 1, resolved, entries, options, now);
-            snapshot.unconnected = unconnected;
+                Snapshot::of(before.generation + 1, resolved, entries, unconnected, options, now);
             snapshot.failure = failure;
             let panic = snapshot.panic;
             let available =

@@ -379,6 +379,7 @@ where
             "nothing",
             "connect, connect_with or connector is called",
         );
+        check.absorb("resolve", self.resolver.validate());
         self.options.check(check);
     }
 }

@@ -90,19 +90,17 @@ impl<S> Snapshot<S> {
         }
     }
 
-    /// A picture of `entries` at `now`; `known` is how many endpoints there are with those that have no service.
-    /// Returns also when the last ramp ends.
+    /// A picture of `entries`, and of those that are not connected, at `now`. Returns also when the last ramp ends.
     pub(crate) fn of(
         generation: u64,
         resolved: Resolved,
         entries: Vec<Entry<S>>,
+        unconnected: Vec<Unconnected>,
         options: Arc<BalanceOptions>,
         now: Instant,
     ) -> (Self, Option<Instant>) {
-        let known = match resolved {
-            Resolved::To(known) => known,
-            Resolved::Pending | Resolved::Absent => entries.len(),
-        };
+        // What is being connected for the first time says nothing yet.
+        let known = entries.len() + unconnected.iter().filter(|endpoint| endpoint.cause.is_some()).count();
         let (mut ordered, aside): (Vec<_>, Vec<_>) =
             entries.into_iter().partition(|entry| entry.member.health.is_available());
         let available = ordered.len();
@@ -133,7 +131,7 @@ impl<S> Snapshot<S> {
             load: options.load,
             attempt_limit: options.attempt_limit,
             options,
-            unconnected: Vec::new(),
+            unconnected,
             failure: None,
         };
         (snapshot, ramp_ends)
@@ -141,9 +139,9 @@ impl<S> Snapshot<S> {
 
     /// The same picture under other options.
     pub(crate) fn with_options(&self, options: Arc<BalanceOptions>, now: Instant) -> Self {
+        let (entries, unconnected) = (self.entries.to_vec(), self.unconnected.clone());
         let (mut snapshot, _) =
-            Self::of(self.generation + 1, self.resolved, self.entries.to_vec(), options, now);
-        snapshot.unconnected = self.unconnected.clone();
+            Self::of(self.generation + 1, self.resolved, entries, unconnected, options, now);
         snapshot.failure = self.failure.clone();
         snapshot
     }

@@ -193,6 +193,9 @@ where
                 "nothing",
                 "needed: connect(..) or connect_with(..) says how to reach them",
             );
+        if let Some(resolver) = &self.resolver {
+            check.absorb("resolve", resolver.validate());
+        }
         self.options.check(&mut check);
         check.finish()?;
         let (Some(resolver), Some(connector)) = (self.resolver, self.connector) else {
