@@ -84,45 +84,51 @@ impl Inherited {
 /// The part of the context that belongs to one call of one client.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Call {
-    /// Whether a layer of ours above has started this call; without, each layer stands alone.
-    pub(crate) active: bool,
-    /// Whether the layer above keeps a copy and would send the request again: only then may it serve as a probe.
-    pub(crate) repeatable: bool,
-    /// 1 for the first attempt.
-    pub(crate) attempt: u32,
-    /// The endpoints tried by this call, the last four of them; 0 is none.
-    pub(crate) tried: [u64; 4],
+    /// The endpoints tried by this call, the last four of them, by the low half of their number; 0 is none.
+    tried: [u32; 4],
     /// How the last attempt ended, if an attempt was made at all.
     pub(crate) verdict: Option<Verdict>,
+    /// 1 for the first attempt.
+    pub(crate) attempt: u32,
+    /// Whether the layer above keeps a copy and would send the request again: only then may it serve as a probe.
+    pub(crate) repeatable: bool,
     /// Whether the last attempt was a probe: its retry elsewhere costs no budget.
     pub(crate) probe: bool,
 }
 
 impl Call {
     /// Notes that endpoint `id` is being tried.
+    #[inline]
     pub(crate) fn tried(&mut self, id: u64) {
         self.tried.rotate_right(1);
-        self.tried[0] = id;
+        self.tried[0] = id as u32;
+    }
+
+    /// Whether no endpoint was tried.
+    #[inline]
+    pub(crate) fn is_untried(&self) -> bool {
+        self.tried[0] == 0
     }
 
     /// Whether endpoint `id` was tried.
     #[inline]
     pub(crate) fn has_tried(&self, id: u64) -> bool {
-        self.tried[0] != 0 && self.tried.contains(&id)
+        self.tried[0] != 0 && self.tried.contains(&(id as u32))
     }
 }
 
 struct Ambient {
     inherited: Cell<Inherited>,
+    /// Whether a layer of ours above has started a call; without, each layer stands alone.
+    active: Cell<bool>,
     call: Cell<Call>,
 }
 
 thread_local!(static AMBIENT: Ambient = const {
     Ambient {
         inherited: Cell::new(Inherited { deadline: None, criticality: None, retry: false }),
-        call: Cell::new(Call {
-            active: false, repeatable: false, attempt: 0, tried: [0; 4], verdict: None, probe: false,
-        }),
+        active: Cell::new(false),
+        call: Cell::new(Call { repeatable: false, attempt: 0, tried: [0; 4], verdict: None, probe: false }),
     }
 });
 
@@ -132,19 +138,33 @@ pub fn inherited() -> Inherited {
     AMBIENT.with(|ambient| ambient.inherited.get())
 }
 
-/// The current call.
+/// The deadline that the current task inherited.
 #[inline]
-pub(crate) fn call() -> Call {
-    AMBIENT.with(|ambient| ambient.call.get())
+pub(crate) fn deadline() -> Option<Instant> {
+    AMBIENT.with(|ambient| ambient.inherited.get().deadline)
 }
 
-/// Changes the current call, for the layers above and below to see.
+/// The current call, if a layer above has started one.
+#[inline]
+pub(crate) fn call() -> Option<Call> {
+    AMBIENT.with(|ambient| ambient.active.get().then(|| ambient.call.get()))
+}
+
+/// Whether the current call, if there is one, has tried an endpoint already.
+#[inline]
+pub(crate) fn has_tried() -> bool {
+    AMBIENT.with(|ambient| ambient.active.get() && !ambient.call.get().is_untried())
+}
+
+/// Changes the current call, if there is one, for the layers above and below to see.
 #[inline]
 pub(crate) fn change_call(change: impl FnOnce(&mut Call)) {
     AMBIENT.with(|ambient| {
-        let mut call = ambient.call.get();
-        change(&mut call);
-        ambient.call.set(call);
+        if ambient.active.get() {
+            let mut call = ambient.call.get();
+            change(&mut call);
+            ambient.call.set(call);
+        }
     });
 }
 
@@ -169,36 +189,42 @@ impl Drop for EnterInherited {
 pub(crate) struct EnterCall<'a> {
     own: &'a mut Call,
     before: Call,
+    active: bool,
 }
 
 impl<'a> EnterCall<'a> {
     #[inline]
     pub(crate) fn new(own: &'a mut Call) -> Self {
-        let before = AMBIENT.with(|ambient| ambient.call.replace(*own));
-        Self { own, before }
+        AMBIENT.with(|ambient| {
+            let before = ambient.call.replace(*own);
+            Self { own, before, active: ambient.active.replace(true) }
+        })
     }
 }
 
 impl Drop for EnterCall<'_> {
     #[inline]
     fn drop(&mut self) {
-        *self.own = AMBIENT.with(|ambient| ambient.call.replace(self.before));
+        AMBIENT.with(|ambient| {
+            *self.own = ambient.call.replace(self.before);
+            ambient.active.set(self.active);
+        });
     }
 }
 
 /// Hides the current call from the service below until dropped: a client inside it starts its own.
-pub(crate) struct HideCall(Call);
+pub(crate) struct HideCall(bool);
 
 impl HideCall {
     #[inline]
     pub(crate) fn new() -> Self {
-        Self(AMBIENT.with(|ambient| ambient.call.replace(Call::default())))
+        Self(AMBIENT.with(|ambient| ambient.active.replace(false)))
     }
 }
 
 impl Drop for HideCall {
     #[inline]
     fn drop(&mut self) {
-        AMBIENT.with(|ambient| ambient.call.set(self.0));
+        AMBIENT.with(|ambient| ambient.active.set(self.0));
     }
 }

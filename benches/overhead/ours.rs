@@ -18,10 +18,8 @@ use crate::{
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        Case::shared("balance_least_loaded", request, |endpoints| balance(endpoints, Load::InFlight))
-            .against("tower_buffer_balance_ewma"),
-        Case::shared("balance_ewma", request, |endpoints| balance(endpoints, Load::default()))
-            .against("tower_buffer_balance_ewma"),
+        Case::shared("balance_least_loaded", request, least_loaded).against("tower_buffer_balance_ewma"),
+        Case::shared("balance_ewma", request, balance).against("tower_buffer_balance_ewma"),
         Case::shared("stack", request, |endpoints| stack(endpoints, AtOnce)).against("tower_stack"),
         Case::shared("stack_suspended", request, |endpoints| stack(endpoints, SuspendOnce))
             .against("tower_stack_suspended"),
@@ -37,11 +35,22 @@ fn resolver(endpoints: usize) -> Fixed {
     )
 }
 
-/// The balancer with health and statistics, without deadline and retries.
-fn balance(endpoints: usize, load: Load) -> Balance<AtOnce, u64> {
+/// Nothing but the pick: no health, no statistics, so nobody asks how long anything takes.
+fn least_loaded(endpoints: usize) -> Balance<AtOnce, u64> {
     let mut options = BalanceOptions::default();
-    options.load = load;
+    options.load = Load::InFlight;
+    options.health.enabled = false;
+    options.statistics = false;
     options.attempt_limit = None;
+    balanced(endpoints, options)
+}
+
+/// The balancer as it is by default, with latency estimate, health and statistics.
+fn balance(endpoints: usize) -> Balance<AtOnce, u64> {
+    balanced(endpoints, BalanceOptions::default())
+}
+
+fn balanced(endpoints: usize, options: BalanceOptions) -> Balance<AtOnce, u64> {
     Balance::builder(resolver(endpoints))
         .connect(|_: &Endpoint| AtOnce)
         .options(options)

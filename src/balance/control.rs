@@ -27,7 +27,6 @@ use crate::{
     endpoint::{Identity, Reported},
     error::{Cause, Error, Reason},
     resolve::{Effective, Endpoints, Resolution, Resolve, Steady},
-    sync::Ordering::Relaxed,
     telemetry::Event,
 };
 
@@ -406,7 +405,7 @@ impl<S: Send + Sync + 'static> Control<S> {
     fn connected(&mut self, id: u64, service: S) {
         let Some(slot) = self.slots.get_mut(&id) else { return };
         slot.service = Some(Arc::new(service));
-        slot.stands = Some((clock::now(), slot.member.successes.load(Relaxed)));
+        slot.stands = Some((clock::now(), slot.member.health.totals().0));
         slot.cause = None;
         if std::mem::replace(&mut slot.ramps, true) {
             slot.member.start_ramp(clock::now(), &self.fleet);
@@ -433,7 +432,7 @@ impl<S: Send + Sync + 'static> Control<S> {
         let (now, options) = (clock::now(), self.fleet.options.load());
         // A connection that breaks as soon as it stands is no better than one that could not be made.
         let proven = slot.stands.take().is_some_and(|(since, successes)| {
-            slot.member.successes.load(Relaxed) > successes
+            slot.member.health.totals().0 > successes
                 || now.saturating_duration_since(since) >= options.connect_timeout.max(slot.waited)
         });
         if proven {

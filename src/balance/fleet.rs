@@ -15,7 +15,10 @@ use super::{
     wake::WakeSet,
 };
 use crate::{
-    estimate::{Counts, Decay, Recent},
+    estimate::{
+        Counts, Decay, Recent, bucket_of,
+        slices::{Slices, nanos_since},
+    },
     health::{Ledger, Transition},
     random::Random,
     sync::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, Padded, stripe, stripes},
@@ -37,14 +40,26 @@ pub(crate) struct Fleet {
     pub(crate) watchers: WakeSet,
     pub(crate) random: Arc<dyn Random>,
     pub(crate) tally: Tally,
+    /// Whether latencies are counted.
+    pub(crate) statistics: AtomicBool,
     /// Whether requests are refused.
     pub(crate) closed: AtomicBool,
+    /// The periods of all histograms of recent latencies.
+    periods: Slices,
     /// Latencies of attempts to their heads, striped by thread.
     latencies: Box<[Padded<Recent>]>,
     /// When the 99th percentile was last taken (in ms since the epoch, plus 1) and what it was (in us).
     p99: AtomicU64,
     /// The mean latency estimate when it was last taken, as `p99`.
     typical: AtomicU64,
+}
+
+/// A time, and how many nanoseconds after the fleet's epoch it is: taking the difference of two `Instant`s costs more than
+/// all that is done with it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stamp {
+    pub(crate) at: Instant,
+    pub(crate) nanos: u64,
 }
 
 /// Fewer latencies than this say nothing about a 99th percentile.
@@ -63,6 +78,7 @@ impl Fleet {
             label,
             epoch,
             decay: Decay::new(epoch, options.decay()),
+            statistics: AtomicBool::new(options.statistics),
             options: ArcSwap::from_pointee(options),
             ledger: Ledger::default(),
             observers,
@@ -72,16 +88,25 @@ impl Fleet {
             random,
             tally: Tally::new(),
             closed: AtomicBool::new(false),
+            periods: Slices::new(epoch, Recent::PERIOD),
             latencies,
             p99: AtomicU64::new(0),
             typical: AtomicU64::new(0),
         }
     }
 
-    /// Notes the latency of a response.
+    /// `now` in both the forms that an attempt needs.
     #[inline]
-    pub(crate) fn latency(&self, now: Instant, latency: Duration) {
-        self.latencies[stripe() & (self.latencies.len() - 1)].0.record(now, latency);
+    pub(crate) fn stamp(&self, now: Instant) -> Stamp {
+        Stamp { at: now, nanos: nanos_since(self.epoch, now) }
+    }
+
+    /// Notes the latency of a response of `member`, in nanoseconds.
+    #[inline]
+    pub(crate) fn latency(&self, member: &Member, now: Stamp, latency: u64) {
+        let (period, bucket) = (self.periods.divide(now.nanos), bucket_of(latency));
+        self.latencies[stripe() & (self.latencies.len() - 1)].0.record_in(period, bucket);
+        member.recent.record_in(period, bucket);
     }
 
     /// The recent latencies of the whole client.

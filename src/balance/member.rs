@@ -25,8 +25,6 @@ pub(crate) struct Member {
     /// When the ramp began, in ms since the fleet's epoch plus 1; 0 for none.
     ramp: AtomicU64,
     pub(crate) id: u64,
-    pub(crate) successes: AtomicU64,
-    pub(crate) failures: AtomicU64,
     pub(crate) cancelled: AtomicU64,
     pub(crate) recent: Recent,
     pub(crate) name: Arc<str>,
@@ -39,12 +37,10 @@ impl Member {
         let now = crate::clock::now();
         Self {
             in_flight: AtomicU32::new(0),
-            health: Health::new(now, &fleet.options.load().health),
+            health: Health::starting(fleet.epoch, now, &fleet.options.load().health),
             latency: PeakEwma::new(),
             ramp: AtomicU64::new(0),
             id,
-            successes: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
             recent: Recent::new(fleet.epoch, Recent::PERIOD),
             name: endpoint.identity().to_string().into(),
@@ -90,9 +86,8 @@ impl Member {
 
     /// Counts a success that is over, at its end.
     #[inline]
-    pub(crate) fn succeeded(&self, now: Instant) {
-        self.health.success(now);
-        self.successes.fetch_add(1, Relaxed);
+    pub(crate) fn succeeded(&self, nanos: u64) {
+        self.health.success_at(nanos);
     }
 }
 
@@ -106,7 +101,7 @@ impl Ends for Member {
         self.release();
         let verdict = end.unwrap_or(head);
         match verdict.class() {
-            Class::Success => self.succeeded(crate::context::now()),
+            Class::Success => self.succeeded(self.fleet.stamp(crate::context::now()).nanos),
             // What was bad at the head was told then.
             _ if end.is_none() => {}
             Class::Failure => self.failed(crate::context::now(), generation),
@@ -118,7 +113,6 @@ impl Ends for Member {
 impl Member {
     /// Counts a failure of an attempt that began in `generation`.
     pub(crate) fn failed(self: &Arc<Self>, now: Instant, generation: u32) {
-        self.failures.fetch_add(1, Relaxed);
         let fleet = &self.fleet;
         let options = fleet.options.load();
         let transition = self.health.failure(now, generation, &options.health, &fleet.ledger, &*fleet.random);

@@ -53,10 +53,15 @@ impl<S: Send + Sync + 'static> Roster<S> {
         }
     }
 
-    /// Starts the background task on the current runtime, unless it runs.
+    /// Whether the background task runs.
     #[inline]
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.load(Acquire)
+    }
+
+    /// Starts the background task on the current runtime, unless it runs.
     pub(crate) fn ensure_running(self: &Arc<Self>) -> Result<(), Error> {
-        if self.running.load(Acquire) { Ok(()) } else { self.start() }
+        if self.is_running() { Ok(()) } else { self.start() }
     }
 
     #[cold]
@@ -97,6 +102,7 @@ impl<S: Send + Sync + 'static> Roster<S> {
         let options = Arc::new(options);
         self.publish(|before| {
             self.fleet.options.store(options.clone());
+            self.fleet.statistics.store(options.statistics, Relaxed);
             (before.with_options(options, crate::clock::now()), ())
         });
         self.fleet.bell.ring(Message::Options);

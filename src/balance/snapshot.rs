@@ -66,6 +66,8 @@ pub(crate) struct Snapshot<S> {
     pub(crate) pool: usize,
     /// Draws by weight, where weights differ.
     pub(crate) alias: Option<Alias>,
+    /// All weights are equal, and nobody is working up to its share.
+    pub(crate) plain: bool,
     /// Some endpoints are working up to their share.
     pub(crate) ramping: bool,
     /// Fewer endpoints are available than the panic threshold asks for.
@@ -73,6 +75,8 @@ pub(crate) struct Snapshot<S> {
     /// Ejections are set aside.
     pub(crate) panic: bool,
     pub(crate) load: Load,
+    /// Whether attempts are timed: something goes by time.
+    pub(crate) timed: bool,
     pub(crate) attempt_limit: Option<Duration>,
     pub(crate) options: Arc<BalanceOptions>,
     /// For the status only: what is not connected, and why the last look-up failed.
@@ -89,9 +93,11 @@ impl<S> Snapshot<S> {
             entries: Box::new([]),
             pool: 0,
             alias: None,
+            plain: true,
             ramping: false,
             too_few: false,
             panic: false,
+            timed: true,
             load: options.load,
             attempt_limit: options.attempt_limit,
             options,
@@ -135,9 +141,11 @@ impl<S> Snapshot<S> {
             entries: ordered.into(),
             pool,
             alias,
+            plain: !unequal && ramp_ends.is_none(),
             ramping: ramp_ends.is_some(),
             too_few,
             panic,
+            timed: ramp_ends.is_some() || options.goes_by_time(),
             load: options.load,
             attempt_limit: options.attempt_limit,
             options,

@@ -170,6 +170,7 @@ fn settings(now: &ClientOptions, built: &ClientOptions) -> Vec<Setting> {
     tell!("balance": balance.panic_below);
     tell!("balance": balance.slow_start);
     tell!("balance": balance.max_waiting);
+    tell!("balance": balance.statistics);
     tell!("balance": balance.first_resolution);
     tell!("balance": balance.grace);
     tell!("balance": balance.keep_removed);

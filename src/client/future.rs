@@ -60,7 +60,7 @@ where
             let options = lane.0.options.load();
             (view.deadline.or(options.deadline), view.max_attempts.unwrap_or(options.retry.max_attempts))
         };
-        let wishes = Wishes { max_attempts, idempotent: view.idempotent };
+        let wishes = Wishes { max_attempts, steps_aside: false, idempotent: view.idempotent };
         let session = Session::new(ClientEnv(lane.clone()), request, wishes);
         Self {
             session: Some(session),

@@ -243,9 +243,14 @@ pub struct Health {
 impl Health {
     /// A new endpoint: available, without a past.
     pub fn new(now: Instant, options: &HealthOptions) -> Self {
+        Self::starting(now, now, options)
+    }
+
+    /// The same, counting time from `epoch`.
+    pub(crate) fn starting(epoch: Instant, now: Instant, options: &HealthOptions) -> Self {
         Self {
             word: AtomicU32::new(0),
-            accrual: Accrual::new(now, options.window),
+            accrual: Accrual::new(epoch, options.window),
             detail: Mutex::new(Detail {
                 phase: Phase::In,
                 generation: 0,
@@ -287,6 +292,17 @@ impl Health {
     #[inline]
     pub fn success(&self, now: Instant) {
         self.accrual.success(now);
+    }
+
+    /// The same, of a time in nanoseconds since the epoch.
+    #[inline]
+    pub(crate) fn success_at(&self, nanos: u64) {
+        self.accrual.success_at(nanos);
+    }
+
+    /// How many successes and failures there were.
+    pub fn totals(&self) -> (u64, u64) {
+        self.accrual.totals()
     }
 
     /// Counts a failure of an attempt of `generation` that is not a probe.
