@@ -90,25 +90,33 @@ pub(crate) struct Call {
     pub(crate) repeatable: bool,
     /// 1 for the first attempt.
     pub(crate) attempt: u32,
-    /// The endpoints tried by this call, the last four of them; 0 is none.
-    pub(crate) tried: [u64; 4],
+    /// How many endpoints this call has tried.
+    pub(crate) tries: u8,
+    /// Which, by the low bits of their ids: in a fleet that has seen 65,536 endpoints one may be passed over for another.
+    pub(crate) tried: [u16; TRIED],
     /// How the last attempt ended, if an attempt was made at all.
     pub(crate) verdict: Option<Verdict>,
     /// Whether the last attempt was a probe: its retry elsewhere costs no budget.
     pub(crate) probe: bool,
 }
 
+/// What the longest retry policy comes to: ten attempts, and four more of which nothing was sent.
+const TRIED: usize = 14;
+
 impl Call {
     /// Notes that endpoint `id` is being tried.
+    #[inline]
     pub(crate) fn tried(&mut self, id: u64) {
-        self.tried.rotate_right(1);
-        self.tried[0] = id;
+        if let Some(place) = self.tried.get_mut(usize::from(self.tries)) {
+            *place = id as u16;
+            self.tries += 1;
+        }
     }
 
     /// Whether endpoint `id` was tried.
     #[inline]
     pub(crate) fn has_tried(&self, id: u64) -> bool {
-        self.tried[0] != 0 && self.tried.contains(&id)
+        self.tries > 0 && self.tried[..usize::from(self.tries)].contains(&(id as u16))
     }
 }
 
@@ -121,7 +129,8 @@ thread_local!(static AMBIENT: Ambient = const {
     Ambient {
         inherited: Cell::new(Inherited { deadline: None, criticality: None, retry: false }),
         call: Cell::new(Call {
-            active: false, repeatable: false, attempt: 0, tried: [0; 4], verdict: None, probe: false,
+            active: false, repeatable: false, attempt: 0, tries: 0, tried: [0; TRIED], verdict: None,
+            probe: false,
         }),
     }
 });
