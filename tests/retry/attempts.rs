@@ -1,9 +1,12 @@
 //! How often a request is sent, and which ones are.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU32, Ordering::SeqCst},
+    time::Duration,
+};
 
 use mainstay::{
-    Verdict, clock,
+    Describe, Verdict, clock,
     context::{self, Inherited},
     outcome::{Again, Class, Sent},
     random::{Random as _, Seeded},
@@ -11,7 +14,7 @@ use mainstay::{
 use tower::{Layer as _, ServiceExt as _};
 
 use crate::server::{
-    Answer, Bad, FAIL, MS, Requests, Server, Test, at_once, bad_number, layer, request, reserve,
+    Answer, Bad, FAIL, MS, Request, Requests, Server, Test, at_once, bad_number, layer, request, reserve,
 };
 
 /// How often a request goes out, with plenty of budget and three attempts.
@@ -46,6 +49,31 @@ async fn without_a_description_a_request_is_sent_once() -> Test {
     let layer = layer(at_once(3))?.describe(mainstay::describe::Opaque);
     assert!(layer.layer(server.clone()).oneshot(request(1)).await.is_err());
     assert_eq!(server.count(), 1);
+    Ok(())
+}
+
+/// Makes so many copies and no more, as a body does that has outgrown what is kept of it.
+struct Copies(AtomicU32);
+
+impl Describe<Request> for Copies {
+    fn copy(&self, request: &mut Request) -> Option<Request> {
+        let left = self.0.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
+        left.ok().map(|_| *request)
+    }
+
+    fn is_idempotent(&self, _: &Request) -> bool {
+        true
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_of_which_no_copy_can_be_made_is_not_sent() -> Test {
+    for (copies, expected) in [(0, 1), (1, 1), (2, 2), (3, 3), (9, 4)] {
+        let server = Server::failing();
+        let layer = layer(at_once(4))?.describe(Copies(copies.into()));
+        let result = layer.layer(server.clone()).oneshot(request(1)).await;
+        assert_eq!((bad_number(&result), server.count()), (Some(expected), expected as usize));
+    }
     Ok(())
 }
 

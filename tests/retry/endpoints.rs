@@ -1,10 +1,18 @@
 //! Which endpoint gets another attempt.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
+};
 
 use mainstay::{
-    Endpoint, Verdict,
+    Describe, Endpoint, Error, Ratio, Reason, Verdict,
     balance::{Balance, BalanceOptions, Load},
+    budget::BudgetOptions,
+    describe::Sending,
     outcome::Sent,
     random::Seeded,
     resolve,
@@ -97,5 +105,63 @@ async fn an_endpoint_that_asked_for_time_is_passed_over_by_the_retry() -> Test {
         service.clone().oneshot(request(id)).await?;
     }
     assert_eq!(good.count(), 20);
+    Ok(())
+}
+
+/// Counts what is sent.
+#[derive(Clone, Default)]
+struct Sendings(Arc<AtomicU32>);
+
+impl Describe<Request> for Sendings {
+    fn copy(&self, request: &mut Request) -> Option<Request> {
+        Some(*request)
+    }
+
+    fn is_idempotent(&self, _: &Request) -> bool {
+        true
+    }
+
+    fn stamp(&self, _: &mut Request, _: &Sending) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_by_the_whole_balancer_is_final() -> Test {
+    let sendings = Sendings::default();
+    let service = layer(at_once(3))?.describe(sendings.clone()).layer(balance(&[])?);
+    let error = tokio::time::timeout(MS * 60_000, service.oneshot(request(1))).await?.unwrap_err();
+    assert_eq!(Error::find(&*error).map(Error::reason), Some(Reason::Absent));
+    assert_eq!(sendings.0.load(SeqCst), 1);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_request_that_proves_an_endpoint_bad_goes_elsewhere_free() -> Test {
+    let (good, bad) = (Server::answers([]), Server::failing());
+    let (inner, broken) = (good.clone(), bad.clone());
+    let balance = Balance::builder(resolve::fixed(["good", "bad"]))
+        .connect(move |endpoint| match endpoint.address().to_string().as_str() {
+            "bad" => broken.clone(),
+            _ => inner.clone(),
+        })
+        .classify(Believe)
+        .random(Seeded::new(5))
+        .build()?;
+    let budget = reserve(100);
+    let service = layer(at_once(2))?.budget(budget.clone()).layer(balance.clone());
+    let ejected = || balance.status().endpoints.iter().any(|endpoint| !endpoint.is_available());
+    // Failures are penalised, so that it takes a while until there have been enough of them.
+    while !ejected() {
+        service.clone().oneshot(request(1)).await?;
+        tokio::time::sleep(MS * 1_000).await;
+    }
+    let before = bad.count();
+    budget.update(&BudgetOptions::default().share(Ratio::ZERO).reserve(0))?;
+    for _ in 0..30 {
+        service.clone().oneshot(request(2)).await?;
+        tokio::time::sleep(MS * 1_000).await;
+    }
+    assert!(bad.count() > before, "it was never probed");
     Ok(())
 }

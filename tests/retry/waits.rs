@@ -6,7 +6,7 @@ use mainstay::{
     Verdict,
     backoff::{Backoff, Jitter},
     outcome::{Again, Sent},
-    random::Seeded,
+    random::{Random, Seeded},
     retry::RetryPolicy,
 };
 use tower::{Layer as _, ServiceExt as _};
@@ -42,6 +42,25 @@ async fn waits_are_those_of_the_backoff() -> Test {
     let policy = RetryPolicy::default().max_attempts(5).backoff(backoff);
     let _ = layer(policy)?.layer(server.clone()).oneshot(request(1)).await;
     assert_eq!(server.gaps(), [MS * 10, MS * 20, MS * 35, MS * 35]);
+    Ok(())
+}
+
+/// The highest draw, always.
+struct Highest;
+
+impl Random for Highest {
+    fn next(&self) -> u64 {
+        u64::MAX
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_decorrelated_wait_grows_with_the_one_before() -> Test {
+    let policy = RetryPolicy::default().max_attempts(5).backoff(Backoff::decorrelated(MS * 10, MS * 500));
+    let server = Server::failing();
+    let _ = layer(policy)?.random(Highest).layer(server.clone()).oneshot(request(1)).await;
+    // The highest draw lies a hair below the ceiling, and timers round up to a millisecond.
+    assert_eq!(server.gaps(), [MS * 30, MS * 90, MS * 270, MS * 500]);
     Ok(())
 }
 
