@@ -84,8 +84,10 @@ impl Inherited {
 /// The part of the context that belongs to one call of one client.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Call {
-    /// The endpoints tried by this call, the last four of them, by the low half of their number; 0 is none.
-    tried: [u32; 4],
+    /// How many endpoints this call has tried.
+    tries: u8,
+    /// Which, by the low bits of their ids: in a fleet that has seen 65,536 endpoints one may be passed over for another.
+    tried: [u16; TRIED],
     /// How the last attempt ended, if an attempt was made at all.
     pub(crate) verdict: Option<Verdict>,
     /// 1 for the first attempt.
@@ -96,24 +98,29 @@ pub(crate) struct Call {
     pub(crate) probe: bool,
 }
 
+/// What the longest retry policy comes to: ten attempts, and four more of which nothing was sent.
+const TRIED: usize = 14;
+
 impl Call {
     /// Notes that endpoint `id` is being tried.
     #[inline]
     pub(crate) fn tried(&mut self, id: u64) {
-        self.tried.rotate_right(1);
-        self.tried[0] = id as u32;
+        if let Some(place) = self.tried.get_mut(usize::from(self.tries)) {
+            *place = id as u16;
+            self.tries += 1;
+        }
     }
 
     /// Whether no endpoint was tried.
     #[inline]
     pub(crate) fn is_untried(&self) -> bool {
-        self.tried[0] == 0
+        self.tries == 0
     }
 
     /// Whether endpoint `id` was tried.
     #[inline]
     pub(crate) fn has_tried(&self, id: u64) -> bool {
-        self.tried[0] != 0 && self.tried.contains(&(id as u32))
+        self.tries > 0 && self.tried[..usize::from(self.tries)].contains(&(id as u16))
     }
 }
 
@@ -128,7 +135,9 @@ thread_local!(static AMBIENT: Ambient = const {
     Ambient {
         inherited: Cell::new(Inherited { deadline: None, criticality: None, retry: false }),
         active: Cell::new(false),
-        call: Cell::new(Call { repeatable: false, attempt: 0, tried: [0; 4], verdict: None, probe: false }),
+        call: Cell::new(Call {
+            tries: 0, tried: [0; TRIED], verdict: None, attempt: 0, repeatable: false, probe: false,
+        }),
     }
 });
 

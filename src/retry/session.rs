@@ -281,7 +281,7 @@ where
     };
     let until = now.checked_add(wait)?;
     if let Some(deadline) = context::inherited().deadline() {
-        if until + env.fastest(now).unwrap_or_default() >= deadline {
+        if deadline.saturating_duration_since(until) <= env.fastest(now).unwrap_or_default() {
             return None;
         }
     }

@@ -1,0 +1,50 @@
+//! Retries above and below each other.
+
+use mainstay::{balance::Balance, clock, resolve};
+use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
+
+use crate::server::{Believe, FAIL, Request, Server, Test, at_once, layer, request, reserve};
+
+#[tokio::test(start_paused = true)]
+async fn layers_of_one_call_do_not_multiply() -> Test {
+    for (outer, inner) in [(3, 3), (2, 5), (4, 1)] {
+        let server = Server::failing();
+        let budget = reserve(100);
+        let service = ServiceBuilder::new()
+            .layer(layer(at_once(outer))?)
+            .layer(layer(at_once(inner))?.budget(budget.clone()))
+            .service(server.clone());
+        assert!(service.oneshot(request(1)).await.is_err());
+        assert_eq!(server.count(), outer as usize);
+        assert_eq!(budget.available(clock::now()), 100, "the inner one has drawn on its budget");
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_inside_an_endpoint_keeps_its_own_retries() -> Test {
+    let server = Server::failing();
+    let nested = layer(at_once(3))?.layer(server.clone());
+    let balance = Balance::builder(resolve::fixed(["a"]))
+        .connect(move |_| {
+            let nested = nested.clone();
+            service_fn(move |_: Request| nested.clone().oneshot(request(1)))
+        })
+        .classify(Believe)
+        .build()?;
+    let service = layer(at_once(2))?.layer(balance);
+    assert!(service.oneshot(request(1)).await.is_err());
+    assert_eq!(server.count(), 6);
+    assert!(server.seen().iter().map(|seen| seen.attempt).eq([1, 2, 3, 1, 2, 3]));
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_called_beside_another_keeps_its_own_retries() -> Test {
+    let (one, other) = (Server::failing(), Server::answers([FAIL, FAIL]));
+    let (first, second) = (layer(at_once(3))?.layer(one.clone()), layer(at_once(3))?.layer(other.clone()));
+    let (failed, done) = tokio::join!(first.oneshot(request(1)), second.oneshot(request(2)));
+    assert!(failed.is_err());
+    assert_eq!((done?, one.count(), other.count()), (3, 3, 3));
+    Ok::<(), BoxError>(())
+}
