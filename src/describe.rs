@@ -3,7 +3,7 @@
 //! Without a description a request is opaque: it cannot be copied and is not idempotent, so it is sent once. A
 //! [`Describe`] of the protocol says more; the caller's word for one request or method overrides it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How much a request matters when not everything can be served. Ordered: the least important first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,8 +26,20 @@ pub enum Criticality {
 pub struct Sending {
     /// 1 for the first attempt.
     pub attempt: u32,
+    now: Instant,
+    deadline: Option<Instant>,
+}
+
+impl Sending {
+    /// The sending of attempt `attempt` at `now`, within `deadline`.
+    pub fn new(attempt: u32, now: Instant, deadline: Option<Instant>) -> Self {
+        Self { attempt, now, deadline }
+    }
+
     /// What is left of the total deadline.
-    pub remaining: Option<Duration>,
+    pub fn remaining(&self) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(self.now))
+    }
 }
 
 /// Describes requests of type `Req`.

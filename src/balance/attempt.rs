@@ -37,11 +37,47 @@ pub struct Attempt<S, Req>
 where
     S: Service<Req>,
 {
+    #[pin]
+    attempt: Untimed<S, Req>,
+    #[pin]
+    timer: Timer,
+}
+
+impl<S, Req> Attempt<S, Req>
+where
+    S: Service<Req>,
+{
+    #[inline]
+    pub(super) fn new(lane: Arc<Lane<S, Req>>, request: Req) -> Self {
+        Self { attempt: Untimed::new(lane, request), timer: Timer::default() }
+    }
+}
+
+impl<S, Req> Future for Attempt<S, Req>
+where
+    S: Service<Req> + Clone + Send + Sync + 'static,
+    S::Response: 'static,
+    S::Error: Into<BoxError>,
+{
+    type Output = Result<S::Response, BoxError>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut attempt = this.attempt;
+        this.timer.poll(cx, |cx| attempt.as_mut().poll(cx))
+    }
+}
+
+/// An attempt for a layer above that is polled in the same frame, and keeps its time.
+#[pin_project]
+pub(crate) struct Untimed<S, Req>
+where
+    S: Service<Req>,
+{
     /// The call of the endpoint's service, once there is one. It is dropped before the lease, and tells it nothing.
     #[pin]
     future: Option<S::Future>,
-    #[pin]
-    timer: Timer,
     held: Held<S, Req>,
     lane: Arc<Lane<S, Req>>,
 }
@@ -90,18 +126,18 @@ enum Tried<S> {
     Refused(Error),
 }
 
-impl<S, Req> Attempt<S, Req>
+impl<S, Req> Untimed<S, Req>
 where
     S: Service<Req>,
 {
     #[inline]
     pub(super) fn new(lane: Arc<Lane<S, Req>>, request: Req) -> Self {
         let held = Held { request: Some(request), lease: None, waiting: None };
-        Self { future: None, timer: Timer::default(), held, lane }
+        Self { future: None, held, lane }
     }
 }
 
-impl<S, Req> Future for Attempt<S, Req>
+impl<S, Req> Future for Untimed<S, Req>
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
     S::Response: 'static,
@@ -113,41 +149,37 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let (mut future, held, lane) = (this.future, this.held, &**this.lane);
-        this.timer.poll(cx, |cx| {
-            if future.is_none() {
-                let mut service = match ready!(lane.place(held, cx)) {
-                    Ok(service) => service,
-                    Err(error) => {
-                        held.request = None;
-                        return Poll::Ready(Err(error.into()));
-                    }
-                };
-                // Polled after its end: a future may do anything then but harm.
-                let Some(request) = held.request.take() else { return Poll::Pending };
-                let _hidden = HideCall::new();
-                future.set(Some(service.call(request)));
-            }
-            let polled = match future.as_mut().as_pin_mut() {
-                Some(future) => {
-                    let _hidden = HideCall::new();
-                    future.poll(cx)
+        if future.is_none() {
+            let mut service = match ready!(lane.place(held, cx)) {
+                Ok(service) => service,
+                Err(error) => {
+                    held.request = None;
+                    return Poll::Ready(Err(error.into()));
                 }
-                None => return Poll::Pending,
             };
-            match polled {
-                Poll::Ready(result) => {
-                    Poll::Ready(lane.answered(&mut held.lease, result.map_err(Into::into)))
-                }
-                Poll::Pending => match lane.expired(&mut held.lease) {
-                    Some(error) => {
-                        // Cancels the request.
-                        future.set(None);
-                        Poll::Ready(Err(error.into()))
-                    }
-                    None => Poll::Pending,
-                },
+            // Polled after its end: a future may do anything then but harm.
+            let Some(request) = held.request.take() else { return Poll::Pending };
+            let _hidden = HideCall::new();
+            future.set(Some(service.call(request)));
+        }
+        let polled = match future.as_mut().as_pin_mut() {
+            Some(future) => {
+                let _hidden = HideCall::new();
+                future.poll(cx)
             }
-        })
+            None => return Poll::Pending,
+        };
+        match polled {
+            Poll::Ready(result) => Poll::Ready(lane.answered(&mut held.lease, result.map_err(Into::into))),
+            Poll::Pending => match lane.expired(&mut held.lease) {
+                Some(error) => {
+                    // Cancels the request.
+                    future.set(None);
+                    Poll::Ready(Err(error.into()))
+                }
+                None => Poll::Pending,
+            },
+        }
     }
 }
 
@@ -172,7 +204,7 @@ where
         let fleet = &*self.roster.fleet;
         let snapshot: Guard<Arc<Snapshot<S>>> = self.roster.snapshot.load();
         // The clock is not read where nothing goes by time.
-        let now = snapshot.timed.then(|| fleet.stamp(context::now()));
+        let now = snapshot.timed.then(|| fleet.now());
         let Some(entry) = snapshot.pick_of_two(now, fleet) else {
             drop(snapshot);
             return self.place_slowly(held, None, cx);
@@ -398,7 +430,10 @@ where
         let verdict = self.classify.classify(result.as_ref());
         context::change_call(|call| call.verdict = Some(verdict));
         let Some(lease) = lease else { return result };
-        let now = lease.is_timed().then(|| self.roster.fleet.stamp(context::fresh_now()));
+        let now = lease.is_timed().then(|| {
+            context::fresh_now();
+            self.roster.fleet.now()
+        });
         match (result, &self.track) {
             (Ok(mut response), Some(track)) => {
                 if let Some(guard) = lease.head(now, verdict, true) {
@@ -482,7 +517,7 @@ where
     S: Service<Req>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match (&self.future, &self.held) {
+        let state = match (&self.attempt.future, &self.attempt.held) {
             (Some(_), _) => "calling",
             (None, Held { waiting: Some(_), .. }) => "waiting",
             (None, Held { request: Some(_), .. }) => "start",

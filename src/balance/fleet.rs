@@ -15,6 +15,7 @@ use super::{
     wake::WakeSet,
 };
 use crate::{
+    context,
     estimate::{
         Counts, Decay, Recent, bucket_of,
         slices::{Slices, nanos_since},
@@ -101,6 +102,18 @@ impl Fleet {
         Stamp { at: now, nanos: nanos_since(self.epoch, now) }
     }
 
+    /// The time of the current poll.
+    #[inline]
+    pub(crate) fn now(&self) -> Stamp {
+        Stamp { at: context::now(), nanos: context::nanos_since(self.epoch) }
+    }
+
+    /// The number of the period of recent latencies that lies so many nanoseconds after the epoch.
+    #[inline]
+    pub(crate) fn period(&self, nanos: u64) -> u64 {
+        self.periods.divide(nanos)
+    }
+
     /// Notes the latency of a response of `member`, in nanoseconds.
     #[inline]
     pub(crate) fn latency(&self, member: &Member, now: Stamp, latency: u64) {
@@ -146,7 +159,10 @@ impl Fleet {
             found & 0xFFFF_FFFF
         } else {
             let micros = compute().map_or(0, |value| value.as_micros().clamp(1, 0xFFFF_FFFF) as u64);
-            word.store(tick << 32 | micros, Relaxed);
+            // That nothing is known yet may change with the next answer.
+            if micros != 0 {
+                word.store(tick << 32 | micros, Relaxed);
+            }
             micros
         };
         (micros != 0).then_some(micros)

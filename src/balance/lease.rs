@@ -21,8 +21,8 @@ use crate::{
 const PENALTY: f32 = 4.0;
 /// No penalty takes an estimate beyond this.
 const PENALTY_CAP: f32 = 5e9;
-/// What is usual before anything is known.
-const UNKNOWN: Duration = Duration::from_millis(50);
+/// What is usual before anything is known: what the failure took, and at least this.
+const LEAST: Duration = Duration::from_millis(1);
 /// What was cut off after this many times the recent 99th percentile would have been a failure.
 const OVERLONG: u32 = 4;
 
@@ -245,7 +245,7 @@ fn settle(member: &Arc<Member>, probe: health::Lease, shown: Class, now: Instant
 fn penalise(member: &Member, now: Instant, elapsed: Duration) {
     let fleet = &member.fleet;
     let at = fleet.decay.at(now);
-    let typical = fleet.typical(now).unwrap_or(UNKNOWN).as_nanos() as f32;
+    let typical = fleet.typical(now).unwrap_or(elapsed.max(LEAST)).as_nanos() as f32;
     let expected = member.latency.value(at).unwrap_or(typical);
     let penalty = (expected + PENALTY * typical).min(PENALTY_CAP);
     member.latency.observe(at, elapsed.max(Duration::from_nanos(penalty as u64)));

@@ -55,7 +55,9 @@ mod status;
 mod wake;
 
 pub use attempt::Attempt;
+pub(crate) use attempt::Untimed;
 pub use connect::Connector;
+pub(crate) use fleet::Fleet;
 pub use options::{BalanceOptions, Load, Panic, SlowStart};
 pub use service::{Balance, BalanceBuilder};
 pub use shared::Shared;

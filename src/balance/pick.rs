@@ -57,7 +57,7 @@ impl<S> Snapshot<S> {
     /// Picks for `call`, leaving out the endpoints in `out`, which have refused or are not ready.
     pub(crate) fn pick(&self, call: &Call, out: &[u64], fleet: &Fleet) -> Picked<'_, S> {
         // The clock is not read where nothing goes by time.
-        let now = self.timed.then(|| fleet.stamp(context::now()));
+        let now = self.timed.then(|| fleet.now());
         // After a probe that failed the request is owed an endpoint that is known to be good.
         if call.repeatable && !call.probe && fleet.ledger.wants_probes() {
             if let Some((entry, lease)) = self.probe(call, out, fleet) {

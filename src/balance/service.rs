@@ -10,7 +10,11 @@ use std::{
 use tower::{BoxError, Service};
 
 use super::{
-    attempt::Attempt, connect::Connector, fleet::Fleet, options::BalanceOptions, roster::Roster,
+    attempt::{Attempt, Untimed},
+    connect::Connector,
+    fleet::Fleet,
+    options::BalanceOptions,
+    roster::Roster,
     status::BalanceStatus,
 };
 use crate::{
@@ -101,6 +105,12 @@ where
     #[inline]
     pub fn send(&self, request: Req) -> Attempt<S, Req> {
         Attempt::new(self.lane().clone(), request)
+    }
+
+    /// The same for a layer above that keeps the time.
+    #[inline]
+    pub(crate) fn start(&self, request: Req) -> Untimed<S, Req> {
+        Untimed::new(self.lane().clone(), request)
     }
 
     /// Waits until there is an endpoint that may be given requests.

@@ -55,6 +55,13 @@ impl Budget {
         self.deposit_on(stripe(), now);
     }
 
+    /// Pays in one success at the time of the current poll.
+    #[inline]
+    pub(crate) fn deposit_now(&self) {
+        let slots = &self.0.slots;
+        self.0.deposits.add(stripe(), slots.divide(crate::context::nanos_since(slots.epoch())));
+    }
+
     #[inline]
     pub(super) fn deposit_on(&self, stripe: usize, now: Instant) {
         self.0.deposits.add(stripe, self.0.slots.number(now));

@@ -201,17 +201,18 @@ where
         let (Some(resolver), Some(connector)) = (self.resolver, self.connector) else {
             return Err(Check::missing("resolve and connect"));
         };
-        let shares = self.budget.is_some();
-        let budget = match self.budget {
-            Some(budget) => budget,
-            None => Budget::new(self.options.budget.clone())?,
-        };
         let balance = Balance::builder(resolver)
             .label(self.label.clone())
             .connector(connector)
             .options(self.options.balance.clone())
             .shared(self.classify.clone(), self.track, self.observers, self.random.clone())
             .build()?;
+        let shares = self.budget.is_some();
+        let budget = match self.budget {
+            Some(budget) => budget,
+            // It counts time as the balancer does.
+            None => Budget::starting(self.options.budget.clone(), balance.fleet().epoch)?,
+        };
         Ok(Client::of(Core::new(
             self.label,
             balance,

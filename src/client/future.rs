@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use pin_project::{pin_project, pinned_drop};
@@ -14,6 +14,7 @@ use tower::{BoxError, Service};
 
 use super::service::{ClientEnv, Lane, View};
 use crate::{
+    balance::Fleet,
     context::{self, EnterInherited, Inherited, Timer},
     error::{Error, Reason},
     outcome::Sent,
@@ -30,12 +31,10 @@ where
     S::Error: Into<BoxError>,
     Req: 'static,
 {
-    /// Dropped as soon as the deadline has passed.
     #[pin]
-    session: Option<Session<ClientEnv<S, Req>, Req>>,
+    session: Session<ClientEnv<S, Req>, Req>,
     #[pin]
     timer: Timer,
-    lane: Arc<Lane<S, Req>>,
     total: Option<Duration>,
     operation: Option<Arc<str>>,
     began: Option<Began>,
@@ -43,9 +42,11 @@ where
 
 /// What is fixed when a request is first polled.
 struct Began {
-    at: Instant,
+    /// In nanoseconds since the fleet's epoch.
+    at: u64,
     inherited: Inherited,
-    span: tracing::Span,
+    /// Only where somebody listens.
+    span: Option<Box<tracing::Span>>,
 }
 
 impl<S, Req> ResponseFuture<S, Req>
@@ -55,17 +56,14 @@ where
     S::Error: Into<BoxError>,
     Req: 'static,
 {
-    pub(super) fn new(lane: Arc<Lane<S, Req>>, view: &View, request: Req) -> Self {
-        let (total, max_attempts) = {
-            let options = lane.0.options.load();
-            (view.deadline.or(options.deadline), view.max_attempts.unwrap_or(options.retry.max_attempts))
-        };
+    #[inline]
+    pub(super) fn new(lane: &Arc<Lane<S, Req>>, view: &View, request: Req) -> Self {
+        let total = view.deadline.or_else(|| lane.0.deadline());
+        let max_attempts = view.max_attempts.unwrap_or_else(|| lane.0.max_attempts());
         let wishes = Wishes { max_attempts, steps_aside: false, idempotent: view.idempotent };
-        let session = Session::new(ClientEnv(lane.clone()), request, wishes);
         Self {
-            session: Some(session),
+            session: Session::new(ClientEnv(lane.clone()), request, wishes),
             timer: Timer::default(),
-            lane,
             total,
             operation: view.operation.clone(),
             began: None,
@@ -73,16 +71,21 @@ where
     }
 }
 
-/// Begins a request: fixes its deadline and opens its span.
-fn begin(label: &str, operation: Option<&str>, total: Option<Duration>) -> Began {
-    let at = context::now();
-    let inherited = context::inherited();
-    let inherited = match total.and_then(|total| at.checked_add(total)) {
-        Some(deadline) => inherited.with_deadline(deadline),
-        None => inherited,
-    };
-    let span = tracing::debug_span!(target: "mainstay", "request", client = label, operation);
-    Began { at, inherited, span }
+impl Began {
+    /// Fixes the deadline of a request, and opens its span.
+    #[inline]
+    fn now(fleet: &Fleet, operation: Option<&str>, total: Option<Duration>) -> Self {
+        let now = fleet.now();
+        let inherited = context::inherited();
+        let inherited = match total.and_then(|total| now.at.checked_add(total)) {
+            Some(deadline) => inherited.with_deadline(deadline),
+            None => inherited,
+        };
+        let span = tracing::enabled!(target: "mainstay", tracing::Level::DEBUG).then(|| {
+            Box::new(tracing::debug_span!(target: "mainstay", "request", client = &*fleet.label, operation))
+        });
+        Self { at: now.nanos, inherited, span }
+    }
 }
 
 impl<S, Req> Future for ResponseFuture<S, Req>
@@ -97,38 +100,37 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let (mut session, core) = (this.session, &*this.lane.0);
-        let (began, operation, total) = (this.began, this.operation.as_deref(), *this.total);
+        let (mut session, began) = (this.session, this.began);
+        let (operation, total) = (this.operation.as_deref(), *this.total);
         this.timer.poll(cx, |cx| {
-            let current = began.get_or_insert_with(|| begin(&core.label, operation, total));
-            let Some(mut running) = session.as_mut().as_pin_mut() else { return Poll::Pending };
+            let current = began
+                .get_or_insert_with(|| Began::now(session.env().core().balance.fleet(), operation, total));
             let polled = {
-                let _span = current.span.enter();
+                let _span = current.span.as_ref().map(|span| span.enter());
                 let _inherited = EnterInherited::new(current.inherited);
-                running.as_mut().poll(cx)
+                session.as_mut().poll(cx)
             };
-            let succeeded = running.succeeded();
             let result = match polled {
                 Poll::Ready(result) => result,
                 Poll::Pending => {
                     let Some(deadline) = current.inherited.deadline() else { return Poll::Pending };
-                    let now = context::now();
-                    if now < deadline {
+                    if context::now() < deadline {
                         context::wake_at(deadline);
                         return Poll::Pending;
                     }
-                    let lasted = now.saturating_duration_since(current.at);
+                    let fleet = session.env().core().balance.fleet();
+                    let lasted = Duration::from_nanos(fleet.now().nanos.saturating_sub(current.at));
                     let error = Error::new(Reason::Deadline)
-                        .with_client(core.label.clone())
+                        .with_client(fleet.label.clone())
                         .with_sent(Sent::Maybe)
                         .with_lasted(lasted);
-                    session.set(None);
+                    session.as_mut().cancel();
                     Err(error.into())
                 }
             };
-            if succeeded {
-                let now = context::now();
-                core.latency(now, now.saturating_duration_since(current.at));
+            let core = session.env().core();
+            if session.succeeded() {
+                core.latency(current.at);
                 core.parts.tally.count(Counter::Successes);
             } else {
                 core.parts.tally.count(Counter::Failures);
@@ -150,7 +152,7 @@ where
 {
     fn drop(self: Pin<&mut Self>) {
         if self.began.is_some() {
-            self.lane.0.parts.tally.count(Counter::Cancelled);
+            self.session.env().core().parts.tally.count(Counter::Cancelled);
         }
     }
 }
@@ -164,8 +166,8 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture")
-            .field("client", &self.lane.0.label)
-            .field("attempts", &self.session.as_ref().map(Session::attempts))
+            .field("client", &self.session.env().core().label)
+            .field("attempts", &self.session.attempts())
             .finish_non_exhaustive()
     }
 }

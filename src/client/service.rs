@@ -15,16 +15,17 @@ use super::{
     status::ClientStatus,
 };
 use crate::{
-    balance::{Attempt, Balance},
+    balance::{Balance, Untimed},
     budget::Budget,
+    context,
     describe::Describe,
     error::Error,
-    estimate::{Counts, Recent},
+    estimate::{Counts, Recent, bucket_of},
     invalid::{Check, Invalid},
     outcome::Classify,
     random::Random,
     retry::{Env, Parts, RetryPolicy},
-    sync::{Mutex, Padded, lock, stripe, stripes},
+    sync::{AtomicU32, AtomicU64, Mutex, Ordering::Relaxed, Padded, lock, stripe, stripes},
     telemetry::{Observer, Tally},
 };
 
@@ -40,6 +41,9 @@ where
     /// The options it was built with, to tell what was changed since.
     pub(super) built: ClientOptions,
     pub(super) shares_budget: bool,
+    /// What each request asks of the options, where it can be read without touching their reference count.
+    deadline: AtomicU64,
+    max_attempts: AtomicU32,
     /// Latencies of whole requests, striped by thread.
     latencies: Box<[Padded<Recent>]>,
     updating: Mutex<()>,
@@ -63,22 +67,50 @@ where
         random: Arc<dyn Random>,
         options: ClientOptions,
     ) -> Self {
-        let epoch = crate::clock::now();
-        Self {
+        let epoch = balance.fleet().epoch;
+        let core = Self {
             label,
             balance,
+            deadline: AtomicU64::new(0),
+            max_attempts: AtomicU32::new(0),
             parts: Parts { budget, describe, classify, random, tally: Tally::new() },
             built: options.clone(),
             options: ArcSwap::from_pointee(options),
             shares_budget,
             latencies: (0..stripes()).map(|_| Padded(Recent::new(epoch, Recent::PERIOD))).collect(),
             updating: Mutex::new(()),
-        }
+        };
+        core.take_over();
+        core
+    }
+
+    /// Puts what each request asks of the options where it is read. A request that begins meanwhile may go by the old
+    /// deadline and the new number of attempts; both are sound.
+    fn take_over(&self) {
+        let options = self.options.load();
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.deadline.store(options.deadline.map_or(u64::MAX, nanos), Relaxed);
+        self.max_attempts.store(options.retry.max_attempts, Relaxed);
     }
 
     #[inline]
-    pub(super) fn latency(&self, now: Instant, latency: Duration) {
-        self.latencies[stripe() & (self.latencies.len() - 1)].0.record(now, latency);
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        let nanos = self.deadline.load(Relaxed);
+        (nanos != u64::MAX).then(|| Duration::from_nanos(nanos))
+    }
+
+    #[inline]
+    pub(super) fn max_attempts(&self) -> u32 {
+        self.max_attempts.load(Relaxed)
+    }
+
+    /// Notes the latency of a request that began so many nanoseconds after the epoch, and ends now.
+    #[inline]
+    pub(super) fn latency(&self, began: u64) {
+        let fleet = self.balance.fleet();
+        let nanos = context::nanos_since(fleet.epoch);
+        let bucket = bucket_of(nanos.saturating_sub(began));
+        self.latencies[stripe() & (self.latencies.len() - 1)].0.record_in(fleet.period(nanos), bucket);
     }
 
     pub(super) fn latencies(&self, now: Instant) -> Counts {
@@ -137,7 +169,7 @@ where
     /// Sends `request`. The future does nothing until it is polled; dropping it cancels the request.
     #[inline]
     pub fn send(&self, request: Req) -> ResponseFuture<S, Req> {
-        ResponseFuture::new(self.lane().clone(), &self.view, request)
+        ResponseFuture::new(self.lane(), &self.view, request)
     }
 
     /// A view for one method: the same endpoints, health and budget. `operation` names it in traces.
@@ -205,6 +237,7 @@ where
             core.parts.budget.update(&options.budget)?;
         }
         core.options.store(Arc::new(options));
+        core.take_over();
         Ok(())
     }
 
@@ -291,6 +324,16 @@ pub(super) struct ClientEnv<S, Req>(pub(super) Arc<Lane<S, Req>>)
 where
     S: Service<Req>;
 
+impl<S, Req> ClientEnv<S, Req>
+where
+    S: Service<Req>,
+{
+    #[inline]
+    pub(super) fn core(&self) -> &Core<S, Req> {
+        &self.0.0
+    }
+}
+
 impl<S, Req> Env<Req> for ClientEnv<S, Req>
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
@@ -299,15 +342,15 @@ where
     Req: 'static,
 {
     type Response = S::Response;
-    type Future = Attempt<S, Req>;
+    type Future = Untimed<S, Req>;
 
     #[inline]
     fn first(&mut self, request: Req) -> Self::Future {
-        self.0.0.balance.send(request)
+        self.0.0.balance.start(request)
     }
 
     fn again(&mut self, request: Req) -> Self::Future {
-        self.0.0.balance.send(request)
+        self.0.0.balance.start(request)
     }
 
     #[inline]

@@ -6,17 +6,25 @@
 
 use std::{cell::Cell, task::Waker, time::Instant};
 
-use crate::clock;
+use crate::{clock, estimate::slices};
 
 struct State {
     /// The waker's identity; zeros outside of any poll.
     waker: Cell<(usize, usize)>,
     wake_at: Cell<Option<Instant>>,
     now: Cell<Option<Instant>>,
+    /// An epoch, and how many nanoseconds after it `now` is: the difference of two `Instant`s costs more than most of what
+    /// is done with it, and one client has one epoch.
+    passed: Cell<Option<(Instant, u64)>>,
 }
 
 thread_local!(static STATE: State = const {
-    State { waker: Cell::new((0, 0)), wake_at: Cell::new(None), now: Cell::new(None) }
+    State {
+        waker: Cell::new((0, 0)),
+        wake_at: Cell::new(None),
+        now: Cell::new(None),
+        passed: Cell::new(None),
+    }
 });
 
 /// Marks the current poll as one of ours until dropped.
@@ -41,6 +49,7 @@ impl Frame {
                 return Self { before: None };
             }
             state.waker.set(identity);
+            state.passed.set(None);
             Self {
                 before: Some(Before { waker: before, wake_at: state.wake_at.take(), now: state.now.take() }),
             }
@@ -68,6 +77,7 @@ impl Drop for Frame {
                 state.waker.set(before.waker);
                 state.wake_at.set(before.wake_at);
                 state.now.set(before.now);
+                state.passed.set(None);
             });
         }
     }
@@ -94,7 +104,27 @@ fn read(state: &State) -> Instant {
     if state.waker.get() != (0, 0) {
         state.now.set(Some(now));
     }
+    state.passed.set(None);
     now
+}
+
+/// Nanoseconds from `epoch` to [`now`], computed once for each time and epoch.
+#[inline]
+pub(crate) fn nanos_since(epoch: Instant) -> u64 {
+    STATE.with(|state| {
+        if let Some((of, nanos)) = state.passed.get()
+            && of == epoch
+        {
+            return nanos;
+        }
+        let now = state.now.get();
+        let nanos = slices::nanos_since(epoch, now.unwrap_or_else(|| read(state)));
+        // Outside of a poll time goes on between two looks.
+        if now.is_some() || state.now.get().is_some() {
+            state.passed.set(Some((epoch, nanos)));
+        }
+        nanos
+    })
 }
 
 /// Asks the layer that holds the timer to poll this task at `at`, or earlier.

@@ -24,6 +24,11 @@ impl Slices {
         Self { epoch, length, reciprocal: u64::MAX / length }
     }
 
+    /// Where time begins.
+    pub(crate) fn epoch(&self) -> Instant {
+        self.epoch
+    }
+
     /// The number of the slice that holds `now`.
     #[inline]
     pub(crate) fn number(&self, now: Instant) -> u64 {

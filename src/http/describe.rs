@@ -94,7 +94,7 @@ impl Description {
         {
             request.headers_mut().insert(header.clone(), HeaderValue::from(sending.attempt));
         }
-        if let (Some(header), Some(remaining)) = (&self.options.deadline_header, sending.remaining) {
+        if let (Some(header), Some(remaining)) = (&self.options.deadline_header, sending.remaining()) {
             // Rounded down, so that the server gives up no later than the caller; but 0 would read as no time at all.
             let millis = u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX).max(1);
             request.headers_mut().insert(header.clone(), HeaderValue::from(millis));
@@ -245,11 +245,12 @@ mod tests {
             .deadline_header(HeaderName::from_static("x-left-ms"));
         let description = Description::new(options).unwrap();
         let mut get = request(Method::GET);
-        let remaining = Some(Duration::from_micros(1_500));
-        description.stamp(&mut get, &Sending { attempt: 1, remaining });
+        let now = crate::clock::now();
+        let left = |micros| Some(now + Duration::from_micros(micros));
+        description.stamp(&mut get, &Sending::new(1, now, left(1_500)));
         assert!(!get.headers().contains_key("x-attempt"));
         assert_eq!(get.headers()["x-left-ms"], "1");
-        description.stamp(&mut get, &Sending { attempt: 2, remaining: Some(Duration::from_micros(3)) });
+        description.stamp(&mut get, &Sending::new(2, now, left(3)));
         assert_eq!(get.headers()["x-attempt"], "2");
         assert_eq!(get.headers()["x-left-ms"], "1", "some time is left");
     }
@@ -257,7 +258,8 @@ mod tests {
     #[test]
     fn nothing_is_written_unless_asked_for() {
         let mut get = request(Method::GET);
-        let sending = Sending { attempt: 3, remaining: Some(Duration::from_secs(1)) };
+        let now = crate::clock::now();
+        let sending = Sending::new(3, now, Some(now + Duration::from_secs(1)));
         Description::default().stamp(&mut get, &sending);
         assert!(get.headers().is_empty());
     }

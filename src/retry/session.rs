@@ -124,6 +124,17 @@ where
         self.sent
     }
 
+    /// Where the session runs.
+    #[inline]
+    pub(crate) fn env(&self) -> &E {
+        &self.env
+    }
+
+    /// Gives up what is under way.
+    pub(crate) fn cancel(self: Pin<&mut Self>) {
+        self.project().state.set(State::Start(None));
+    }
+
     /// Whether the last attempt ended well.
     #[inline]
     pub(crate) fn succeeded(&self) -> bool {
@@ -173,7 +184,7 @@ where
                         None => (unjudged(parts, &result), context::fresh_now()),
                     };
                     if verdict.is_success() {
-                        parts.budget.deposit(now);
+                        parts.budget.deposit_now();
                         this.env.succeeded(now);
                         return Poll::Ready(result);
                     }
@@ -306,7 +317,5 @@ fn unjudged<Req, Res: 'static>(parts: &Parts<Req, Res>, result: &Result<Res, Box
 }
 
 fn stamp<Req: 'static, Res>(parts: &Parts<Req, Res>, request: &mut Req, attempt: u32) {
-    let remaining =
-        context::inherited().deadline().map(|deadline| deadline.saturating_duration_since(context::now()));
-    parts.describe.stamp(request, &Sending { attempt, remaining });
+    parts.describe.stamp(request, &Sending::new(attempt, context::now(), context::deadline()));
 }

@@ -51,7 +51,7 @@ impl Describe<Request> for Requests {
 
     fn stamp(&self, request: &mut Request, sending: &Sending) {
         request.attempt = sending.attempt;
-        request.remaining = sending.remaining;
+        request.remaining = sending.remaining();
     }
 }
 
