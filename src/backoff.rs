@@ -134,6 +134,11 @@ impl Backoff {
         }
     }
 
+    /// The longest wait that it can ask for.
+    pub const fn longest(&self) -> Duration {
+        self.cap
+    }
+
     /// `base * factor`, at most the cap.
     fn capped(&self, base: Duration, factor: f64) -> Duration {
         if base.is_zero() {

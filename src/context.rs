@@ -30,7 +30,7 @@ use std::{cell::Cell, time::Instant};
 
 pub use scope::{Scope, scope, spawn};
 
-pub(crate) use frame::{Frame, fresh_now, now, wake_at};
+pub(crate) use frame::{fresh_now, now, wake_at};
 pub(crate) use timer::Timer;
 
 use crate::{describe::Criticality, outcome::Verdict};
@@ -84,18 +84,16 @@ impl Inherited {
 /// The part of the context that belongs to one call of one client.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Call {
-    /// Whether a layer of ours above has started this call; without, each layer stands alone.
-    pub(crate) active: bool,
-    /// Whether the layer above keeps a copy and would send the request again: only then may it serve as a probe.
-    pub(crate) repeatable: bool,
-    /// 1 for the first attempt.
-    pub(crate) attempt: u32,
     /// How many endpoints this call has tried.
-    pub(crate) tries: u8,
+    tries: u8,
     /// Which, by the low bits of their ids: in a fleet that has seen 65,536 endpoints one may be passed over for another.
-    pub(crate) tried: [u16; TRIED],
+    tried: [u16; TRIED],
     /// How the last attempt ended, if an attempt was made at all.
     pub(crate) verdict: Option<Verdict>,
+    /// 1 for the first attempt.
+    pub(crate) attempt: u32,
+    /// Whether the layer above keeps a copy and would send the request again: only then may it serve as a probe.
+    pub(crate) repeatable: bool,
     /// Whether the last attempt was a probe: its retry elsewhere costs no budget.
     pub(crate) probe: bool,
 }
@@ -113,6 +111,12 @@ impl Call {
         }
     }
 
+    /// Whether no endpoint was tried.
+    #[inline]
+    pub(crate) fn is_untried(&self) -> bool {
+        self.tries == 0
+    }
+
     /// Whether endpoint `id` was tried.
     #[inline]
     pub(crate) fn has_tried(&self, id: u64) -> bool {
@@ -122,15 +126,17 @@ impl Call {
 
 struct Ambient {
     inherited: Cell<Inherited>,
+    /// Whether a layer of ours above has started a call; without, each layer stands alone.
+    active: Cell<bool>,
     call: Cell<Call>,
 }
 
 thread_local!(static AMBIENT: Ambient = const {
     Ambient {
         inherited: Cell::new(Inherited { deadline: None, criticality: None, retry: false }),
+        active: Cell::new(false),
         call: Cell::new(Call {
-            active: false, repeatable: false, attempt: 0, tries: 0, tried: [0; TRIED], verdict: None,
-            probe: false,
+            tries: 0, tried: [0; TRIED], verdict: None, attempt: 0, repeatable: false, probe: false,
         }),
     }
 });
@@ -141,19 +147,33 @@ pub fn inherited() -> Inherited {
     AMBIENT.with(|ambient| ambient.inherited.get())
 }
 
-/// The current call.
+/// The deadline that the current task inherited.
 #[inline]
-pub(crate) fn call() -> Call {
-    AMBIENT.with(|ambient| ambient.call.get())
+pub(crate) fn deadline() -> Option<Instant> {
+    AMBIENT.with(|ambient| ambient.inherited.get().deadline)
 }
 
-/// Changes the current call, for the layers above and below to see.
+/// The current call, if a layer above has started one.
+#[inline]
+pub(crate) fn call() -> Option<Call> {
+    AMBIENT.with(|ambient| ambient.active.get().then(|| ambient.call.get()))
+}
+
+/// Whether the current call, if there is one, has tried an endpoint already.
+#[inline]
+pub(crate) fn has_tried() -> bool {
+    AMBIENT.with(|ambient| ambient.active.get() && !ambient.call.get().is_untried())
+}
+
+/// Changes the current call, if there is one, for the layers above and below to see.
 #[inline]
 pub(crate) fn change_call(change: impl FnOnce(&mut Call)) {
     AMBIENT.with(|ambient| {
-        let mut call = ambient.call.get();
-        change(&mut call);
-        ambient.call.set(call);
+        if ambient.active.get() {
+            let mut call = ambient.call.get();
+            change(&mut call);
+            ambient.call.set(call);
+        }
     });
 }
 
@@ -178,36 +198,42 @@ impl Drop for EnterInherited {
 pub(crate) struct EnterCall<'a> {
     own: &'a mut Call,
     before: Call,
+    active: bool,
 }
 
 impl<'a> EnterCall<'a> {
     #[inline]
     pub(crate) fn new(own: &'a mut Call) -> Self {
-        let before = AMBIENT.with(|ambient| ambient.call.replace(*own));
-        Self { own, before }
+        AMBIENT.with(|ambient| {
+            let before = ambient.call.replace(*own);
+            Self { own, before, active: ambient.active.replace(true) }
+        })
     }
 }
 
 impl Drop for EnterCall<'_> {
     #[inline]
     fn drop(&mut self) {
-        *self.own = AMBIENT.with(|ambient| ambient.call.replace(self.before));
+        AMBIENT.with(|ambient| {
+            *self.own = ambient.call.replace(self.before);
+            ambient.active.set(self.active);
+        });
     }
 }
 
 /// Hides the current call from the service below until dropped: a client inside it starts its own.
-pub(crate) struct HideCall(Call);
+pub(crate) struct HideCall(bool);
 
 impl HideCall {
     #[inline]
     pub(crate) fn new() -> Self {
-        Self(AMBIENT.with(|ambient| ambient.call.replace(Call::default())))
+        Self(AMBIENT.with(|ambient| ambient.active.replace(false)))
     }
 }
 
 impl Drop for HideCall {
     #[inline]
     fn drop(&mut self) {
-        AMBIENT.with(|ambient| ambient.call.set(self.0));
+        AMBIENT.with(|ambient| ambient.active.set(self.0));
     }
 }

@@ -92,6 +92,19 @@ impl Check {
         self
     }
 
+    /// Takes over what is wrong with a part, under the part's name.
+    pub(crate) fn absorb(&mut self, part: &str, checked: Result<(), Invalid>) -> &mut Self {
+        if let Err(invalid) = checked {
+            self.problems.extend(invalid.problems.into_iter().map(|mut problem| {
+                if !part.is_empty() {
+                    problem.field = format!("{part}.{}", problem.field);
+                }
+                problem
+            }));
+        }
+        self
+    }
+
     /// The one problem that something necessary was not said.
     pub(crate) fn missing(field: &str) -> Invalid {
         Invalid {

@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod balance;
 pub mod budget;
+pub mod client;
 pub mod clock;
 pub mod context;
 pub mod deadline;
@@ -19,6 +20,7 @@ pub mod http;
 #[cfg(feature = "hyper")]
 pub mod hyper;
 mod invalid;
+pub mod limit;
 pub mod outcome;
 pub mod random;
 pub mod resolve;
@@ -28,6 +30,7 @@ mod sync;
 pub mod telemetry;
 pub mod track;
 
+pub use client::Client;
 pub use describe::Describe;
 pub use endpoint::Endpoint;
 pub use error::{Error, Reason};

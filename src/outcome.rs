@@ -73,18 +73,28 @@ pub enum Again {
     Never,
 }
 
-/// The verdict on one attempt.
+/// The verdict on one attempt: one word, which is handed about by value on every request's way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Verdict {
     class: Class,
     sent: Sent,
-    again: Again,
+    again: Word,
     provisional: bool,
+    /// How long to wait before another attempt, if `again` says so.
+    millis: u32,
+}
+
+/// [`Again`] without the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Word {
+    Policy,
+    After,
+    Never,
 }
 
 impl Verdict {
     const fn new(class: Class) -> Self {
-        Self { class, sent: Sent::Maybe, again: Again::Policy, provisional: false }
+        Self { class, sent: Sent::Maybe, again: Word::Policy, provisional: false, millis: 0 }
     }
 
     /// The endpoint did its work.
@@ -99,11 +109,11 @@ impl Verdict {
 
     /// The endpoint asks to be left alone, for `after` where it says how long.
     pub const fn back_off(after: Option<Duration>) -> Self {
-        let again = match after {
-            Some(after) => Again::After(after),
-            None => Again::Policy,
-        };
-        Self { again, ..Self::new(Class::BackOff) }
+        let verdict = Self::new(Class::BackOff);
+        match after {
+            Some(after) => verdict.again(Again::After(after)),
+            None => verdict,
+        }
     }
 
     /// The attempt says nothing about the endpoint.
@@ -118,10 +128,18 @@ impl Verdict {
         self
     }
 
-    /// The same verdict with what the answer says about another attempt.
+    /// The same verdict with what the answer says about another attempt. Times are kept in whole milliseconds, rounded
+    /// up, at most 49 days.
     #[must_use]
     pub const fn again(mut self, again: Again) -> Self {
-        self.again = again;
+        (self.again, self.millis) = match again {
+            Again::Policy => (Word::Policy, 0),
+            Again::Never => (Word::Never, 0),
+            Again::After(after) => {
+                let millis = after.as_nanos().div_ceil(1_000_000);
+                (Word::After, if millis > u32::MAX as u128 { u32::MAX } else { millis as u32 })
+            }
+        };
         self
     }
 
@@ -144,7 +162,11 @@ impl Verdict {
 
     /// What the answer says about another attempt.
     pub const fn may_repeat(&self) -> Again {
-        self.again
+        match self.again {
+            Word::Policy => Again::Policy,
+            Word::After => Again::After(Duration::from_millis(self.millis as u64)),
+            Word::Never => Again::Never,
+        }
     }
 
     /// Whether only the end of the body proves this verdict.

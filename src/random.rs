@@ -3,9 +3,9 @@
 //! Every algorithm that draws takes a [`Random`], so that a seed replays a run. [`Entropy`] is what clients use unless
 //! told otherwise; [`Seeded`] is for tests and simulations.
 
-use std::{cell::RefCell, fmt};
+use std::{cell::Cell, fmt};
 
-use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
+use rand::TryRng as _;
 
 use crate::sync::{AtomicU64, Ordering};
 
@@ -17,24 +17,36 @@ pub trait Random: Send + Sync + 'static {
 
 /// A small fast generator per thread, each seeded by the operating system: no two threads, clients or processes share
 /// a sequence.
+///
+/// It is wyrand: a counter and one wide multiplication. Draws are on the way of every request, and need to be fast and
+/// evenly spread, not unpredictable.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Entropy;
 
-thread_local!(static GENERATOR: RefCell<SmallRng> = RefCell::new(from_system()));
+thread_local!(static STATE: Cell<u64> = const { Cell::new(0) });
 
-fn from_system() -> SmallRng {
-    // A machine without entropy at start-up still gets distinct sequences: the address of a stack value and a counter.
-    SmallRng::try_from_rng(&mut rand::rngs::SysRng).unwrap_or_else(|_| {
+#[cold]
+fn from_system() -> u64 {
+    // A machine without entropy at start-up still gets distinct sequences: the address of a stack value and the thread.
+    rand::rngs::SysRng.try_next_u64().unwrap_or_else(|_| {
         let salt = 0_u8;
-        SmallRng::seed_from_u64((&raw const salt as u64) ^ (crate::sync::stripe() as u64).rotate_left(32))
-    })
+        (&raw const salt as u64) ^ (crate::sync::stripe() as u64).rotate_left(32)
+    }) | 1
 }
 
 impl Random for Entropy {
     #[inline]
     fn next(&self) -> u64 {
-        // A thread that is being torn down has no generator any more; its last draws may be anything.
-        GENERATOR.try_with(|generator| generator.borrow_mut().next_u64()).unwrap_or(0x9E37_79B9_7F4A_7C15)
+        STATE.with(|state| {
+            let mut word = state.get();
+            if word == 0 {
+                word = from_system();
+            }
+            let next = word.wrapping_add(0xA076_1D64_78BD_642F);
+            state.set(next);
+            let wide = u128::from(next) * u128::from(next ^ 0xE703_7ED1_A0B4_28DB);
+            (wide >> 64) as u64 ^ wide as u64
+        })
     }
 }
 

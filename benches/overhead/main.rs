@@ -17,6 +17,7 @@ mod endpoint;
 mod instructions;
 mod limit;
 mod options;
+mod ours;
 mod report;
 mod rivals;
 mod rounds;
@@ -27,13 +28,10 @@ use case::Case;
 use options::{Mode, Options};
 use report::{Progress, Row};
 
-/// Every row, in the order of the table.
-///
-/// The rows of mainstay stand between the limit and the rivals, in a file of their own: `balance_least_loaded` and
-/// `balance_ewma` against `tower_buffer_balance_ewma`, `stack` and `stack_http` against `tower_stack`,
-/// `stack_suspended` against `tower_stack_suspended`.
+/// The rows, in the order of the table.
 fn cases() -> Vec<Case> {
     let mut cases = vec![endpoint::bare(), limit::limit()];
+    cases.extend(ours::cases());
     cases.extend(rivals::cases());
     cases
 }

@@ -84,7 +84,7 @@ async fn run(output: &Output) -> io::Result<()> {
         .map(|index| Server::start(if index < script::AT_FIRST { Mode::Normal } else { Mode::Down }))
         .collect::<io::Result<Arc<[_]>>>()?;
     let start = clock::now();
-    let stage = Arc::new(Stage::new(start, servers));
+    let stage = Arc::new(Stage::new(start, servers).map_err(io::Error::other)?);
 
     let director = tokio::spawn(script::play(
         start,

@@ -1,92 +1,79 @@
-//! The client this crate is about, with its defaults.
-//!
-//! STAND-IN: for the time being this only exercises the demo; `mainstay::hyper::Client` takes its place.
+//! mainstay's client, with its defaults.
 
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::Request;
-use hyper_util::{
-    client::legacy::{self, connect::HttpConnector},
-    rt::TokioExecutor,
+use mainstay::{
+    Invalid,
+    resolve::{self, Feed},
+    telemetry::Event,
 };
 
 use crate::client::{Client, Failed, HEADER, Who};
 
 #[derive(Debug)]
 pub(crate) struct Resilient {
-    http: legacy::Client<HttpConnector, Empty<Bytes>>,
-    addresses: Mutex<Arc<[SocketAddr]>>,
-    turn: AtomicUsize,
-    refused: AtomicU64,
-    failures: AtomicU64,
+    client: mainstay::hyper::Client<Empty<Bytes>>,
+    feed: Feed,
+    events: Arc<Mutex<BTreeMap<String, u64>>>,
 }
 
 impl Resilient {
-    pub(crate) fn new(addresses: &[SocketAddr]) -> Self {
-        Self {
-            http: legacy::Client::builder(TokioExecutor::new()).build_http(),
-            addresses: Mutex::new(addresses.into()),
-            turn: AtomicUsize::new(0),
-            refused: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
-        }
+    pub(crate) fn new(addresses: &[SocketAddr]) -> Result<Self, Invalid> {
+        let (feed, fed) = resolve::channel();
+        feed.set(addresses.iter().copied());
+        let events = Arc::new(Mutex::new(BTreeMap::new()));
+        let counted = Arc::clone(&events);
+        let client = mainstay::hyper::Client::builder("demo")
+            .resolve(fed)
+            .observe(move |_: &str, event: &Event| {
+                let mut counts = counted.lock().unwrap_or_else(PoisonError::into_inner);
+                *counts.entry(event.kind().to_owned()).or_insert(0) += 1;
+            })
+            .build()?;
+        Ok(Self { client, feed, events })
     }
 
     /// What the client thinks of each server, in a word: available, ejected, probing.
     pub(crate) fn states(&self) -> BTreeMap<SocketAddr, String> {
-        let addresses = Arc::clone(&self.addresses.lock().unwrap_or_else(PoisonError::into_inner));
-        addresses.iter().map(|address| (*address, "available".to_owned())).collect()
+        let endpoints = self.client.status().balance.endpoints;
+        let words = endpoints.iter().flat_map(|endpoint| {
+            let sockets = endpoint.endpoint.address().sockets().first().copied();
+            sockets.map(|address| (address, endpoint.word().to_owned()))
+        });
+        words.collect()
     }
 
     /// How often each kind of event has happened.
     pub(crate) fn events(&self) -> BTreeMap<String, u64> {
-        BTreeMap::from([("failure".to_owned(), self.failures.load(Ordering::Relaxed))])
-    }
-
-    async fn get(&self, address: SocketAddr) -> Result<(), Failed> {
-        let request = Request::get(format!("http://{address}/"))
-            .header(HEADER, Who::Mainstay.header())
-            .body(Empty::new())
-            .map_err(|_| Failed)?;
-        let response = self.http.request(request).await.map_err(|error| {
-            if error.is_connect() {
-                self.refused.fetch_add(1, Ordering::Relaxed);
-            }
-            Failed
-        })?;
-        let status = response.status();
-        response.into_body().collect().await.map_err(|_| Failed)?;
-        if status.is_success() { Ok(()) } else { Err(Failed) }
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 impl Client for Resilient {
     async fn send(&self) -> Result<(), Failed> {
-        let address = {
-            let addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-            addresses[self.turn.fetch_add(1, Ordering::Relaxed) % addresses.len()]
-        };
-        let result = self.get(address).await;
-        if result.is_err() {
-            self.failures.fetch_add(1, Ordering::Relaxed);
-        }
-        result
+        let request = Request::get("http://demo.internal/")
+            .header(HEADER, Who::Mainstay.header())
+            .body(Empty::new())
+            .map_err(|_| Failed)?;
+        let response = self.client.send(request).await.map_err(|_| Failed)?;
+        let status = response.status();
+        response.into_body().collect().await.map_err(|_| Failed)?;
+        if status.is_success() { Ok(()) } else { Err(Failed) }
     }
 
     fn update(&self, addresses: &[SocketAddr]) {
-        *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses.into();
+        self.feed.set(addresses.iter().copied());
     }
 
     fn attempts_in_vain(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+        // Connections are made off the way of requests: an attempt begins where one stands.
+        0
     }
 }

@@ -26,15 +26,15 @@ pub(crate) struct Stage {
 
 impl Stage {
     /// The clients know the first [`script::AT_FIRST`] servers.
-    pub(crate) fn new(start: Instant, servers: Arc<[Arc<Server>]>) -> Self {
+    pub(crate) fn new(start: Instant, servers: Arc<[Arc<Server>]>) -> Result<Self, mainstay::Invalid> {
         let known: Vec<_> = servers[..script::AT_FIRST].iter().map(|server| server.address()).collect();
-        Self {
+        Ok(Self {
             start,
             servers,
             plain: Arc::new(Plain::new(&known)),
-            mainstay: Arc::new(Resilient::new(&known)),
+            mainstay: Arc::new(Resilient::new(&known)?),
             tallies: Who::BOTH.map(|_| Arc::new(Tally::new(start))),
-        }
+        })
     }
 
     pub(crate) fn tally(&self, who: Who) -> &Arc<Tally> {

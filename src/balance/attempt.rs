@@ -5,7 +5,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Instant,
 };
 
@@ -24,7 +24,7 @@ use super::{
     wake::Place,
 };
 use crate::{
-    context::{self, Call, EnterCall, HideCall, Timer},
+    context::{self, HideCall, Timer},
     error::{Cause, Error, Reason},
     outcome::{Again, Class, Sent, Verdict},
 };
@@ -37,31 +37,23 @@ pub struct Attempt<S, Req>
 where
     S: Service<Req>,
 {
+    /// The call of the endpoint's service, once there is one. It is dropped before the lease, and tells it nothing.
     #[pin]
-    state: State<S, Req, S::Future>,
+    future: Option<S::Future>,
     #[pin]
     timer: Timer,
-    /// This call's own context, where no layer above has started one.
-    call: Call,
+    held: Held<S, Req>,
     lane: Arc<Lane<S, Req>>,
 }
 
-#[pin_project(project = StateProjection)]
-enum State<S, Req, F> {
-    /// Nothing is picked yet.
-    Start(Option<Req>),
-    /// No endpoint can take the request now.
-    Waiting(Option<Req>, Box<Waiting<S>>),
-    /// The endpoint has it.
-    Calling(#[pin] F, Option<Placed>),
-    Done,
-}
-
-/// Where a request is, and until when it may be there.
-struct Placed {
-    lease: Lease,
-    incarnation: u32,
-    expires: Option<Instant>,
+/// What an attempt holds besides the call.
+struct Held<S, Req> {
+    /// Until an endpoint is given it.
+    request: Option<Req>,
+    /// While an endpoint has it.
+    lease: Option<Lease>,
+    /// While no endpoint can take it.
+    waiting: Option<Box<Waiting<S>>>,
 }
 
 /// What a request holds while it waits.
@@ -91,8 +83,9 @@ impl<S> Drop for Waiting<S> {
 }
 
 /// What trying to place a request came to.
-enum Tried<F> {
-    Calling(F, Placed),
+enum Tried<S> {
+    /// A service that is ready; the place there is in [`Held::lease`].
+    Ready(S),
     Wait,
     Refused(Error),
 }
@@ -103,8 +96,8 @@ where
 {
     #[inline]
     pub(super) fn new(lane: Arc<Lane<S, Req>>, request: Req) -> Self {
-        let call = Call { active: true, attempt: 1, ..Call::default() };
-        Self { state: State::Start(Some(request)), timer: Timer::default(), call, lane }
+        let held = Held { request: Some(request), lease: None, waiting: None };
+        Self { future: None, timer: Timer::default(), held, lane }
     }
 }
 
@@ -119,10 +112,41 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let (mut state, lane, call) = (this.state, &**this.lane, this.call);
+        let (mut future, held, lane) = (this.future, this.held, &**this.lane);
         this.timer.poll(cx, |cx| {
-            let _own = (!context::call().active).then(|| EnterCall::new(call));
-            lane.poll(state.as_mut(), cx)
+            if future.is_none() {
+                let mut service = match ready!(lane.place(held, cx)) {
+                    Ok(service) => service,
+                    Err(error) => {
+                        held.request = None;
+                        return Poll::Ready(Err(error.into()));
+                    }
+                };
+                // Polled after its end: a future may do anything then but harm.
+                let Some(request) = held.request.take() else { return Poll::Pending };
+                let _hidden = HideCall::new();
+                future.set(Some(service.call(request)));
+            }
+            let polled = match future.as_mut().as_pin_mut() {
+                Some(future) => {
+                    let _hidden = HideCall::new();
+                    future.poll(cx)
+                }
+                None => return Poll::Pending,
+            };
+            match polled {
+                Poll::Ready(result) => {
+                    Poll::Ready(lane.answered(&mut held.lease, result.map_err(Into::into)))
+                }
+                Poll::Pending => match lane.expired(&mut held.lease) {
+                    Some(error) => {
+                        // Cancels the request.
+                        future.set(None);
+                        Poll::Ready(Err(error.into()))
+                    }
+                    None => Poll::Pending,
+                },
+            }
         })
     }
 }
@@ -133,187 +157,176 @@ where
     S::Response: 'static,
     S::Error: Into<BoxError>,
 {
-    fn poll(
-        &self,
-        mut state: Pin<&mut State<S, Req, S::Future>>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<S::Response, BoxError>> {
-        loop {
-            match state.as_mut().project() {
-                StateProjection::Calling(future, placed) => {
-                    let polled = {
-                        let _hidden = HideCall::new();
-                        future.poll(cx)
-                    };
-                    return match polled {
-                        Poll::Ready(result) => {
-                            let placed = placed.take();
-                            let result = self.answered(placed, result.map_err(Into::into));
-                            state.set(State::Done);
-                            Poll::Ready(result)
-                        }
-                        Poll::Pending => match self.expired(placed) {
-                            Some(error) => {
-                                // Cancels the request.
-                                state.set(State::Done);
-                                Poll::Ready(Err(error.into()))
-                            }
-                            None => Poll::Pending,
-                        },
-                    };
-                }
-                StateProjection::Start(request) => {
-                    let now = context::now();
-                    if let Err(error) = self.roster.ensure_running().and_then(|()| self.admits(now)) {
-                        state.set(State::Done);
-                        return Poll::Ready(Err(error.into()));
-                    }
-                    let mut candidates = Vec::new();
-                    match self.place(request, now, &mut Vec::new(), &mut candidates, cx) {
-                        Tried::Calling(future, placed) => state.set(State::Calling(future, Some(placed))),
-                        Tried::Refused(error) => {
-                            state.set(State::Done);
-                            return Poll::Ready(Err(error.into()));
-                        }
-                        Tried::Wait => match self.join(now, candidates, cx) {
-                            Ok(waiting) => {
-                                let request = request.take();
-                                state.set(State::Waiting(request, Box::new(waiting)));
-                            }
-                            Err(error) => {
-                                state.set(State::Done);
-                                return Poll::Ready(Err(error.into()));
-                            }
-                        },
-                    }
-                }
-                StateProjection::Waiting(request, waiting) => match self.wait(request, waiting, cx) {
-                    Tried::Calling(future, placed) => state.set(State::Calling(future, Some(placed))),
-                    Tried::Refused(error) => {
-                        state.set(State::Done);
-                        return Poll::Ready(Err(error.into()));
-                    }
-                    Tried::Wait => return Poll::Pending,
-                },
-                // Polled after its end: a future may do anything then but harm.
-                StateProjection::Done => return Poll::Pending,
+    /// Finds an endpoint whose service is ready, and takes a place there.
+    #[inline]
+    fn place(&self, held: &mut Held<S, Req>, cx: &mut Context<'_>) -> Poll<Result<S, Error>> {
+        if held.request.is_none() || held.waiting.is_some() {
+            return self.place_slowly(held, None, cx);
+        }
+        if !self.roster.is_running() || context::deadline().is_some() || self.roster.fleet.is_closed() {
+            if let Err(error) = self.roster.ensure_running().and_then(|()| self.admits()) {
+                return Poll::Ready(Err(error));
             }
+        }
+        // Almost always the first pick of two is ready.
+        let fleet = &*self.roster.fleet;
+        let snapshot: Guard<Arc<Snapshot<S>>> = self.roster.snapshot.load();
+        // The clock is not read where nothing goes by time.
+        let now = snapshot.timed.then(|| fleet.stamp(context::now()));
+        let Some(entry) = snapshot.pick_of_two(now, fleet) else {
+            drop(snapshot);
+            return self.place_slowly(held, None, cx);
+        };
+        let (member, limit) = (entry.member.clone(), snapshot.attempt_limit);
+        let lease = held.lease.insert(Lease::begin(member, entry.incarnation, now, limit, None));
+        let mut service = S::clone(&entry.service);
+        // Nothing may hold the snapshot while the service does what it likes.
+        drop(snapshot);
+        note_pick(lease);
+        let ready = {
+            let _hidden = HideCall::new();
+            service.poll_ready(cx)
+        };
+        match ready {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(service)),
+            Poll::Ready(Err(error)) => self.place_slowly(held, Some((service, Some(error.into()))), cx),
+            Poll::Pending => self.place_slowly(held, Some((service, None)), cx),
         }
     }
 
-    /// Whether a request may start at all.
-    fn admits(&self, now: Instant) -> Result<(), Error> {
+    /// The rest of [`place`](Self::place): the first pick was not ready, or there was none, or the request waits.
+    #[cold]
+    #[inline(never)]
+    fn place_slowly(
+        &self,
+        held: &mut Held<S, Req>,
+        first: Option<(S, Option<BoxError>)>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<S, Error>> {
+        if held.request.is_none() {
+            return Poll::Pending;
+        }
+        if held.waiting.is_none() {
+            let (mut out, mut candidates) = (Vec::new(), Vec::new());
+            if let (Some((service, error)), Some(lease)) = (first, held.lease.take()) {
+                self.not_ready(lease, service, error, &mut out, &mut candidates);
+            }
+            match self.try_each(&mut held.lease, &mut out, &mut candidates, cx) {
+                Tried::Ready(service) => return Poll::Ready(Ok(service)),
+                Tried::Refused(error) => return Poll::Ready(Err(error)),
+                Tried::Wait => match self.join(candidates, cx) {
+                    Ok(waiting) => held.waiting = Some(Box::new(waiting)),
+                    Err(error) => return Poll::Ready(Err(error)),
+                },
+            }
+        }
+        let Some(waiting) = &mut held.waiting else { return Poll::Pending };
+        let done = match self.wait(&mut held.lease, waiting, cx) {
+            Tried::Ready(service) => Ok(service),
+            Tried::Refused(error) => Err(error),
+            Tried::Wait => return Poll::Pending,
+        };
+        held.waiting = None;
+        Poll::Ready(done)
+    }
+
+    /// Whether a request may go on at all.
+    #[inline]
+    fn admits(&self) -> Result<(), Error> {
         if self.roster.fleet.is_closed() {
             return Err(self.roster.refusal(Reason::Closed));
         }
-        match context::inherited().deadline() {
-            Some(deadline) if deadline <= now => Err(self.roster.refusal(Reason::Deadline)),
+        match context::deadline() {
+            Some(deadline) if deadline <= context::now() => Err(self.roster.refusal(Reason::Deadline)),
             _ => Ok(()),
         }
     }
 
-    /// Picks until an endpoint takes the request.
-    #[inline]
-    fn place(
+    /// Picks until a service is ready, each endpoint at most once.
+    fn try_each(
         &self,
-        request: &mut Option<Req>,
-        now: Instant,
+        held: &mut Option<Lease>,
         out: &mut Vec<u64>,
         candidates: &mut Vec<Candidate<S>>,
         cx: &mut Context<'_>,
-    ) -> Tried<S::Future> {
-        let fleet = &*self.roster.fleet;
+    ) -> Tried<S> {
+        let call = context::call().unwrap_or_default();
         loop {
             let snapshot: Guard<Arc<Snapshot<S>>> = self.roster.snapshot.load();
-            let call = context::call();
-            let (mut service, incarnation, lease) = match snapshot.pick(now, &call, out, fleet) {
-                Picked::One(entry, lease) => (S::clone(&entry.service), entry.incarnation, lease),
+            let (mut service, lease) = match snapshot.pick(&call, out, &self.roster.fleet) {
+                Picked::One(entry, lease) => (S::clone(&entry.service), lease),
                 Picked::Wait => return Tried::Wait,
                 Picked::Refuse(error) => return Tried::Refused(error),
             };
-            // Nothing may hold the snapshot while the service does what it likes.
             drop(snapshot);
             let ready = {
                 let _hidden = HideCall::new();
                 service.poll_ready(cx)
             };
-            if let Poll::Ready(Ok(())) = ready {
-                return self.start(request, service, incarnation, lease);
-            }
-            let Some(member) = lease.member().cloned() else { continue };
-            out.push(member.id);
-            lease.unused();
             match ready {
+                Poll::Ready(Ok(())) => {
+                    note_pick(held.insert(lease));
+                    return Tried::Ready(service);
+                }
                 Poll::Ready(Err(error)) => {
-                    let cause: Cause = Arc::from(error.into());
-                    fleet.bell.ring(Message::Broken(member, incarnation, cause));
+                    self.not_ready(lease, service, Some(error.into()), out, candidates)
                 }
-                _ if candidates.len() < CANDIDATES => {
-                    candidates.push(Candidate { member, incarnation, service });
-                }
-                _ => {}
+                Poll::Pending => self.not_ready(lease, service, None, out, candidates),
             }
         }
     }
 
-    /// Gives the request to a service that is ready.
-    #[inline]
-    fn start(
+    /// A service that was picked is not ready, or never will be.
+    fn not_ready(
         &self,
-        request: &mut Option<Req>,
-        mut service: S,
-        incarnation: u32,
         lease: Lease,
-    ) -> Tried<S::Future> {
-        let Some(request) = request.take() else { return Tried::Wait };
-        context::change_call(|call| {
-            if let Some(member) = lease.member() {
-                call.tried(member.id);
+        service: S,
+        error: Option<BoxError>,
+        out: &mut Vec<u64>,
+        candidates: &mut Vec<Candidate<S>>,
+    ) {
+        let (member, incarnation) = (lease.member().cloned(), lease.incarnation());
+        lease.unused();
+        let Some(member) = member else { return };
+        out.push(member.id);
+        match error {
+            Some(error) => {
+                self.roster.fleet.bell.ring(Message::Broken(member, incarnation, Arc::from(error)))
             }
-            call.verdict = None;
-            call.probe = lease.is_probe();
-        });
-        let deadline = context::inherited().deadline();
-        let expires = match (lease.expires(), deadline) {
-            (Some(limit), Some(deadline)) => Some(limit.min(deadline)),
-            (limit, deadline) => limit.or(deadline),
-        };
-        let _hidden = HideCall::new();
-        Tried::Calling(service.call(request), Placed { lease, incarnation, expires })
+            None if candidates.len() < CANDIDATES => {
+                candidates.push(Candidate { member, incarnation, service });
+            }
+            None => {}
+        }
     }
 
     /// Takes a waiting place.
-    #[cold]
-    fn join(
-        &self,
-        now: Instant,
-        candidates: Vec<Candidate<S>>,
-        cx: &Context<'_>,
-    ) -> Result<Waiting<S>, Error> {
+    fn join(&self, candidates: Vec<Candidate<S>>, cx: &Context<'_>) -> Result<Waiting<S>, Error> {
         let fleet = &self.roster.fleet;
         let most = fleet.options.load().max_waiting as usize;
         match fleet.waiters.join(most, cx) {
-            Some(place) => Ok(Waiting { place: Some(place), since: now, fleet: fleet.clone(), candidates }),
+            Some(place) => {
+                Ok(Waiting { place: Some(place), since: context::now(), fleet: fleet.clone(), candidates })
+            }
             None => Err(self.roster.refusal(Reason::QueueFull)),
         }
     }
 
     /// Tries again, with the waker registered before the look, so that no change in between is missed.
-    #[cold]
-    fn wait(
-        &self,
-        request: &mut Option<Req>,
-        waiting: &mut Waiting<S>,
-        cx: &mut Context<'_>,
-    ) -> Tried<S::Future> {
+    fn wait(&self, held: &mut Option<Lease>, waiting: &mut Waiting<S>, cx: &mut Context<'_>) -> Tried<S> {
         let (fleet, now) = (&*self.roster.fleet, context::now());
         if let Some(place) = &waiting.place {
             fleet.waiters.register(place, cx);
         }
-        if let Err(error) = self.admits(now) {
+        if let Err(error) = self.admits() {
             return Tried::Refused(
                 self.explain(error.with_lasted(now.saturating_duration_since(waiting.since))),
             );
+        }
+        if !waiting.candidates.is_empty() {
+            // Those whose endpoint, or connection, is gone by now are given nothing.
+            let snapshot = self.roster.snapshot.load();
+            waiting.candidates.retain(|candidate| snapshot.has(candidate.member.id, candidate.incarnation));
         }
         let mut index = 0;
         while let Some(candidate) = waiting.candidates.get_mut(index) {
@@ -329,8 +342,9 @@ where
             match ready {
                 Poll::Ready(Ok(())) if member.health.is_available() => {
                     let limit = self.roster.snapshot.load().attempt_limit;
-                    let lease = Lease::begin(member, now, limit, None);
-                    return self.start(request, service, incarnation, lease);
+                    let lease = Lease::begin(member, incarnation, Some(fleet.stamp(now)), limit, None);
+                    note_pick(held.insert(lease));
+                    return Tried::Ready(service);
                 }
                 Poll::Ready(Err(error)) => {
                     let cause: Cause = Arc::from(error.into());
@@ -340,11 +354,11 @@ where
             }
         }
         let mut out: Vec<u64> = waiting.candidates.iter().map(|candidate| candidate.member.id).collect();
-        match self.place(request, now, &mut out, &mut waiting.candidates, cx) {
+        match self.try_each(held, &mut out, &mut waiting.candidates, cx) {
             Tried::Wait => {}
             tried => return tried,
         }
-        if let Some(deadline) = context::inherited().deadline() {
+        if let Some(deadline) = context::deadline() {
             context::wake_at(deadline);
         }
         let snapshot = self.roster.snapshot.load();
@@ -352,7 +366,8 @@ where
             let until = waiting.since + snapshot.options.first_resolution;
             if until <= now {
                 let error = self.roster.refusal(Reason::Unresolved);
-                return Tried::Refused(self.explain(error.with_lasted(now - waiting.since)));
+                let lasted = now.saturating_duration_since(waiting.since);
+                return Tried::Refused(self.explain(error.with_lasted(lasted)));
             }
             context::wake_at(until);
         }
@@ -377,13 +392,13 @@ where
     #[inline]
     fn answered(
         &self,
-        placed: Option<Placed>,
+        lease: &mut Option<Lease>,
         result: Result<S::Response, BoxError>,
     ) -> Result<S::Response, BoxError> {
-        let now = context::fresh_now();
         let verdict = self.classify.classify(result.as_ref());
         context::change_call(|call| call.verdict = Some(verdict));
-        let Some(Placed { lease, incarnation, .. }) = placed else { return result };
+        let Some(lease) = lease else { return result };
+        let now = lease.is_timed().then(|| self.roster.fleet.stamp(context::fresh_now()));
         match (result, &self.track) {
             (Ok(mut response), Some(track)) => {
                 if let Some(guard) = lease.head(now, verdict, true) {
@@ -397,7 +412,7 @@ where
             }
             (Err(error), _) => {
                 if verdict.was_sent() == Sent::No && verdict.class() == Class::Failure && self.roster.dials {
-                    self.lost(&lease, incarnation, &error);
+                    self.lost(lease, &error);
                 }
                 lease.head(now, verdict, false);
                 Err(error)
@@ -407,26 +422,30 @@ where
 
     /// The connection of this endpoint is gone: the background task makes another.
     #[cold]
-    fn lost(&self, lease: &Lease, incarnation: u32, error: &BoxError) {
+    fn lost(&self, lease: &Lease, error: &BoxError) {
         if let Some(member) = lease.member() {
             // The error itself goes to the caller; the status gets its words.
             let cause: Cause = Arc::from(BoxError::from(error.to_string()));
-            self.roster.fleet.bell.ring(Message::Broken(member.clone(), incarnation, cause));
+            self.roster.fleet.bell.ring(Message::Broken(member.clone(), lease.incarnation(), cause));
         }
     }
 
     /// Whether the attempt has lasted too long, and asks to be polled when it will have.
-    fn expired(&self, placed: &mut Option<Placed>) -> Option<Error> {
-        let expires = placed.as_ref()?.expires?;
+    fn expired(&self, held: &mut Option<Lease>) -> Option<Error> {
+        let limit = held.as_ref()?.expires();
+        let expires = match (limit, context::deadline()) {
+            (Some(limit), Some(deadline)) => limit.min(deadline),
+            (limit, deadline) => limit.or(deadline)?,
+        };
         let now = context::now();
         if now < expires {
             context::wake_at(expires);
             return None;
         }
-        let Placed { lease, .. } = placed.take()?;
+        let mut lease = held.take()?;
         let name = lease.member().map(|member| member.name.clone());
         let lasted = lease.lasted(now);
-        let own = lease.expires().is_some_and(|limit| limit <= now);
+        let own = limit.is_some_and(|limit| limit <= now);
         let (reason, verdict) = if own {
             (Reason::AttemptTimeout, Verdict::failure())
         } else {
@@ -434,7 +453,7 @@ where
         };
         context::change_call(|call| call.verdict = Some(verdict));
         if own {
-            lease.head(now, verdict, false);
+            lease.head(Some(self.roster.fleet.stamp(now)), verdict, false);
         } else {
             lease.cut_off(now);
         }
@@ -446,16 +465,28 @@ where
     }
 }
 
+/// Tells the layers above where the request goes.
+#[inline]
+fn note_pick(lease: &Lease) {
+    context::change_call(|call| {
+        if let Some(member) = lease.member() {
+            call.tried(member.id);
+        }
+        call.verdict = None;
+        call.probe = lease.is_probe();
+    });
+}
+
 impl<S, Req> fmt::Debug for Attempt<S, Req>
 where
     S: Service<Req>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match &self.state {
-            State::Start(_) => "start",
-            State::Waiting(..) => "waiting",
-            State::Calling(..) => "calling",
-            State::Done => "done",
+        let state = match (&self.future, &self.held) {
+            (Some(_), _) => "calling",
+            (None, Held { waiting: Some(_), .. }) => "waiting",
+            (None, Held { request: Some(_), .. }) => "start",
+            (None, _) => "done",
         };
         f.debug_struct("Attempt").field("state", &state).finish_non_exhaustive()
     }

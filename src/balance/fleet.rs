@@ -15,7 +15,10 @@ use super::{
     wake::WakeSet,
 };
 use crate::{
-    estimate::{Counts, Decay, Recent},
+    estimate::{
+        Counts, Decay, Recent, bucket_of,
+        slices::{Slices, nanos_since},
+    },
     health::{Ledger, Transition},
     random::Random,
     sync::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, Padded, stripe, stripes},
@@ -31,17 +34,32 @@ pub(crate) struct Fleet {
     pub(crate) ledger: Ledger,
     pub(crate) observers: Arc<Observers>,
     pub(crate) bell: Bell,
+    /// Requests that wait for an endpoint.
     pub(crate) waiters: WakeSet,
+    /// Callers that wait for the balancer to be ready. They take no request's place.
+    pub(crate) watchers: WakeSet,
     pub(crate) random: Arc<dyn Random>,
     pub(crate) tally: Tally,
+    /// Whether latencies are counted.
+    pub(crate) statistics: AtomicBool,
     /// Whether requests are refused.
     pub(crate) closed: AtomicBool,
+    /// The periods of all histograms of recent latencies.
+    periods: Slices,
     /// Latencies of attempts to their heads, striped by thread.
     latencies: Box<[Padded<Recent>]>,
     /// When the 99th percentile was last taken (in ms since the epoch, plus 1) and what it was (in us).
     p99: AtomicU64,
     /// The mean latency estimate when it was last taken, as `p99`.
     typical: AtomicU64,
+}
+
+/// A time, and how many nanoseconds after the fleet's epoch it is: taking the difference of two `Instant`s costs more than
+/// all that is done with it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stamp {
+    pub(crate) at: Instant,
+    pub(crate) nanos: u64,
 }
 
 /// Fewer latencies than this say nothing about a 99th percentile.
@@ -60,24 +78,35 @@ impl Fleet {
             label,
             epoch,
             decay: Decay::new(epoch, options.decay()),
+            statistics: AtomicBool::new(options.statistics),
             options: ArcSwap::from_pointee(options),
             ledger: Ledger::default(),
             observers,
             bell: Bell::new(),
             waiters: WakeSet::new(),
+            watchers: WakeSet::new(),
             random,
             tally: Tally::new(),
             closed: AtomicBool::new(false),
+            periods: Slices::new(epoch, Recent::PERIOD),
             latencies,
             p99: AtomicU64::new(0),
             typical: AtomicU64::new(0),
         }
     }
 
-    /// Notes the latency of a response.
+    /// `now` in both the forms that an attempt needs.
     #[inline]
-    pub(crate) fn latency(&self, now: Instant, latency: Duration) {
-        self.latencies[stripe() & (self.latencies.len() - 1)].0.record(now, latency);
+    pub(crate) fn stamp(&self, now: Instant) -> Stamp {
+        Stamp { at: now, nanos: nanos_since(self.epoch, now) }
+    }
+
+    /// Notes the latency of a response of `member`, in nanoseconds.
+    #[inline]
+    pub(crate) fn latency(&self, member: &Member, now: Stamp, latency: u64) {
+        let (period, bucket) = (self.periods.divide(now.nanos), bucket_of(latency));
+        self.latencies[stripe() & (self.latencies.len() - 1)].0.record_in(period, bucket);
+        member.recent.record_in(period, bucket);
     }
 
     /// The recent latencies of the whole client.
@@ -125,9 +154,24 @@ impl Fleet {
 
     /// Makes a transition of `member` known to observers, to the background task, and to those who wait.
     pub(crate) fn changed(&self, member: &Arc<Member>, transition: Transition) {
+        // The ramp first: the snapshot that is published because of the message must know of it.
+        self.begin_ramp(member, transition);
         self.bell.ring(Message::Changed(member.clone()));
+        self.wake();
         self.announce(member, transition);
+    }
+
+    /// An endpoint that comes back works up to its share.
+    pub(crate) fn begin_ramp(&self, member: &Member, transition: Transition) {
+        if matches!(transition, Transition::Restored { .. }) {
+            member.start_ramp(crate::context::now(), self);
+        }
+    }
+
+    /// Has everybody who waits look again.
+    pub(crate) fn wake(&self) {
         self.waiters.wake_all();
+        self.watchers.wake_all();
     }
 
     /// Makes a transition of `member` known to observers.
@@ -136,10 +180,7 @@ impl Fleet {
         self.tell(&match transition {
             Transition::Ejected { why, lasts } => Event::Ejected { endpoint, why, lasts },
             Transition::Probation => Event::Probation { endpoint },
-            Transition::Restored { proven } => {
-                member.start_ramp(crate::context::now(), self);
-                Event::Restored { endpoint, proven }
-            }
+            Transition::Restored { proven } => Event::Restored { endpoint, proven },
             Transition::BackingOff { lasts } => Event::BackingOff { endpoint, lasts },
             Transition::Resumed => Event::Resumed { endpoint },
         });

@@ -5,13 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::member::Member;
+use super::{bell::Message, fleet::Stamp, member::Member};
 use crate::{
     health,
     outcome::{Class, Verdict},
-    sync::Ordering::Relaxed,
+    sync::{Mutex, Ordering::Relaxed, lock},
     telemetry::Counter,
-    track::Guard,
+    track::{Ends, Guard},
 };
 
 /// A failure counts as an attempt that took this many times the usual latency longer than is expected of the endpoint.
@@ -31,76 +31,107 @@ const OVERLONG: u32 = 4;
 #[derive(Debug)]
 pub(crate) struct Lease {
     member: Option<Arc<Member>>,
-    started: Instant,
-    generation: u32,
+    /// In nanoseconds since the fleet's epoch; [`UNTIMED`] if nobody wants to know.
+    started: u64,
     limit: Option<Duration>,
+    generation: u32,
+    incarnation: u32,
     probe: Option<health::Lease>,
 }
 
+const UNTIMED: u64 = u64::MAX;
+
 impl Lease {
-    /// Takes a place at `member`; `limit` is how long the attempt may take.
+    /// Takes a place at `member`, over this connection; `limit` is how long the attempt may take.
     #[inline]
     pub(crate) fn begin(
         member: Arc<Member>,
-        now: Instant,
+        incarnation: u32,
+        now: Option<Stamp>,
         limit: Option<Duration>,
         probe: Option<health::Lease>,
     ) -> Self {
         member.in_flight.fetch_add(1, Relaxed);
         let generation = member.health.generation();
-        Self { member: Some(member), started: now, generation, limit, probe }
+        let started = now.map_or(UNTIMED, |now| now.nanos);
+        Self { member: Some(member), started, limit, generation, incarnation, probe }
     }
 
+    #[inline]
     pub(crate) fn member(&self) -> Option<&Arc<Member>> {
         self.member.as_ref()
     }
 
+    /// The number of the connection.
+    pub(crate) fn incarnation(&self) -> u32 {
+        self.incarnation
+    }
+
+    #[inline]
     pub(crate) fn is_probe(&self) -> bool {
         self.probe.is_some()
     }
 
-    /// When the attempt has lasted as long as it may.
     #[inline]
-    pub(crate) fn expires(&self) -> Option<Instant> {
-        self.limit.map(|limit| self.started + limit)
+    pub(crate) fn is_timed(&self) -> bool {
+        self.started != UNTIMED
     }
 
-    /// How long the attempt has lasted at `now`.
+    /// When the attempt has lasted as long as it may.
+    pub(crate) fn expires(&self) -> Option<Instant> {
+        let fleet = &self.member.as_ref()?.fleet;
+        let limit = self.limit.filter(|_| self.is_timed())?;
+        Some(fleet.epoch + Duration::from_nanos(self.started) + limit)
+    }
+
+    /// How long the attempt has lasted at `now`; nothing if it is not timed.
     pub(crate) fn lasted(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.started)
+        match &self.member {
+            Some(member) => self.elapsed(Some(member.fleet.stamp(now))),
+            None => Duration::ZERO,
+        }
+    }
+
+    fn elapsed(&self, now: Option<Stamp>) -> Duration {
+        let nanos = now.filter(|_| self.is_timed()).map_or(0, |now| now.nanos.saturating_sub(self.started));
+        Duration::from_nanos(nanos)
     }
 
     /// The head has arrived, or the attempt has failed. What is left of it, if `tracked`, is in the guard.
     #[inline]
-    pub(crate) fn head(mut self, now: Instant, verdict: Verdict, tracked: bool) -> Option<Guard> {
+    pub(crate) fn head(&mut self, now: Option<Stamp>, verdict: Verdict, tracked: bool) -> Option<Guard> {
         let member = self.member.take()?;
-        let elapsed = now.saturating_duration_since(self.started);
-        if verdict.is_success() {
-            let fleet = &member.fleet;
-            member.latency.observe(fleet.decay.at(now), elapsed);
-            member.recent.record(now, elapsed);
-            fleet.latency(now, elapsed);
+        if !verdict.is_success() {
+            self.bad_head(&member, now, verdict);
+        } else if let Some(now) = now {
+            let (fleet, elapsed) = (&*member.fleet, now.nanos.saturating_sub(self.started));
+            member.latency.observe_nanos(fleet.decay.at_nanos(now.nanos), elapsed);
+            if fleet.statistics.load(Relaxed) {
+                fleet.latency(&member, now, elapsed);
+            }
             if let Some(probe) = self.probe.take() {
-                settle(&member, probe, Class::Success, now);
+                if tracked && verdict.is_provisional() {
+                    return Some(Guard::new(Arc::new(Undecided::new(member, probe)), verdict));
+                }
+                settle(&member, probe, Class::Success, now.at);
+                // What began as the probe goes on as an attempt of the state that it has brought about.
+                self.generation = member.health.generation();
             }
-            if tracked {
-                return Some(Guard::new(member, verdict));
-            }
-            member.release();
-            member.succeeded(now);
-            return None;
         }
-        self.bad_head(&member, now, elapsed, verdict);
         if tracked {
-            return Some(Guard::new(member, verdict));
+            return Some(Guard::new(member, verdict).in_generation(self.generation));
         }
         member.release();
+        if let (true, Some(now)) = (verdict.is_success(), now) {
+            member.succeeded(now.nanos);
+        }
         None
     }
 
     #[cold]
-    fn bad_head(&mut self, member: &Arc<Member>, now: Instant, elapsed: Duration, verdict: Verdict) {
-        let fleet = &member.fleet;
+    fn bad_head(&mut self, member: &Arc<Member>, now: Option<Stamp>, verdict: Verdict) {
+        let (fleet, elapsed) = (&member.fleet, self.elapsed(now));
+        let now = now.map_or_else(crate::context::now, |now| now.at);
         if let Some(probe) = self.probe.take() {
             settle(member, probe, verdict.class(), now);
         }
@@ -131,7 +162,9 @@ impl Lease {
         if let Some(member) = self.member.take() {
             member.release();
             if let Some(probe) = self.probe.take() {
-                settle(&member, probe, Class::Inconclusive, crate::context::now());
+                if member.health.forgo(probe, crate::context::now(), &member.fleet.ledger) {
+                    member.fleet.bell.ring(Message::Changed(member.clone()));
+                }
             }
         }
     }
@@ -147,7 +180,7 @@ impl Lease {
         let fleet = &member.fleet;
         fleet.count(Counter::Cancelled);
         member.cancelled.fetch_add(1, Relaxed);
-        let elapsed = self.lasted(now);
+        let elapsed = self.elapsed(Some(fleet.stamp(now)));
         let overlong = self.limit.is_some_and(|limit| elapsed >= limit)
             || fleet.p99(now).is_some_and(|p99| elapsed > p99 * OVERLONG);
         if let Some(probe) = self.probe.take() {
@@ -166,6 +199,36 @@ impl Drop for Lease {
     fn drop(&mut self) {
         if self.member.is_some() {
             self.cut(crate::context::now());
+        }
+    }
+}
+
+/// A probe whose head proved nothing: its end decides.
+struct Undecided {
+    member: Arc<Member>,
+    probe: Mutex<Option<health::Lease>>,
+}
+
+impl Undecided {
+    fn new(member: Arc<Member>, probe: health::Lease) -> Self {
+        Self { member, probe: Mutex::new(Some(probe)) }
+    }
+}
+
+impl Ends for Undecided {
+    fn ended(self: Arc<Self>, head: Verdict, end: Option<Verdict>) {
+        let (verdict, probe) = (end.unwrap_or(head), lock(&self.probe).take());
+        if let Some(probe) = probe {
+            settle(&self.member, probe, verdict.class(), crate::context::now());
+        }
+        let generation = self.member.health.generation();
+        match verdict.class() {
+            // The ejection has counted it.
+            Class::Failure => {
+                self.member.release();
+                self.member.failed(crate::context::now(), u32::MAX);
+            }
+            _ => self.member.clone().ended_in(generation, head, end),
         }
     }
 }

@@ -23,10 +23,8 @@ pub(crate) struct Member {
     pub(crate) health: Health,
     pub(crate) latency: PeakEwma,
     /// When the ramp began, in ms since the fleet's epoch plus 1; 0 for none.
-    ramp: AtomicU32,
+    ramp: AtomicU64,
     pub(crate) id: u64,
-    pub(crate) successes: AtomicU64,
-    pub(crate) failures: AtomicU64,
     pub(crate) cancelled: AtomicU64,
     pub(crate) recent: Recent,
     pub(crate) name: Arc<str>,
@@ -39,12 +37,10 @@ impl Member {
         let now = crate::clock::now();
         Self {
             in_flight: AtomicU32::new(0),
-            health: Health::new(now, &fleet.options.load().health),
+            health: Health::starting(fleet.epoch, now, &fleet.options.load().health),
             latency: PeakEwma::new(),
-            ramp: AtomicU32::new(0),
+            ramp: AtomicU64::new(0),
             id,
-            successes: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
             recent: Recent::new(fleet.epoch, Recent::PERIOD),
             name: endpoint.identity().to_string().into(),
@@ -64,7 +60,7 @@ impl Member {
     /// Starts the ramp: from now on it works up to its share.
     pub(crate) fn start_ramp(&self, now: Instant, fleet: &Fleet) {
         let passed = now.saturating_duration_since(fleet.epoch).as_millis() as u64;
-        self.ramp.store((passed as u32).saturating_add(1), Relaxed);
+        self.ramp.store(passed + 1, Relaxed);
     }
 
     /// The share of its weight that it has at `now`, and when that will be all of it.
@@ -73,7 +69,7 @@ impl Member {
         if began == 0 || slow_start.lasts.is_zero() {
             return None;
         }
-        let began = self.fleet.epoch + Duration::from_millis(u64::from(began - 1));
+        let began = self.fleet.epoch + Duration::from_millis(began - 1);
         let passed = now.saturating_duration_since(began).as_secs_f64() / slow_start.lasts.as_secs_f64();
         if passed >= 1.0 {
             return None;
@@ -90,24 +86,25 @@ impl Member {
 
     /// Counts a success that is over, at its end.
     #[inline]
-    pub(crate) fn succeeded(&self, now: Instant) {
-        self.health.success(now);
-        self.successes.fetch_add(1, Relaxed);
+    pub(crate) fn succeeded(&self, nanos: u64) {
+        self.health.success_at(nanos);
     }
 }
 
 impl Ends for Member {
     fn ended(self: Arc<Self>, head: Verdict, end: Option<Verdict>) {
+        let generation = self.health.generation();
+        self.ended_in(generation, head, end);
+    }
+
+    fn ended_in(self: Arc<Self>, generation: u32, head: Verdict, end: Option<Verdict>) {
         self.release();
         let verdict = end.unwrap_or(head);
         match verdict.class() {
-            Class::Success => self.succeeded(crate::context::now()),
+            Class::Success => self.succeeded(self.fleet.stamp(crate::context::now()).nanos),
             // What was bad at the head was told then.
             _ if end.is_none() => {}
-            Class::Failure => {
-                let generation = self.health.generation();
-                self.failed(crate::context::now(), generation);
-            }
+            Class::Failure => self.failed(crate::context::now(), generation),
             Class::BackOff | Class::Inconclusive => {}
         }
     }
@@ -116,7 +113,6 @@ impl Ends for Member {
 impl Member {
     /// Counts a failure of an attempt that began in `generation`.
     pub(crate) fn failed(self: &Arc<Self>, now: Instant, generation: u32) {
-        self.failures.fetch_add(1, Relaxed);
         let fleet = &self.fleet;
         let options = fleet.options.load();
         let transition = self.health.failure(now, generation, &options.health, &fleet.ledger, &*fleet.random);

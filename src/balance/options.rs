@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     backoff::{Backoff, Jitter},
     health::HealthOptions,
-    invalid::{Check, Invalid, Ratio},
+    invalid::{Check, FOREVER, Invalid, Ratio},
 };
 
 /// What makes an endpoint look loaded.
@@ -78,6 +78,8 @@ pub struct BalanceOptions {
     pub panic_below: Ratio,
     /// How endpoints get up to their share [10 s from 10 %].
     pub slow_start: SlowStart,
+    /// Whether latencies are counted, per endpoint and for the whole client [true].
+    pub statistics: bool,
     /// How long one attempt may take [3 s]; `None` for as long as the deadline allows.
     pub attempt_limit: Option<Duration>,
     /// Requests that may wait for an endpoint at the same time [1,024].
@@ -104,6 +106,7 @@ impl Default for BalanceOptions {
             panic: Panic::default(),
             panic_below: Ratio::percent::<50>(),
             slow_start: SlowStart::default(),
+            statistics: true,
             attempt_limit: Some(Duration::from_secs(3)),
             max_waiting: 1024,
             first_resolution: Duration::from_secs(5),
@@ -139,7 +142,15 @@ impl BalanceOptions {
         }
         check
             .part("health", |check| self.health.check(check))
+            .rule(
+                self.slow_start.lasts <= FOREVER,
+                "slow_start.lasts",
+                self.slow_start.lasts,
+                "at most 10 years",
+            )
             .duration("first_resolution", self.first_resolution)
+            .rule(self.grace <= FOREVER, "grace", self.grace, "at most 10 years")
+            .rule(self.keep_removed <= FOREVER, "keep_removed", self.keep_removed, "at most 10 years")
             .duration("connect_timeout", self.connect_timeout)
             .part("redial", |check| self.redial.check(check))
             .rule(self.dials >= 1, "dials", self.dials, "at least 1")
@@ -168,6 +179,14 @@ impl BalanceOptions {
                 format!("cannot change while the balancer runs ({before:?})"),
             );
         }
+    }
+
+    /// Whether anything needs to know how long attempts take.
+    pub(crate) fn goes_by_time(&self) -> bool {
+        self.statistics
+            || self.health.enabled
+            || self.attempt_limit.is_some()
+            || matches!(self.load, Load::PeakEwma { .. })
     }
 
     /// The time constant of the latency estimates, which are kept whatever load is balanced by.

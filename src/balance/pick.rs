@@ -3,16 +3,15 @@
 use std::time::Instant;
 
 use super::{
-    fleet::Fleet,
+    fleet::{Fleet, Stamp},
     lease::Lease,
     member::Member,
     options::{Load, Panic},
     snapshot::{Entry, Resolved, Snapshot},
 };
 use crate::{
-    context::Call,
+    context::{self, Call},
     error::{Error, Reason},
-    estimate::Moment,
     random::{Random, below, unit},
     sync::Ordering::Relaxed,
 };
@@ -33,48 +32,68 @@ pub(crate) enum Picked<'a, S> {
 }
 
 impl<S> Snapshot<S> {
-    /// Picks for `call`, leaving out the endpoints in `out`, which have refused or are not ready.
+    /// The usual pick: the first attempt of a request, no endpoint waits for a probe, and all weights are equal. `None`
+    /// where that is not so, or where an endpoint was drawn that may not be used: then [`pick`](Self::pick) goes on.
     #[inline]
-    pub(crate) fn pick(&self, now: Instant, call: &Call, out: &[u64], fleet: &Fleet) -> Picked<'_, S> {
-        if fleet.ledger.wants_probes() && call.repeatable {
-            if let Some((entry, lease)) = self.probe(now, out, fleet) {
+    pub(crate) fn pick_of_two(&self, now: Option<Stamp>, fleet: &Fleet) -> Option<&Entry<S>> {
+        let pool = self.pool as u32;
+        if pool < 2 || !self.plain || fleet.ledger.wants_probes() || context::has_tried() {
+            return None;
+        }
+        let word = fleet.random.next();
+        let first = below(word as u32, pool);
+        let second = below((word >> 32) as u32, pool - 1);
+        let (first, second) = (
+            self.entries.get(first as usize)?,
+            self.entries.get((second + u32::from(second >= first)) as usize)?,
+        );
+        if !(first.member.health.is_available() && second.member.health.is_available()) {
+            return None;
+        }
+        // The draw has no order, so a tie for the first is a tie at random.
+        Some(if self.is_lighter(second, first, now, fleet) { second } else { first })
+    }
+
+    /// Picks for `call`, leaving out the endpoints in `out`, which have refused or are not ready.
+    pub(crate) fn pick(&self, call: &Call, out: &[u64], fleet: &Fleet) -> Picked<'_, S> {
+        // The clock is not read where nothing goes by time.
+        let now = self.timed.then(|| fleet.stamp(context::now()));
+        // After a probe that failed the request is owed an endpoint that is known to be good.
+        if call.repeatable && !call.probe && fleet.ledger.wants_probes() {
+            if let Some((entry, lease)) = self.probe(call, out, fleet) {
                 return Picked::One(entry, lease);
             }
         }
-        let entry = match self.draw(now, call, out, &*fleet.random, fleet) {
+        let entry = match self.draw(now, call, out, fleet) {
             Some(entry) => entry,
             None => match self.scan(now, call, out, fleet) {
                 Some(entry) => entry,
-                None => return self.nothing(now, out, fleet),
+                None => return self.nothing(out, fleet),
             },
         };
-        Picked::One(entry, Lease::begin(entry.member.clone(), now, self.attempt_limit, None))
+        Picked::One(
+            entry,
+            Lease::begin(entry.member.clone(), entry.incarnation, now, self.attempt_limit, None),
+        )
     }
 
     /// Two choices.
     #[inline]
-    fn draw(
-        &self,
-        now: Instant,
-        call: &Call,
-        out: &[u64],
-        random: &dyn Random,
-        fleet: &Fleet,
-    ) -> Option<&Entry<S>> {
-        let pool = self.pool as u32;
+    fn draw(&self, now: Option<Stamp>, call: &Call, out: &[u64], fleet: &Fleet) -> Option<&Entry<S>> {
+        let (pool, random) = (self.pool as u32, &*fleet.random);
         if pool == 0 {
             return None;
         }
+        let anew = call.is_untried() && out.is_empty();
         let fits = |entry: &Entry<S>| {
-            self.allows(&entry.member)
-                && !call.has_tried(entry.member.id)
-                && (out.is_empty() || !out.contains(&entry.member.id))
+            let member = &entry.member;
+            self.allows(member) && (anew || (!call.has_tried(member.id) && !out.contains(&member.id)))
         };
         if pool == 1 {
             return Some(&self.entries[0]).filter(|entry| fits(entry));
         }
         for _ in 0..DRAWS {
-            let (first, second) = if self.alias.is_none() && !self.ramping {
+            let (first, second) = if self.plain {
                 // Two distinct ones.
                 let word = random.next();
                 let first = below(word as u32, pool);
@@ -98,7 +117,7 @@ impl<S> Snapshot<S> {
     }
 
     /// Draws one index by weight and ramp.
-    fn by_weight(&self, now: Instant, random: &dyn Random) -> usize {
+    fn by_weight(&self, now: Option<Stamp>, random: &dyn Random) -> usize {
         let mut index = 0;
         for _ in 0..RAMP_DRAWS {
             let word = random.next();
@@ -109,8 +128,8 @@ impl<S> Snapshot<S> {
             if !self.ramping {
                 return index;
             }
-            let share = self.entries[index].member.ramp(now, &self.options.slow_start);
-            if share.is_none_or(|(share, _)| unit(random.next()) < share) {
+            let share = self.ramp(&self.entries[index], now);
+            if share.is_none_or(|share| unit(random.next()) < share) {
                 return index;
             }
         }
@@ -119,32 +138,34 @@ impl<S> Snapshot<S> {
 
     /// Whether `a` is less loaded than `b`.
     #[inline]
-    fn is_lighter(&self, a: &Entry<S>, b: &Entry<S>, now: Instant, fleet: &Fleet) -> bool {
-        let (a_count, b_count) =
-            (a.member.in_flight.load(Relaxed) as f32 + 1.0, b.member.in_flight.load(Relaxed) as f32 + 1.0);
-        let (mut a_load, mut b_load) = match self.load {
-            Load::InFlight => (a_count, b_count),
-            Load::PeakEwma { .. } => {
-                let at = fleet.decay.at(now);
-                match (cost(&a.member, at), cost(&b.member, at)) {
-                    (Some(a_cost), Some(b_cost)) => (a_count * a_cost, b_count * b_cost),
-                    // Without a history an endpoint is taken for as fast as the other.
-                    _ => (a_count, b_count),
-                }
-            }
-        };
-        if self.alias.is_some() || self.ramping {
-            a_load /= self.weight(a, now);
-            b_load /= self.weight(b, now);
+    fn is_lighter(&self, a: &Entry<S>, b: &Entry<S>, now: Option<Stamp>, fleet: &Fleet) -> bool {
+        // Signed, because that is one instruction to convert.
+        let count = |entry: &Entry<S>| entry.member.in_flight.load(Relaxed) as i32 as f32;
+        let (mut a_count, mut b_count) = (count(a), count(b));
+        if !self.plain {
+            // Only what is in flight goes by weight: where nothing is, the draw has given each its share already.
+            a_count /= self.weight(a, now);
+            b_count /= self.weight(b, now);
         }
-        a_load < b_load
+        let (a_count, b_count) = (a_count + 1.0, b_count + 1.0);
+        if let (Load::PeakEwma { .. }, Some(now)) = (self.load, now) {
+            let at = fleet.decay.at_nanos(now.nanos);
+            // Without a history an endpoint is taken for as fast as the other.
+            if let (Some(a_cost), Some(b_cost)) = (a.member.latency.value(at), b.member.latency.value(at)) {
+                return a_count * a_cost < b_count * b_cost;
+            }
+        }
+        a_count < b_count
     }
 
-    fn weight(&self, entry: &Entry<S>, now: Instant) -> f32 {
-        match entry.member.ramp(now, &self.options.slow_start) {
-            Some((share, _)) => entry.weight * share as f32,
-            None => entry.weight,
-        }
+    fn weight(&self, entry: &Entry<S>, now: Option<Stamp>) -> f32 {
+        self.ramp(entry, now).map_or(entry.weight, |share| entry.weight * share as f32)
+    }
+
+    /// The share of its weight that the endpoint has, while it works up to all of it.
+    fn ramp(&self, entry: &Entry<S>, now: Option<Stamp>) -> Option<f64> {
+        let (share, _) = entry.member.ramp(now?.at, &self.options.slow_start)?;
+        Some(share)
     }
 
     #[inline]
@@ -155,16 +176,17 @@ impl<S> Snapshot<S> {
     /// Looks at every endpoint: first for one that was not tried, then for any available one, then, where that is the
     /// policy, for any that may be used at all.
     #[cold]
-    fn scan(&self, now: Instant, call: &Call, out: &[u64], fleet: &Fleet) -> Option<&Entry<S>> {
+    fn scan(&self, now: Option<Stamp>, call: &Call, out: &[u64], fleet: &Fleet) -> Option<&Entry<S>> {
         let count = self.entries.len();
         if count == 0 {
             return None;
         }
         let start = below(fleet.random.next() as u32, count as u32) as usize;
-        let usable = |member: &Member| {
-            self.allows(member)
-                || (self.options.panic == Panic::FailOpen && member.health.is_usable_in_panic())
-        };
+        // None is available at all, and the snapshot that says so is not there yet.
+        let fail_open = self.options.panic == Panic::FailOpen
+            && !self.entries.iter().any(|entry| entry.member.health.is_available());
+        let usable =
+            |member: &Member| self.allows(member) || (fail_open && member.health.is_usable_in_panic());
         let tiers: [&dyn Fn(&Member) -> bool; 3] = [
             &|member| self.allows(member) && !call.has_tried(member.id),
             &|member| self.allows(member),
@@ -190,13 +212,19 @@ impl<S> Snapshot<S> {
 
     /// Offers the request to an endpoint that waits for one that decides.
     #[cold]
-    fn probe(&self, now: Instant, out: &[u64], fleet: &Fleet) -> Option<(&Entry<S>, Lease)> {
+    fn probe(&self, call: &Call, out: &[u64], fleet: &Fleet) -> Option<(&Entry<S>, Lease)> {
+        let now = context::now();
         let health = &self.options.health;
-        for entry in self.entries.iter().filter(|entry| !out.contains(&entry.member.id)) {
+        let untried = |entry: &&Entry<S>| !out.contains(&entry.member.id) && !call.has_tried(entry.member.id);
+        for entry in self.entries.iter().filter(untried) {
             if let Some(right) = entry.member.health.lease(now, health, &fleet.ledger) {
                 let limit =
                     self.attempt_limit.map_or(health.probe_limit, |limit| limit.min(health.probe_limit));
-                return Some((entry, Lease::begin(entry.member.clone(), now, Some(limit), Some(right))));
+                let (member, stamp) = (entry.member.clone(), Some(fleet.stamp(now)));
+                return Some((
+                    entry,
+                    Lease::begin(member, entry.incarnation, stamp, Some(limit), Some(right)),
+                ));
             }
         }
         None
@@ -204,7 +232,8 @@ impl<S> Snapshot<S> {
 
     /// Why nothing was picked, and whether waiting helps.
     #[cold]
-    fn nothing(&self, now: Instant, out: &[u64], fleet: &Fleet) -> Picked<'_, S> {
+    fn nothing(&self, out: &[u64], fleet: &Fleet) -> Picked<'_, S> {
+        let now = context::now();
         let refuse = |reason| Error::new(reason).with_client(fleet.label.clone());
         match self.resolved {
             Resolved::Pending => return Picked::Wait,
@@ -226,9 +255,4 @@ impl<S> Snapshot<S> {
         let wait = nearest.map_or_else(Default::default, |until| until.saturating_duration_since(now));
         Picked::Refuse(refuse(Reason::BackingOff).with_retry_after(wait))
     }
-}
-
-#[inline]
-fn cost(member: &Member, at: Moment) -> Option<f32> {
-    member.latency.value(at)
 }

@@ -112,7 +112,7 @@ where
         let roster = &self.lane().roster;
         roster.ensure_running()?;
         let mut timer = std::pin::pin!(Timer::default());
-        let mut waiting = super::wake::Waiter::new(&roster.fleet.waiters);
+        let mut waiting = super::wake::Waiter::new(&roster.fleet.watchers);
         std::future::poll_fn(|cx| {
             timer.as_mut().poll(cx, |cx| {
                 waiting.register(cx);
@@ -379,6 +379,7 @@ where
             "nothing",
             "connect, connect_with or connector is called",
         );
+        check.absorb("resolve", self.resolver.validate());
         self.options.check(check);
     }
 }

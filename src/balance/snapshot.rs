@@ -16,10 +16,17 @@ use crate::{error::Cause, sync::Ordering::Relaxed};
 pub(crate) struct Entry<S> {
     pub(crate) member: Arc<Member>,
     pub(crate) service: Arc<S>,
-    /// Its weight as the registry says, without the ramp.
+    /// Its weight as the registry says, relative to the mean of all, without the ramp.
     pub(crate) weight: f32,
     /// The number of the connection.
     pub(crate) incarnation: u32,
+}
+
+impl<S> Entry<S> {
+    /// A weight that can be computed with: no registry's number makes it nothing or infinite.
+    pub(crate) fn relative(weight: f64) -> f32 {
+        weight.clamp(1e-12, 1e12) as f32
+    }
 }
 
 impl<S> Clone for Entry<S> {
@@ -59,11 +66,17 @@ pub(crate) struct Snapshot<S> {
     pub(crate) pool: usize,
     /// Draws by weight, where weights differ.
     pub(crate) alias: Option<Alias>,
+    /// All weights are equal, and nobody is working up to its share.
+    pub(crate) plain: bool,
     /// Some endpoints are working up to their share.
     pub(crate) ramping: bool,
+    /// Fewer endpoints are available than the panic threshold asks for.
+    pub(crate) too_few: bool,
     /// Ejections are set aside.
     pub(crate) panic: bool,
     pub(crate) load: Load,
+    /// Whether attempts are timed: something goes by time.
+    pub(crate) timed: bool,
     pub(crate) attempt_limit: Option<Duration>,
     pub(crate) options: Arc<BalanceOptions>,
     /// For the status only: what is not connected, and why the last look-up failed.
@@ -80,8 +93,11 @@ impl<S> Snapshot<S> {
             entries: Box::new([]),
             pool: 0,
             alias: None,
+            plain: true,
             ramping: false,
+            too_few: false,
             panic: false,
+            timed: true,
             load: options.load,
             attempt_limit: options.attempt_limit,
             options,
@@ -90,26 +106,23 @@ impl<S> Snapshot<S> {
         }
     }
 
-    /// A picture of `entries` at `now`; `known` is how many endpoints there are with those that have no service.
-    /// Returns also when the last ramp ends.
+    /// A picture of `entries`, and of those that are not connected, at `now`. Returns also when the last ramp ends.
     pub(crate) fn of(
         generation: u64,
         resolved: Resolved,
         entries: Vec<Entry<S>>,
+        unconnected: Vec<Unconnected>,
         options: Arc<BalanceOptions>,
         now: Instant,
     ) -> (Self, Option<Instant>) {
-        let known = match resolved {
-            Resolved::To(known) => known,
-            Resolved::Pending | Resolved::Absent => entries.len(),
-        };
+        // What is being connected for the first time says nothing yet.
+        let known = entries.len() + unconnected.iter().filter(|endpoint| endpoint.cause.is_some()).count();
         let (mut ordered, aside): (Vec<_>, Vec<_>) =
             entries.into_iter().partition(|entry| entry.member.health.is_available());
         let available = ordered.len();
         ordered.extend(aside);
-        let panic = known > 0
-            && options.panic == Panic::FailOpen
-            && (available as f64) < options.panic_below.get() * known as f64;
+        let too_few = known > 0 && (available as f64) < options.panic_below.get() * known as f64;
+        let panic = too_few && options.panic == Panic::FailOpen;
         let pool = if panic { ordered.len() } else { available };
         let mut ramp_ends = None;
         for entry in &ordered[..pool] {
@@ -128,12 +141,15 @@ impl<S> Snapshot<S> {
             entries: ordered.into(),
             pool,
             alias,
+            plain: !unequal && ramp_ends.is_none(),
             ramping: ramp_ends.is_some(),
+            too_few,
             panic,
+            timed: ramp_ends.is_some() || options.goes_by_time(),
             load: options.load,
             attempt_limit: options.attempt_limit,
             options,
-            unconnected: Vec::new(),
+            unconnected,
             failure: None,
         };
         (snapshot, ramp_ends)
@@ -141,9 +157,9 @@ impl<S> Snapshot<S> {
 
     /// The same picture under other options.
     pub(crate) fn with_options(&self, options: Arc<BalanceOptions>, now: Instant) -> Self {
+        let (entries, unconnected) = (self.entries.to_vec(), self.unconnected.clone());
         let (mut snapshot, _) =
-            Self::of(self.generation + 1, self.resolved, self.entries.to_vec(), options, now);
-        snapshot.unconnected = self.unconnected.clone();
+            Self::of(self.generation + 1, self.resolved, entries, unconnected, options, now);
         snapshot.failure = self.failure.clone();
         snapshot
     }
@@ -151,6 +167,11 @@ impl<S> Snapshot<S> {
     /// Whether the name stands for nothing.
     pub(crate) fn is_absent(&self) -> bool {
         matches!(self.resolved, Resolved::Absent | Resolved::To(0))
+    }
+
+    /// Whether this connection of this endpoint is part of it.
+    pub(crate) fn has(&self, id: u64, incarnation: u32) -> bool {
+        self.entries.iter().any(|entry| entry.member.id == id && entry.incarnation == incarnation)
     }
 
     /// Requests in flight at the endpoints.

@@ -122,6 +122,7 @@ impl BalanceStatus {
 fn describe<S>(member: &Member, snapshot: &Snapshot<S>, now: Instant) -> EndpointStatus {
     let (state, since) = member.health.state();
     let recent = member.recent.counts(now);
+    let (successes, failures) = member.health.totals();
     EndpointStatus {
         endpoint: member.endpoint(),
         name: member.name.clone(),
@@ -132,8 +133,8 @@ fn describe<S>(member: &Member, snapshot: &Snapshot<S>, now: Instant) -> Endpoin
         since,
         ramp: member.ramp(now, &snapshot.options.slow_start).map_or(1.0, |(share, _)| share),
         in_flight: member.in_flight.load(Relaxed),
-        successes: member.successes.load(Relaxed),
-        failures: member.failures.load(Relaxed),
+        successes,
+        failures,
         cancelled: member.cancelled.load(Relaxed),
         estimate: member
             .latency

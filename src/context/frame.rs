@@ -8,22 +8,27 @@ use std::{cell::Cell, task::Waker, time::Instant};
 
 use crate::clock;
 
-#[derive(Clone, Copy)]
 struct State {
     /// The waker's identity; zeros outside of any poll.
-    waker: (usize, usize),
-    wake_at: Option<Instant>,
-    now: Option<Instant>,
+    waker: Cell<(usize, usize)>,
+    wake_at: Cell<Option<Instant>>,
+    now: Cell<Option<Instant>>,
 }
 
-const OUTSIDE: State = State { waker: (0, 0), wake_at: None, now: None };
-
-thread_local!(static STATE: Cell<State> = const { Cell::new(OUTSIDE) });
+thread_local!(static STATE: State = const {
+    State { waker: Cell::new((0, 0)), wake_at: Cell::new(None), now: Cell::new(None) }
+});
 
 /// Marks the current poll as one of ours until dropped.
 pub(crate) struct Frame {
     /// What to put back, if this frame is the outermost of its waker.
-    before: Option<State>,
+    before: Option<Before>,
+}
+
+struct Before {
+    waker: (usize, usize),
+    wake_at: Option<Instant>,
+    now: Option<Instant>,
 }
 
 impl Frame {
@@ -31,12 +36,14 @@ impl Frame {
     pub(crate) fn enter(waker: &Waker) -> Self {
         let identity = (waker.data() as usize, std::ptr::from_ref(waker.vtable()) as usize);
         STATE.with(|state| {
-            let before = state.get();
-            if before.waker == identity {
+            let before = state.waker.get();
+            if before == identity {
                 return Self { before: None };
             }
-            state.set(State { waker: identity, wake_at: None, now: None });
-            Self { before: Some(before) }
+            state.waker.set(identity);
+            Self {
+                before: Some(Before { waker: before, wake_at: state.wake_at.take(), now: state.now.take() }),
+            }
         })
     }
 
@@ -49,15 +56,19 @@ impl Frame {
     /// When something inside wants to be polled again.
     #[inline]
     pub(crate) fn wanted(&self) -> Option<Instant> {
-        STATE.with(|state| state.get().wake_at)
+        STATE.with(|state| state.wake_at.get())
     }
 }
 
 impl Drop for Frame {
     #[inline]
     fn drop(&mut self) {
-        if let Some(before) = self.before {
-            STATE.with(|state| state.set(before));
+        if let Some(before) = &self.before {
+            STATE.with(|state| {
+                state.waker.set(before.waker);
+                state.wake_at.set(before.wake_at);
+                state.now.set(before.now);
+            });
         }
     }
 }
@@ -65,33 +76,24 @@ impl Drop for Frame {
 /// The time of this poll: read once, by the first that asks.
 #[inline]
 pub(crate) fn now() -> Instant {
-    STATE.with(|state| {
-        let mut current = state.get();
-        match current.now {
-            Some(now) => now,
-            None => {
-                let now = clock::now();
-                if current.waker != (0, 0) {
-                    current.now = Some(now);
-                    state.set(current);
-                }
-                now
-            }
-        }
+    STATE.with(|state| match state.now.get() {
+        Some(now) => now,
+        None => read(state),
     })
 }
 
 /// Reads the clock again, because something slow may have happened since this poll began.
 #[inline]
 pub(crate) fn fresh_now() -> Instant {
+    STATE.with(read)
+}
+
+#[inline]
+fn read(state: &State) -> Instant {
     let now = clock::now();
-    STATE.with(|state| {
-        let mut current = state.get();
-        if current.waker != (0, 0) {
-            current.now = Some(now);
-            state.set(current);
-        }
-    });
+    if state.waker.get() != (0, 0) {
+        state.now.set(Some(now));
+    }
     now
 }
 
@@ -99,8 +101,9 @@ pub(crate) fn fresh_now() -> Instant {
 #[inline]
 pub(crate) fn wake_at(at: Instant) {
     STATE.with(|state| {
-        let mut current = state.get();
-        current.wake_at = Some(current.wake_at.map_or(at, |earlier| earlier.min(at)));
-        state.set(current);
+        let earlier = state.wake_at.get().is_some_and(|earlier| earlier <= at);
+        if !earlier {
+            state.wake_at.set(Some(at));
+        }
     });
 }

@@ -38,7 +38,13 @@ impl Decay {
     /// `now` as the estimates count it: once per pick, for all the endpoints that are compared.
     #[inline]
     pub fn at(&self, now: Instant) -> Moment {
-        Moment { tick: (nanos_since(self.epoch, now) >> TICK_BITS) as u32, rate: self.rate }
+        self.at_nanos(nanos_since(self.epoch, now))
+    }
+
+    /// The same, of a time that is known in nanoseconds since the epoch.
+    #[inline]
+    pub(crate) fn at_nanos(&self, nanos: u64) -> Moment {
+        Moment { tick: (nanos >> TICK_BITS) as u32, rate: self.rate }
     }
 }
 
@@ -87,13 +93,19 @@ impl PeakEwma {
     /// Takes a measured latency into the estimate. One under a nanosecond counts as a nanosecond.
     #[inline]
     pub fn observe(&self, at: Moment, sample: Duration) {
+        self.observe_nanos(at, u64::try_from(sample.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// The same of a latency in nanoseconds.
+    #[inline]
+    pub(crate) fn observe_nanos(&self, at: Moment, sample: u64) {
         self.update(at, sample, |current, sample, remains| Some(sample + (current - sample) * remains));
     }
 
     /// Takes a latency that was cut off: it would have been at least `sample`. It can only raise the estimate.
     #[inline]
     pub fn observe_at_least(&self, at: Moment, sample: Duration) {
-        self.update(at, sample, |_, _, _| None);
+        self.update(at, u64::try_from(sample.as_nanos()).unwrap_or(u64::MAX), |_, _, _| None);
     }
 
     /// The estimate in nanoseconds, from 0 up, or `None` without history.
@@ -109,9 +121,9 @@ impl PeakEwma {
 
     /// Replaces the estimate by a higher sample, or else by what `lower` makes of it, the sample and what remains of 1.
     #[inline]
-    fn update(&self, at: Moment, sample: Duration, lower: impl Fn(f32, f32, f32) -> Option<f32>) {
+    fn update(&self, at: Moment, sample: u64, lower: impl Fn(f32, f32, f32) -> Option<f32>) {
         // At least 1, so that a word with history is never 0.
-        let sample = (sample.as_nanos() as f32).max(1.0);
+        let sample = (sample.min(i64::MAX as u64) as i64 as f32).max(1.0);
         let mut word = self.0.load(Relaxed);
         for _ in 0..TRIES {
             let (cost, stamp) = unpack(word);

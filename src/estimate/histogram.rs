@@ -28,7 +28,13 @@ impl Histogram {
     /// Counts a latency: a few shifts and one relaxed addition.
     #[inline]
     pub fn record(&self, latency: Duration) {
-        self.0[bucket(latency)].fetch_add(1, Relaxed);
+        self.count(bucket(latency));
+    }
+
+    /// Counts a latency whose bucket is known.
+    #[inline]
+    pub(crate) fn count(&self, bucket: usize) {
+        self.0[bucket].fetch_add(1, Relaxed);
     }
 
     /// A copy of the counts. Records that arrive meanwhile may or may not be in it.
@@ -124,9 +130,14 @@ impl fmt::Debug for Counts {
 }
 
 #[inline]
-fn bucket(latency: Duration) -> usize {
-    let nanos =
-        u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX).clamp(1 << FIRST_OCTAVE, (1 << END_OCTAVE) - 1);
+pub(super) fn bucket(latency: Duration) -> usize {
+    bucket_of(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// The bucket of a latency in nanoseconds.
+#[inline]
+pub(crate) fn bucket_of(nanos: u64) -> usize {
+    let nanos = nanos.clamp(1 << FIRST_OCTAVE, (1 << END_OCTAVE) - 1);
     let octave = nanos.ilog2();
     let step = (nanos >> (octave - STEP_BITS)) as u32 & (STEPS - 1);
     ((octave - FIRST_OCTAVE) * STEPS + step) as usize

@@ -63,6 +63,7 @@ pub(crate) mod slices;
 mod window;
 
 pub use ewma::{Decay, Moment, PeakEwma};
+pub(crate) use histogram::bucket_of;
 pub use histogram::{Counts, Histogram};
 pub use recent::Recent;
 pub use window::SuccessRate;

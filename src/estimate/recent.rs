@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    histogram::{Counts, Histogram},
+    histogram::{Counts, Histogram, bucket},
     slices::Slices,
 };
 use crate::sync::{
@@ -47,9 +47,14 @@ impl Recent {
     /// Counts a latency: on the usual path one load and one addition.
     #[inline]
     pub fn record(&self, now: Instant, latency: Duration) {
+        self.record_in(self.periods.number(now), bucket(latency));
+    }
+
+    /// Counts a latency whose period and bucket are known, for whoever counts it in several places.
+    #[inline]
+    pub(crate) fn record_in(&self, period: u64, bucket: usize) {
         let halves = self.halves.get_or_init(|| Box::new([Half::new(), Half::new()]));
-        let period = self.periods.number(now);
-        halves[(period & 1) as usize].record(period + 1, latency);
+        halves[(period & 1) as usize].record(period + 1, bucket);
     }
 
     /// The latencies of the current period and the one before: at least the last `period`, at most twice that.
@@ -74,10 +79,10 @@ impl Half {
     }
 
     #[inline]
-    fn record(&self, period: u64, latency: Duration) {
+    fn record(&self, period: u64, bucket: usize) {
         let found = self.period.load(Acquire);
         if found == period || (found < period && self.turn(found, period)) {
-            self.histogram.record(latency);
+            self.histogram.count(bucket);
         }
     }
 

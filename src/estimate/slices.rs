@@ -30,8 +30,9 @@ impl Slices {
         self.divide(nanos_since(self.epoch, now))
     }
 
+    /// The number of the slice so many nanoseconds after the epoch.
     #[inline]
-    fn divide(&self, elapsed: u64) -> u64 {
+    pub(crate) fn divide(&self, elapsed: u64) -> u64 {
         // Too low by one at most: the reciprocal is rounded down, and by less than one part in 2^64 of the quotient.
         let quotient = ((u128::from(elapsed) * u128::from(self.reciprocal)) >> 64) as u64;
         quotient + u64::from(elapsed - quotient * self.length >= self.length)
@@ -41,7 +42,8 @@ impl Slices {
 /// Nanoseconds from `epoch` to `now`, 0 if `now` is earlier. They wrap around after 584 years.
 #[inline]
 pub(crate) fn nanos_since(epoch: Instant, now: Instant) -> u64 {
-    now.saturating_duration_since(epoch).as_nanos() as u64
+    let passed = now.saturating_duration_since(epoch);
+    passed.as_secs().wrapping_mul(1_000_000_000).wrapping_add(u64::from(passed.subsec_nanos()))
 }
 
 /// The low bits of a word hold its count, the others the lap of the ring in which it was counted.

@@ -45,6 +45,9 @@ struct Log {
     recent: std::collections::VecDeque<(u64, Instant)>,
     /// What came before this sequence number is forgotten.
     from: u64,
+    /// All failures, and the sequence numbers that resets have taken.
+    failures: u64,
+    resets: u64,
 }
 
 impl Accrual {
@@ -67,10 +70,25 @@ impl Accrual {
         self.successes.add(self.slices.number(now));
     }
 
+    /// The same, of a time that is known in nanoseconds since the epoch.
+    #[inline]
+    pub(crate) fn success_at(&self, nanos: u64) {
+        self.sequence.fetch_add(1, Relaxed);
+        self.successes.add(self.slices.divide(nanos));
+    }
+
+    /// How many successes and failures were counted in all, resets or not.
+    pub fn totals(&self) -> (u64, u64) {
+        let log = lock(&self.log);
+        let others = log.failures + log.resets;
+        (self.sequence.load(Relaxed).saturating_sub(others), log.failures)
+    }
+
     /// Counts a failure, and says which rule it trips.
     pub fn failure(&self, now: Instant, options: &HealthOptions) -> Option<Trip> {
         let mut log = lock(&self.log);
         let number = self.sequence.fetch_add(1, Relaxed);
+        log.failures += 1;
         log.streak =
             if number > 0 && log.last == Some(number - 1) { log.streak.saturating_add(1) } else { 1 };
         log.last = Some(number);
@@ -109,7 +127,7 @@ impl Accrual {
     pub fn reset(&self) {
         let mut log = lock(&self.log);
         let from = self.sequence.fetch_add(1, Relaxed) + 1;
-        *log = Log { from, ..Log::default() };
+        *log = Log { from, failures: log.failures, resets: log.resets + 1, ..Log::default() };
         drop(log);
         self.successes.clear();
     }

@@ -179,7 +179,7 @@ mod tests {
     struct Ended(Mutex<Vec<Option<Verdict>>>);
 
     impl Ends for Ended {
-        fn ended(&self, _: Verdict, end: Option<Verdict>) {
+        fn ended(self: Arc<Self>, _: Verdict, end: Option<Verdict>) {
             self.0.lock().unwrap().push(end);
         }
     }

@@ -44,6 +44,7 @@
 //! One boxed future per request, and under HTTP/1.1 a task that waits for the connection to become idle again when the
 //! response has a body.
 
+mod client;
 mod connector;
 mod dial;
 mod http1;
@@ -54,6 +55,7 @@ mod target;
 mod tests;
 mod transport;
 
+pub use client::{Client, ClientBuilder};
 pub use connector::{Connecting, Connector};
 pub use options::{ConnectorOptions, Protocol};
 pub use transport::{Transport, TransportFuture};

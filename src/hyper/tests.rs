@@ -256,7 +256,7 @@ async fn a_connection_that_breaks_under_a_request_may_have_been_processed() {
 async fn a_response_that_breaks_off_is_a_failure_of_the_attempt() {
     struct Ended(Mutex<Option<Verdict>>);
     impl Ends for Ended {
-        fn ended(&self, _: Verdict, end: Option<Verdict>) {
+        fn ended(self: Arc<Self>, _: Verdict, end: Option<Verdict>) {
             *self.0.lock().unwrap() = end;
         }
     }

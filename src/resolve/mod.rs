@@ -13,11 +13,26 @@
 //! # let _ = (known, fed);
 //! ```
 //!
+//! | where endpoints come from | |
+//! |---|---|
+//! | a list that never changes | [`fixed`] |
+//! | a host name | [`dns`] |
+//! | a function that is asked from time to time | [`poll`] |
+//! | the application, when it likes; a stream | [`channel`]; [`stream`] |
+//! | tower's `Discover` | [`discover`] |
+//! | anything else | your own [`Resolve`] |
+//!
 //! **Cost.** Nothing of this runs on a request's way.
 
 mod channel;
+mod discover;
+mod dns;
 mod fixed;
+mod options;
+mod periodic;
+mod poll;
 mod steady;
+mod stream;
 
 use std::{
     collections::HashSet,
@@ -27,10 +42,15 @@ use std::{
 };
 
 pub use channel::{Channel, Feed, channel};
+pub use discover::{Discovered, discover};
+pub use dns::{Dns, dns};
 pub use fixed::{Fixed, fixed};
+pub use options::PollOptions;
+pub use poll::{Polled, poll};
 pub use steady::{Effective, Steady};
+pub use stream::{Streamed, stream};
 
-use crate::{Endpoint, error::Cause};
+use crate::{Endpoint, Invalid, error::Cause};
 
 /// A set of endpoints: shared, complete, without duplicates.
 pub type Endpoints = Arc<[Arc<Endpoint>]>;
@@ -72,6 +92,12 @@ impl Resolution {
     }
 }
 
+impl<E: Into<Endpoint>> From<Vec<E>> for Resolution {
+    fn from(endpoints: Vec<E>) -> Self {
+        Self::bound(endpoints)
+    }
+}
+
 /// A weight that cannot be balanced by.
 #[derive(Debug, thiserror::Error)]
 #[error("endpoint {endpoint}: weight = {weight}: a positive finite number")]
@@ -92,6 +118,15 @@ pub trait Resolve: Send + 'static {
 
     /// What is being resolved, for people: `dns users.internal:8080`.
     fn describe(&self) -> String;
+
+    /// What is wrong with it, asked when a client is built. A resolver that is polled all the same tells this as
+    /// [`Resolution::Failed`].
+    ///
+    /// # Errors
+    /// [`Invalid`] with every mistake in its name or options.
+    fn validate(&self) -> Result<(), Invalid> {
+        Ok(())
+    }
 }
 
 impl Resolve for Box<dyn Resolve> {
@@ -105,6 +140,10 @@ impl Resolve for Box<dyn Resolve> {
 
     fn describe(&self) -> String {
         (**self).describe()
+    }
+
+    fn validate(&self) -> Result<(), Invalid> {
+        (**self).validate()
     }
 }
 

@@ -65,7 +65,8 @@ where
         // The one that was readied is called; a clone takes its place.
         let clone = self.inner.clone();
         let ready = std::mem::replace(&mut self.inner, clone);
-        let wishes = Wishes { max_attempts: self.shared.policy.load().max_attempts, idempotent: None };
+        let max_attempts = self.shared.policy.load().max_attempts;
+        let wishes = Wishes { max_attempts, steps_aside: true, idempotent: None };
         let own = Own { inner: ready, readied: true, began: None, shared: self.shared.clone() };
         ResponseFuture { session: Session::new(own, request, wishes), timer: Timer::default() }
     }

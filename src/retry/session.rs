@@ -62,6 +62,9 @@ pub(crate) trait Env<Req: 'static> {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Wishes {
     pub(crate) max_attempts: u32,
+    /// Whether the session leaves retries to one above it. A client never does: what is above it may be another call,
+    /// on whose way this one is made.
+    pub(crate) steps_aside: bool,
     pub(crate) idempotent: Option<bool>,
 }
 
@@ -121,9 +124,10 @@ where
         self.sent
     }
 
-    /// Where the session runs.
-    pub(crate) fn env(&self) -> &E {
-        &self.env
+    /// Whether the last attempt ended well.
+    #[inline]
+    pub(crate) fn succeeded(&self) -> bool {
+        self.call.verdict.is_some_and(|verdict| verdict.is_success())
     }
 
     /// Polls the session; `Start` and waits are passed through until there is something to wait for.
@@ -133,15 +137,13 @@ where
             match this.state.as_mut().project() {
                 StateProjection::Start(request) => {
                     let Some(mut request) = request.take() else { return Poll::Pending };
-                    let outer = context::call();
-                    *this.aside = outer.active && outer.attempt > 0;
+                    *this.aside = this.wishes.steps_aside && context::call().is_some();
                     let parts = this.env.parts();
                     *this.idempotent =
                         this.wishes.idempotent.unwrap_or_else(|| parts.describe.is_idempotent(&request));
                     if !*this.aside && this.wishes.max_attempts > 1 {
                         *this.copy = parts.describe.copy(&mut request);
                     }
-                    this.call.active = true;
                     this.call.attempt = 1;
                     *this.sent = 1;
                     this.call.repeatable =

@@ -6,16 +6,14 @@ use crate::sync::{AtomicU64, Ordering::Relaxed, Padded, stripe, stripes};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub(crate) enum Counter {
-    Requests,
     Successes,
     Failures,
     Cancelled,
     Retries,
     BudgetExhausted,
-    Refused,
 }
 
-const COUNTERS: usize = 7;
+const COUNTERS: usize = 5;
 
 /// A set of counters, one stripe for each thread.
 #[derive(Debug)]

@@ -1,0 +1,111 @@
+//! The balancer and the whole stack of this crate.
+
+use std::convert::Infallible;
+
+use mainstay::{
+    Client, Endpoint,
+    balance::{Balance, BalanceOptions, Load},
+    describe::Idempotent,
+    http::{BodyTrack, Classifier, Description, Replay, Tracked},
+    resolve::{Fixed, fixed},
+};
+use tower::{Service, service_fn};
+
+use crate::{
+    case::Case,
+    endpoint::{AtOnce, Failed, SuspendOnce, request},
+};
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        Case::shared("balance_least_loaded", request, least_loaded).against("tower_buffer_balance_ewma"),
+        Case::shared("balance_ewma", request, balance).against("tower_buffer_balance_ewma"),
+        Case::shared("stack", request, |endpoints| stack(endpoints, AtOnce)).against("tower_stack"),
+        Case::shared("stack_suspended", request, |endpoints| stack(endpoints, SuspendOnce))
+            .against("tower_stack_suspended"),
+        Case::shared("stack_http", http_request, stack_http).against("tower_stack"),
+    ]
+}
+
+fn resolver(endpoints: usize) -> Fixed {
+    fixed(
+        (0..endpoints).map(|index| {
+            Endpoint::new(format!("10.{}.{}.{}:80", index >> 16, (index >> 8) & 255, index & 255))
+        }),
+    )
+}
+
+/// Nothing but the pick: no health, no statistics, so nobody asks how long anything takes.
+fn least_loaded(endpoints: usize) -> Balance<AtOnce, u64> {
+    let mut options = BalanceOptions::default();
+    options.load = Load::InFlight;
+    options.health.enabled = false;
+    options.statistics = false;
+    options.attempt_limit = None;
+    balanced(endpoints, options)
+}
+
+/// The balancer as it is by default, with latency estimate, health and statistics.
+fn balance(endpoints: usize) -> Balance<AtOnce, u64> {
+    balanced(endpoints, BalanceOptions::default())
+}
+
+fn balanced(endpoints: usize, options: BalanceOptions) -> Balance<AtOnce, u64> {
+    Balance::builder(resolver(endpoints))
+        .connect(|_: &Endpoint| AtOnce)
+        .options(options)
+        .build()
+        .expect("sound options")
+}
+
+/// Everything there is by default, for requests that are copied for a retry.
+fn stack<S>(endpoints: usize, service: S) -> Client<S, u64>
+where
+    S: Service<u64, Response = u64, Error = Failed> + Clone + Send + Sync + 'static,
+{
+    Client::builder("bench")
+        .resolve(resolver(endpoints))
+        .connect(move |_: &Endpoint| service.clone())
+        .describe(Idempotent)
+        .build()
+        .expect("sound options")
+}
+
+type Body = Replay<http_body_util::Empty<bytes::Bytes>>;
+type Request = http::Request<Body>;
+type Response = http::Response<Tracked<http_body_util::Empty<bytes::Bytes>>>;
+
+/// The same over HTTP types.
+fn stack_http(
+    endpoints: usize,
+) -> impl Service<Request, Response = Response, Error = tower::BoxError, Future: Send> + Clone + Send + 'static
+{
+    Client::builder("bench")
+        .resolve(resolver(endpoints))
+        .connect(|_: &Endpoint| service_fn(answer))
+        .classify(Classifier)
+        .describe(Description::default())
+        .track(BodyTrack)
+        .build()
+        .expect("sound options")
+}
+
+async fn answer(request: Request) -> Result<Response, Infallible> {
+    drop(request);
+    Ok(http::Response::new(Tracked::default()))
+}
+
+/// A request with eight headers.
+fn http_request(_: u64) -> Request {
+    http::Request::get("http://users.internal/users/1?fields=name")
+        .header("host", "users.internal")
+        .header("accept", "application/json")
+        .header("accept-encoding", "gzip")
+        .header("user-agent", "bench/1")
+        .header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+        .header("authorization", "Bearer 0123456789abcdef")
+        .header("x-request-id", "1e9f")
+        .header("cache-control", "no-cache")
+        .body(Body::default())
+        .expect("a request")
+}

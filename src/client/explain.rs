@@ -1,0 +1,220 @@
+//! The stack in effect, told to people.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tower::{BoxError, Service};
+
+use super::{
+    options::ClientOptions,
+    service::{Core, View},
+};
+
+/// Where the value of an option comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Origin {
+    /// Nobody said otherwise.
+    Default,
+    /// The builder was told.
+    Builder,
+    /// It was replaced while the client ran.
+    Update,
+    /// This view wishes it.
+    View,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Default => "default",
+            Self::Builder => "builder",
+            Self::Update => "update",
+            Self::View => "view",
+        })
+    }
+}
+
+/// One option in effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Setting {
+    /// The layer, outermost first.
+    pub layer: &'static str,
+    /// The path of the option within [`ClientOptions`].
+    pub option: &'static str,
+    /// Its value.
+    pub value: String,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// The worst that one request can meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorstCase {
+    /// Attempts that may reach servers.
+    pub attempts: u32,
+    /// How long it may take; `None` without any bound but the caller's own.
+    pub time: Option<Duration>,
+    /// Load on the servers with every retry that the budget allows, in hundredths of the load without.
+    pub load_percent: u32,
+}
+
+/// The stack of a client, every option in it, and the worst case of a request.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Explanation {
+    /// The label of the client.
+    pub label: Arc<str>,
+    /// What is being resolved.
+    pub resolver: String,
+    /// The options in effect, in the order in which a request meets them.
+    pub settings: Vec<Setting>,
+    /// The worst that one request can meet.
+    pub worst_case: WorstCase,
+    /// What is odd and should be known.
+    pub remarks: Vec<String>,
+}
+
+impl Explanation {
+    pub(super) fn of<S, Req>(core: &Core<S, Req>, view: &View) -> Self
+    where
+        S: Service<Req> + Clone + Send + Sync + 'static,
+        S::Response: 'static,
+        S::Error: Into<BoxError>,
+        Req: 'static,
+    {
+        let options = core.options.load();
+        let status = core.balance.status();
+        let mut settings = settings(&options, &core.built);
+        for setting in &mut settings {
+            let wish = match setting.option {
+                "deadline" => view.deadline.map(|deadline| format!("{deadline:?}")),
+                "retry.max_attempts" => view.max_attempts.map(|attempts| attempts.to_string()),
+                _ => None,
+            };
+            if let Some(value) = wish {
+                (setting.value, setting.origin) = (value, Origin::View);
+            }
+        }
+        let attempts = view.max_attempts.unwrap_or(options.retry.max_attempts).max(1);
+        let deadline = view.deadline.or(options.deadline);
+        let longest = options.balance.attempt_limit.map(|limit| {
+            let wait = options.retry.backoff.longest() * (attempts - 1);
+            limit * attempts + wait
+        });
+        let share = options.budget.share.get();
+        let mut remarks = Vec::new();
+        if core.shares_budget {
+            remarks
+                .push("the budget is shared with other clients: options.budget is not in effect".to_owned());
+        }
+        if let [only] = status.endpoints.as_slice() {
+            remarks.push(format!(
+                "the name stands for a single address, {}: nothing to balance over",
+                only.name
+            ));
+        }
+        if let Some(failure) = &status.resolution_failure {
+            remarks.push(format!("the last look-up failed, the last set stays: {failure}"));
+        }
+        if status.panic {
+            remarks.push("too few endpoints are available: ejections are set aside".to_owned());
+        }
+        Self {
+            label: core.label.clone(),
+            resolver: status.resolver,
+            settings,
+            worst_case: WorstCase {
+                attempts,
+                time: match (deadline, longest) {
+                    (Some(deadline), Some(longest)) => Some(deadline.min(longest)),
+                    (deadline, longest) => deadline.or(longest),
+                },
+                load_percent: if attempts > 1 { 100 + (share * 100.0).round() as u32 } else { 100 },
+            },
+            remarks,
+        }
+    }
+}
+
+/// Every option with its value and where that comes from.
+fn settings(now: &ClientOptions, built: &ClientOptions) -> Vec<Setting> {
+    let default = ClientOptions::default();
+    let mut settings = Vec::new();
+    macro_rules! tell {
+        ($layer:literal: $($path:ident).+) => {
+            let origin = if now.$($path).+ != built.$($path).+ {
+                Origin::Update
+            } else if built.$($path).+ != default.$($path).+ {
+                Origin::Builder
+            } else {
+                Origin::Default
+            };
+            settings.push(Setting {
+                layer: $layer,
+                option: concat!($(".", stringify!($path)),+).trim_start_matches('.'),
+                value: format!("{:?}", now.$($path).+),
+                origin,
+            });
+        };
+    }
+    tell!("deadline": deadline);
+    tell!("retry": retry.max_attempts);
+    tell!("retry": retry.backoff);
+    tell!("retry": budget.share);
+    tell!("retry": budget.window);
+    tell!("retry": budget.reserve);
+    tell!("balance": balance.load);
+    tell!("balance": balance.panic);
+    tell!("balance": balance.panic_below);
+    tell!("balance": balance.slow_start);
+    tell!("balance": balance.max_waiting);
+    tell!("balance": balance.statistics);
+    tell!("balance": balance.first_resolution);
+    tell!("balance": balance.grace);
+    tell!("balance": balance.keep_removed);
+    tell!("balance": balance.connect_timeout);
+    tell!("balance": balance.redial);
+    tell!("balance": balance.dials);
+    tell!("health": balance.health.enabled);
+    tell!("health": balance.health.consecutive);
+    tell!("health": balance.health.failures);
+    tell!("health": balance.health.of_last);
+    tell!("health": balance.health.success_rate);
+    tell!("health": balance.health.window);
+    tell!("health": balance.health.window_failures);
+    tell!("health": balance.health.ejection);
+    tell!("health": balance.health.max_ejected);
+    tell!("health": balance.health.probe_limit);
+    tell!("health": balance.health.probe_wait);
+    tell!("health": balance.health.back_off);
+    tell!("health": balance.health.back_off_cap);
+    tell!("attempt": balance.attempt_limit);
+    settings
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}, over {}", self.label, self.resolver)?;
+        let mut layer = "";
+        for setting in &self.settings {
+            if setting.layer != layer {
+                layer = setting.layer;
+                writeln!(f, "  {layer}")?;
+            }
+            writeln!(f, "    {:<34} {:<9} {}", setting.option, setting.origin, setting.value)?;
+        }
+        let worst = &self.worst_case;
+        write!(f, "  at worst: {} attempts, ", worst.attempts)?;
+        match worst.time {
+            Some(time) => write!(f, "{time:?}")?,
+            None => write!(f, "no bound on time")?,
+        }
+        write!(f, ", {}.{:02} times the load", worst.load_percent / 100, worst.load_percent % 100)?;
+        for remark in &self.remarks {
+            write!(f, "\n  note: {remark}")?;
+        }
+        Ok(())
+    }
+}

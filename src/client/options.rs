@@ -1,0 +1,93 @@
+//! All the numbers of a client.
+
+use std::time::Duration;
+
+use crate::{
+    balance::BalanceOptions,
+    budget::BudgetOptions,
+    invalid::{Check, Invalid},
+    retry::RetryPolicy,
+};
+
+/// Everything that can be set on a [`Client`](super::Client), and replaced while it runs.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ClientOptions {
+    /// How long a request may take in all [10 s]; `None` for as long as its caller's deadline allows.
+    pub deadline: Option<Duration>,
+    /// How often a request is tried.
+    pub retry: RetryPolicy,
+    /// How much extra load retries may make. Ignored where a budget was given that other clients share.
+    pub budget: BudgetOptions,
+    /// How endpoints are picked, and when they are set aside.
+    pub balance: BalanceOptions,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            deadline: Some(Duration::from_secs(10)),
+            retry: RetryPolicy::default(),
+            budget: BudgetOptions::default(),
+            balance: BalanceOptions::default(),
+        }
+    }
+}
+
+impl ClientOptions {
+    /// Checks every option and the rules between them.
+    ///
+    /// # Errors
+    /// [`Invalid`] with all that is wrong.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        let mut check = Check::default();
+        self.check(&mut check);
+        check.finish()
+    }
+
+    pub(crate) fn check(&self, check: &mut Check) {
+        if let Some(deadline) = self.deadline {
+            check.duration("deadline", deadline);
+        }
+        check
+            .part("retry", |check| self.retry.check(check))
+            .part("budget", |check| self.budget.check(check))
+            .part("balance", |check| self.balance.check(check));
+        self.check_order(check);
+    }
+
+    /// The rules between parts.
+    fn check_order(&self, check: &mut Check) {
+        // The default limit means "what is left, at most 3 s": it goes with any deadline.
+        let limit = self.balance.attempt_limit;
+        if let (Some(limit), Some(deadline)) = (limit, self.deadline) {
+            let chosen = self.balance.attempt_limit != BalanceOptions::default().attempt_limit;
+            check.rule(
+                !chosen || limit <= deadline,
+                "balance.attempt_limit",
+                limit,
+                format!("at most deadline ({deadline:?})"),
+            );
+        }
+    }
+
+    /// Checks that `next` may replace these options while the client runs.
+    pub(crate) fn check_update(&self, next: &Self, check: &mut Check) {
+        if let Some(deadline) = next.deadline {
+            check.duration("deadline", deadline);
+        }
+        check
+            .part("retry", |check| next.retry.check(check))
+            .part("budget", |check| {
+                next.budget.check(check);
+                check.rule(
+                    next.budget.window == self.budget.window,
+                    "window",
+                    next.budget.window,
+                    format!("cannot change while the client runs ({:?})", self.budget.window),
+                );
+            })
+            .part("balance", |check| self.balance.check_update(&next.balance, check));
+        next.check_order(check);
+    }
+}

@@ -1,0 +1,328 @@
+//! The handle.
+
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use tower::{BoxError, Service};
+
+use super::{
+    builder::ClientBuilder, explain::Explanation, future::ResponseFuture, options::ClientOptions,
+    status::ClientStatus,
+};
+use crate::{
+    balance::{Attempt, Balance},
+    budget::Budget,
+    describe::Describe,
+    error::Error,
+    estimate::{Counts, Recent},
+    invalid::{Check, Invalid},
+    outcome::Classify,
+    random::Random,
+    retry::{Env, Parts, RetryPolicy},
+    sync::{Mutex, Padded, lock, stripe, stripes},
+    telemetry::{Observer, Tally},
+};
+
+/// What all handles and requests of a client share.
+pub(super) struct Core<S, Req>
+where
+    S: Service<Req>,
+{
+    pub(super) label: Arc<str>,
+    pub(super) balance: Balance<S, Req>,
+    pub(super) parts: Parts<Req, S::Response>,
+    pub(super) options: ArcSwap<ClientOptions>,
+    /// The options it was built with, to tell what was changed since.
+    pub(super) built: ClientOptions,
+    pub(super) shares_budget: bool,
+    /// Latencies of whole requests, striped by thread.
+    latencies: Box<[Padded<Recent>]>,
+    updating: Mutex<()>,
+}
+
+impl<S, Req> Core<S, Req>
+where
+    S: Service<Req> + Clone + Send + Sync + 'static,
+    S::Response: 'static,
+    S::Error: Into<BoxError>,
+    Req: 'static,
+{
+    #[allow(clippy::too_many_arguments, reason = "called once, by the builder")]
+    pub(super) fn new(
+        label: Arc<str>,
+        balance: Balance<S, Req>,
+        budget: Budget,
+        shares_budget: bool,
+        describe: Arc<dyn Describe<Req>>,
+        classify: Arc<dyn Classify<S::Response>>,
+        random: Arc<dyn Random>,
+        options: ClientOptions,
+    ) -> Self {
+        let epoch = crate::clock::now();
+        Self {
+            label,
+            balance,
+            parts: Parts { budget, describe, classify, random, tally: Tally::new() },
+            built: options.clone(),
+            options: ArcSwap::from_pointee(options),
+            shares_budget,
+            latencies: (0..stripes()).map(|_| Padded(Recent::new(epoch, Recent::PERIOD))).collect(),
+            updating: Mutex::new(()),
+        }
+    }
+
+    #[inline]
+    pub(super) fn latency(&self, now: Instant, latency: Duration) {
+        self.latencies[stripe() & (self.latencies.len() - 1)].0.record(now, latency);
+    }
+
+    pub(super) fn latencies(&self, now: Instant) -> Counts {
+        let mut counts = Counts::default();
+        for stripe in &self.latencies {
+            counts.add(&stripe.0.counts(now));
+        }
+        counts
+    }
+}
+
+/// What a handle wishes for its requests, over the client's options.
+#[derive(Clone, Debug, Default)]
+pub(super) struct View {
+    pub(super) operation: Option<Arc<str>>,
+    pub(super) deadline: Option<Duration>,
+    pub(super) idempotent: Option<bool>,
+    pub(super) max_attempts: Option<u32>,
+}
+
+/// A client: finds the instances behind a name, sends each request to the best of them, and keeps working while they are
+/// slow, dead, overloaded, redeployed or gone.
+///
+/// A handle is cheap to clone and to share; it is called through `&self` with [`send`](Self::send), or as a
+/// [`tower::Service`] that is always ready.
+pub struct Client<S, Req>
+where
+    S: Service<Req>,
+{
+    /// One for each stripe of threads, so that requests on different threads do not write the same reference count.
+    lanes: Arc<[Arc<Lane<S, Req>>]>,
+    view: View,
+}
+
+pub(super) struct Lane<S, Req>(pub(super) Arc<Core<S, Req>>)
+where
+    S: Service<Req>;
+
+impl<S, Req> Client<S, Req>
+where
+    S: Service<Req> + Clone + Send + Sync + 'static,
+    S::Response: 'static,
+    S::Error: Into<BoxError>,
+    Req: 'static,
+{
+    /// Begins to build a client. `label` names it in errors, events and metrics.
+    pub fn builder(label: impl Into<Arc<str>>) -> ClientBuilder<S, Req> {
+        ClientBuilder::new(label.into())
+    }
+
+    pub(super) fn of(core: Core<S, Req>) -> Self {
+        let core = Arc::new(core);
+        Self { lanes: (0..stripes()).map(|_| Arc::new(Lane(core.clone()))).collect(), view: View::default() }
+    }
+
+    /// Sends `request`. The future does nothing until it is polled; dropping it cancels the request.
+    #[inline]
+    pub fn send(&self, request: Req) -> ResponseFuture<S, Req> {
+        ResponseFuture::new(self.lane().clone(), &self.view, request)
+    }
+
+    /// A view for one method: the same endpoints, health and budget. `operation` names it in traces.
+    #[must_use]
+    pub fn method(&self, operation: impl Into<Arc<str>>) -> Self {
+        let view = View { operation: Some(operation.into()), ..self.view.clone() };
+        Self { lanes: self.lanes.clone(), view }
+    }
+
+    /// The same view with another total deadline; zero refuses every request.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.view.deadline = Some(deadline);
+        self
+    }
+
+    /// The same view for requests that may be processed twice, whatever their description says.
+    #[must_use]
+    pub fn idempotent(mut self) -> Self {
+        self.view.idempotent = Some(true);
+        self
+    }
+
+    /// The same view for requests that must not be processed twice, whatever their description says.
+    #[must_use]
+    pub fn not_idempotent(mut self) -> Self {
+        self.view.idempotent = Some(false);
+        self
+    }
+
+    /// The same view with another number of attempts in all; 0 and 1 mean no retry.
+    #[must_use]
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.view.max_attempts = Some(attempts);
+        self
+    }
+
+    /// Waits until there is an endpoint that may be given requests.
+    ///
+    /// # Errors
+    /// [`Reason::Closed`](crate::Reason::Closed) once the client is closed, [`Reason::Absent`](crate::Reason::Absent) if
+    /// the name stands for nothing, [`Reason::NoRuntime`](crate::Reason::NoRuntime) outside of a tokio runtime.
+    pub async fn ready(&self) -> Result<(), Error> {
+        self.core().balance.ready().await
+    }
+
+    /// Refuses new requests, waits for those in flight, and ends the background task. Returns whether all was done within
+    /// `within`; what is not goes on. Retries of requests in flight are refused, too.
+    pub async fn close(&self, within: Duration) -> bool {
+        self.core().balance.close(within).await
+    }
+
+    /// Replaces the options: all of them, or none if they do not hold together. All state is kept.
+    ///
+    /// # Errors
+    /// [`Invalid`] with all that is wrong. The windows and time constants that running counts are made of cannot change.
+    pub fn update(&self, options: ClientOptions) -> Result<(), Invalid> {
+        let core = self.core();
+        let _updating = lock(&core.updating);
+        let mut check = Check::default();
+        core.options.load().check_update(&options, &mut check);
+        check.finish()?;
+        core.balance.update(options.balance.clone())?;
+        if !core.shares_budget {
+            core.parts.budget.update(&options.budget)?;
+        }
+        core.options.store(Arc::new(options));
+        Ok(())
+    }
+
+    /// The options that are in force.
+    pub fn options(&self) -> ClientOptions {
+        ClientOptions::clone(&self.core().options.load())
+    }
+
+    /// What the client knows, does and has done.
+    pub fn status(&self) -> ClientStatus {
+        ClientStatus::of(self.core())
+    }
+
+    /// The stack in effect: every option, where its value comes from, and the worst that a request can meet.
+    pub fn explain(&self) -> Explanation {
+        Explanation::of(self.core(), &self.view)
+    }
+
+    /// Has `observer` told about everything that happens from now on.
+    pub fn observe(&self, observer: impl Observer) {
+        self.core().balance.observe(observer);
+    }
+
+    fn core(&self) -> &Core<S, Req> {
+        &self.lane().0
+    }
+}
+
+impl<S, Req> Client<S, Req>
+where
+    S: Service<Req>,
+{
+    #[inline]
+    fn lane(&self) -> &Arc<Lane<S, Req>> {
+        &self.lanes[stripe() & (self.lanes.len() - 1)]
+    }
+}
+
+impl<S, Req> Service<Req> for Client<S, Req>
+where
+    S: Service<Req> + Clone + Send + Sync + 'static,
+    S::Response: 'static,
+    S::Error: Into<BoxError>,
+    Req: 'static,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, Req>;
+
+    #[inline]
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        self.send(request)
+    }
+}
+
+impl<S, Req> Clone for Client<S, Req>
+where
+    S: Service<Req>,
+{
+    fn clone(&self) -> Self {
+        Self { lanes: self.lanes.clone(), view: self.view.clone() }
+    }
+}
+
+impl<S, Req> fmt::Debug for Client<S, Req>
+where
+    S: Service<Req>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("label", &self.lane().0.label)
+            .field("view", &self.view)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where the retries of a client's request run.
+pub(super) struct ClientEnv<S, Req>(pub(super) Arc<Lane<S, Req>>)
+where
+    S: Service<Req>;
+
+impl<S, Req> Env<Req> for ClientEnv<S, Req>
+where
+    S: Service<Req> + Clone + Send + Sync + 'static,
+    S::Response: 'static,
+    S::Error: Into<BoxError>,
+    Req: 'static,
+{
+    type Response = S::Response;
+    type Future = Attempt<S, Req>;
+
+    #[inline]
+    fn first(&mut self, request: Req) -> Self::Future {
+        self.0.0.balance.send(request)
+    }
+
+    fn again(&mut self, request: Req) -> Self::Future {
+        self.0.0.balance.send(request)
+    }
+
+    #[inline]
+    fn parts(&self) -> &Parts<Req, S::Response> {
+        &self.0.0.parts
+    }
+
+    fn policy(&self) -> RetryPolicy {
+        self.0.0.options.load().retry.clone()
+    }
+
+    #[inline]
+    fn succeeded(&self, _: Instant) {}
+
+    fn fastest(&self, now: Instant) -> Option<Duration> {
+        self.0.0.balance.fleet().latencies(now).quantile(0.1)
+    }
+}

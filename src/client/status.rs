@@ -1,0 +1,83 @@
+//! What a client tells about itself, as plain data.
+
+use std::{sync::Arc, time::Duration};
+
+use tower::{BoxError, Service};
+
+use super::service::Core;
+use crate::{balance::BalanceStatus, clock, estimate::Counts, telemetry::Counter};
+
+/// What a client knows, does and has done, of one moment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ClientStatus {
+    /// The label in errors, events and metrics.
+    pub label: Arc<str>,
+    /// Requests whose last attempt succeeded.
+    pub successes: u64,
+    /// Requests that failed, retries included, or were refused.
+    pub failures: u64,
+    /// Requests that their callers gave up.
+    pub cancelled: u64,
+    /// Attempts after the first ones.
+    pub retries: u64,
+    /// Retries that the budget did not allow.
+    pub budget_exhausted: u64,
+    /// Retries that the budget would allow right now.
+    pub budget_available: u32,
+    /// Latencies of whole requests that succeeded, over the last 30 to 60 s.
+    pub latency: Latency,
+    /// The balancer and its endpoints.
+    pub balance: BalanceStatus,
+}
+
+/// Quantiles of recent latencies; within 1/16 of the true value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Latency {
+    /// How many were measured.
+    pub count: u64,
+    /// The median.
+    pub p50: Option<Duration>,
+    /// The 90th percentile.
+    pub p90: Option<Duration>,
+    /// The 99th percentile.
+    pub p99: Option<Duration>,
+    /// The 99.9th percentile.
+    pub p999: Option<Duration>,
+}
+
+impl Latency {
+    pub(crate) fn of(counts: &Counts) -> Self {
+        Self {
+            count: counts.total(),
+            p50: counts.quantile(0.5),
+            p90: counts.quantile(0.9),
+            p99: counts.quantile(0.99),
+            p999: counts.quantile(0.999),
+        }
+    }
+}
+
+impl ClientStatus {
+    pub(super) fn of<S, Req>(core: &Core<S, Req>) -> Self
+    where
+        S: Service<Req> + Clone + Send + Sync + 'static,
+        S::Response: 'static,
+        S::Error: Into<BoxError>,
+        Req: 'static,
+    {
+        let (now, tally) = (clock::now(), &core.parts.tally);
+        Self {
+            label: core.label.clone(),
+            successes: tally.sum(Counter::Successes),
+            failures: tally.sum(Counter::Failures),
+            cancelled: tally.sum(Counter::Cancelled),
+            retries: tally.sum(Counter::Retries),
+            budget_exhausted: tally.sum(Counter::BudgetExhausted),
+            budget_available: core.parts.budget.available(now),
+            latency: Latency::of(&core.latencies(now)),
+            balance: core.balance.status(),
+        }
+    }
+}

@@ -1,0 +1,365 @@
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, join_all},
+};
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+
+use super::{ConcurrencyLimitLayer, ConcurrencyLimitOptions, Entry, Gate, Ticket};
+use crate::{
+    Error, Reason, clock,
+    context::{self, Inherited},
+    outcome::Sent,
+};
+
+const MS: Duration = Duration::from_millis(1);
+
+fn options(limit: u32, max_waiting: u32) -> ConcurrencyLimitOptions {
+    ConcurrencyLimitOptions::default().limit(limit).max_waiting(max_waiting)
+}
+
+fn layer(limit: u32, max_waiting: u32) -> ConcurrencyLimitLayer {
+    ConcurrencyLimitLayer::new(options(limit, max_waiting)).unwrap()
+}
+
+trait Work:
+    Service<u32, Response = u32, Error = BoxError, Future: Send + 'static> + Clone + Send + 'static
+{
+}
+impl<S> Work for S where
+    S: Service<u32, Response = u32, Error = BoxError, Future: Send + 'static> + Clone + Send + 'static
+{
+}
+
+/// Works for as many milliseconds as it is asked for.
+fn worker(layer: &ConcurrencyLimitLayer) -> impl Work {
+    layer.layer(service_fn(|millis: u32| async move {
+        tokio::time::sleep(MS * millis).await;
+        Ok::<_, BoxError>(millis)
+    }))
+}
+
+fn work(layer: &ConcurrencyLimitLayer, millis: u32) -> BoxFuture<'static, Result<u32, BoxError>> {
+    worker(layer).oneshot(millis).boxed()
+}
+
+fn reason<T>(result: &Result<T, BoxError>) -> Option<Reason> {
+    result.as_ref().err().and_then(|error| Error::find(&**error)).map(Error::reason)
+}
+
+fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    std::pin::Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_than_the_limit_run_and_the_others_follow() {
+    let (running, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let counting = service_fn({
+        let (running, most) = (running.clone(), most.clone());
+        move |_: u32| {
+            let (running, most) = (running.clone(), most.clone());
+            async move {
+                most.fetch_max(running.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+                tokio::time::sleep(MS).await;
+                running.fetch_sub(1, Ordering::Relaxed);
+                Ok::<_, BoxError>(())
+            }
+        }
+    });
+    let service = layer(3, 100).layer(counting);
+    let answers = join_all((0..50).map(|at| service.clone().oneshot(at))).await;
+    assert!(answers.iter().all(Result::is_ok));
+    assert_eq!(most.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn turns_are_first_come_first_served() {
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let noting = service_fn({
+        let order = order.clone();
+        move |at: u32| {
+            order.lock().unwrap().push(at);
+            async {
+                tokio::time::sleep(MS).await;
+                Ok::<_, BoxError>(())
+            }
+        }
+    });
+    let service = layer(2, 100).layer(noting);
+    join_all((0..40).map(|at| service.clone().oneshot(at))).await;
+    assert_eq!(*order.lock().unwrap(), (0..40).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn beyond_the_line_a_request_is_refused_at_once_by_name_and_unsent() {
+    let layer = layer(1, 2).label("reports");
+    let mut running: Vec<_> = (0..3).map(|_| work(&layer, 1)).collect();
+    assert!(running.iter_mut().all(|call| poll_once(call).is_pending()));
+    let refused = work(&layer, 1).await.unwrap_err();
+    let refusal = Error::find(&*refused).unwrap();
+    assert_eq!(
+        (refusal.reason(), refusal.sent(), refusal.client()),
+        (Reason::Limit, Sent::No, Some("reports"))
+    );
+    assert!(join_all(running).await.iter().all(Result::is_ok));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_where_the_line_is_closed() {
+    let layer = layer(1, 0);
+    let answers = join_all((0..2).map(|_| work(&layer, 1))).await;
+    assert!(answers[0].is_ok());
+    assert_eq!(reason(&answers[1]), Some(Reason::Limit));
+    assert!(work(&layer, 1).await.is_ok(), "there is room again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_ends_at_its_limit() {
+    let layer = ConcurrencyLimitLayer::new(options(1, 10).max_wait(MS * 50)).unwrap();
+    let start = clock::now();
+    let (ran, refused) = tokio::join!(work(&layer, 80), async {
+        let refused = work(&layer, 1).await;
+        (refused, clock::now().saturating_duration_since(start))
+    });
+    assert!(ran.is_ok());
+    assert_eq!((reason(&refused.0), refused.1), (Some(Reason::Limit), MS * 50));
+    let lasted = refused.0.err().and_then(|error| Error::find(&*error).and_then(Error::lasted));
+    assert_eq!(lasted, Some(MS * 50));
+    assert_eq!((layer.gate().in_flight(), layer.gate().waiting()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_request_leaves_at_its_deadline() {
+    let layer = layer(1, 10);
+    let start = clock::now();
+    let inherited = Inherited::default().with_deadline(start + MS * 30);
+    let (ran, refused) = tokio::join!(
+        work(&layer, 80),
+        context::scope(inherited, async {
+            let refused = work(&layer, 1).await;
+            (refused, clock::now().saturating_duration_since(start))
+        })
+    );
+    assert!(ran.is_ok());
+    assert_eq!((reason(&refused.0), refused.1), (Some(Reason::Limit), MS * 30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_comes_with_the_deadline_is_passed_on() {
+    let layer = layer(1, 10);
+    let start = clock::now();
+    let late = Inherited::default().with_deadline(start + MS * 80);
+    let (ran, refused, next) =
+        tokio::join!(work(&layer, 80), context::scope(late, work(&layer, 1)), work(&layer, 2));
+    assert!(ran.is_ok());
+    assert_eq!(reason(&refused), Some(Reason::Limit));
+    assert_eq!(next.ok(), Some(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn past_its_deadline_a_request_takes_no_place() {
+    let layer = layer(1, 10);
+    let passed = Inherited::default().with_deadline(clock::now());
+    let refused = context::scope(passed, work(&layer, 1)).await;
+    assert_eq!(reason(&refused), Some(Reason::Deadline));
+    assert_eq!(layer.gate().in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_request_that_is_dropped_passes_its_turn_on() {
+    let layer = layer(1, 10);
+    let mut calls: Vec<_> = (0..3).map(|_| work(&layer, 5)).collect();
+    assert!(calls.iter_mut().all(|call| poll_once(call).is_pending()));
+    let last = calls.pop().unwrap();
+    drop(calls.swap_remove(0)); // the one that runs; the turn goes to the next
+    assert_eq!((layer.gate().in_flight(), layer.gate().waiting()), (1, 1));
+    drop(calls); // which never learns of it
+    assert_eq!(last.await.ok(), Some(5));
+    assert_eq!((layer.gate().in_flight(), layer.gate().waiting()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_dropped_gives_its_place_back_polled_or_not() {
+    let layer = layer(1, 0);
+    drop(worker(&layer).call(1));
+    let mut polled = work(&layer, 1);
+    assert!(poll_once(&mut polled).is_pending());
+    assert_eq!(layer.gate().in_flight(), 1);
+    drop(polled);
+    assert_eq!(layer.gate().in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_place_is_free_when_the_response_is_there_not_when_its_future_is_dropped() {
+    let layer = layer(1, 0);
+    let mut call = work(&layer, 1);
+    call.as_mut().await.unwrap();
+    assert_eq!(layer.gate().in_flight(), 0);
+    drop(call);
+    assert_eq!(layer.gate().in_flight(), 0, "and is given back once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_the_service_gives_the_place_back() {
+    let layer = layer(1, 0);
+    let bad = layer
+        .layer(service_fn(|(): ()| async { if true { panic!("inside") } else { Ok::<_, BoxError>(()) } }));
+    assert!(tokio::spawn(bad.oneshot(())).await.is_err());
+    assert_eq!(layer.gate().in_flight(), 0);
+}
+
+/// tower's limit, under `LoadShed`: the place that became free went to a handle that was turned away and went idle.
+#[tokio::test(start_paused = true)]
+async fn shedding_by_readiness_strands_no_place_on_an_idle_handle() {
+    let layer = layer(1, 1);
+    let service = ServiceBuilder::new().load_shed().service(worker(&layer));
+    let (mut running, mut idle) = (service.clone().oneshot(1).boxed(), service.clone());
+    assert!(poll_once(&mut running).is_pending());
+    idle.ready().await.unwrap();
+    running.await.unwrap();
+    assert_eq!(layer.gate().in_flight(), 0);
+    assert!(service.oneshot(1).await.is_ok(), "shed with nothing running");
+}
+
+/// tower's limit: a handle that is ready and never called keeps every other one waiting for ever.
+#[tokio::test(start_paused = true)]
+async fn handles_that_are_ready_and_idle_starve_nobody() {
+    let layer = layer(1, 1);
+    let service = worker(&layer);
+    let mut idle: Vec<_> = (0..10).map(|_| service.clone()).collect();
+    for handle in &mut idle {
+        handle.ready().await.unwrap();
+    }
+    assert_eq!(service.oneshot(1).await.ok(), Some(1));
+}
+
+/// tokio's semaphore gives out at most 128 places in one poll of a task, which a shedding limit takes for a full one.
+#[tokio::test(start_paused = true)]
+async fn many_calls_in_one_task_are_all_let_in_below_the_limit() {
+    let layer = layer(200, 0);
+    let answers = join_all((0..200).map(|_| work(&layer, 1))).await;
+    assert!(answers.iter().all(Result::is_ok));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_is_raised_lets_the_waiting_in_at_once() {
+    let layer = layer(1, 10);
+    let mut calls: Vec<_> = (0..4).map(|_| work(&layer, 5)).collect();
+    assert!(calls.iter_mut().all(|call| poll_once(call).is_pending()));
+    layer.update(&options(3, 10)).unwrap();
+    assert_eq!((layer.gate().in_flight(), layer.gate().waiting()), (3, 1));
+    assert!(join_all(calls).await.iter().all(Result::is_ok));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_is_lowered_cuts_nobody_off_and_then_holds() {
+    let layer = layer(3, 10);
+    let mut calls: Vec<_> = (0..5).map(|at| work(&layer, 5 * (at + 1))).collect();
+    assert!(calls.iter_mut().all(|call| poll_once(call).is_pending()));
+    layer.update(&options(1, 10)).unwrap();
+    let rest = calls.split_off(1);
+    let rest = tokio::spawn(join_all(rest));
+    calls.remove(0).await.unwrap();
+    assert_eq!((layer.gate().in_flight(), layer.gate().waiting()), (2, 2), "one has left, none came");
+    assert!(rest.await.unwrap().iter().all(Result::is_ok));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_service_of_a_layer_shares_its_limit() {
+    let layer = layer(1, 0);
+    let answers = tokio::join!(work(&layer, 1), work(&layer.clone(), 1));
+    assert!(answers.0.is_ok());
+    assert_eq!(reason(&answers.1), Some(Reason::Limit));
+}
+
+#[tokio::test]
+async fn the_service_that_was_readied_is_the_one_that_is_called() {
+    /// Must be readied before each call; a clone has not been.
+    #[derive(Default)]
+    struct Strict(bool);
+    impl Clone for Strict {
+        fn clone(&self) -> Self {
+            Self(false)
+        }
+    }
+    impl Service<()> for Strict {
+        type Response = ();
+        type Error = BoxError;
+        type Future = std::future::Ready<Result<(), BoxError>>;
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+            self.0 = true;
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, (): ()) -> Self::Future {
+            assert!(std::mem::take(&mut self.0), "called without being ready");
+            std::future::ready(Ok(()))
+        }
+    }
+    let mut service = layer(1, 0).layer(Strict::default());
+    for _ in 0..2 {
+        service.ready().await.unwrap().call(()).await.unwrap();
+    }
+}
+
+#[test]
+fn all_bad_options_are_told_at_once_and_change_nothing() {
+    let bad = options(0, 0).max_wait(Duration::ZERO);
+    assert_eq!(ConcurrencyLimitLayer::new(bad.clone()).unwrap_err().problems().len(), 2);
+    let layer = layer(7, 0);
+    assert!(layer.update(&bad).is_err());
+    assert_eq!(layer.gate().limit(), 7);
+}
+
+/// What is stepped through beside the gate: who is in, and who waits in which order.
+#[derive(Default)]
+struct Books {
+    permits: Vec<super::Permit>,
+    tickets: std::collections::VecDeque<Ticket>,
+}
+
+proptest::proptest! {
+    #[test]
+    fn the_gate_keeps_its_books_whatever_happens(steps in proptest::collection::vec((0_u8..5, 0_usize..8), 1..200)) {
+        let (gate, mut books) = (Gate::new(2, 4), Books::default());
+        let mut cx = Context::from_waker(Waker::noop());
+        for (step, at) in steps {
+            match step {
+                0 | 1 => match gate.acquire(&mut cx) {
+                    Entry::Permit(permit) => {
+                        proptest::prop_assert!(books.tickets.is_empty(), "overtook");
+                        books.permits.push(permit);
+                    }
+                    Entry::Wait(ticket) => books.tickets.push_back(ticket),
+                    Entry::Full => proptest::prop_assert_eq!(gate.waiting(), 4),
+                },
+                2 if at < books.permits.len() => drop(books.permits.swap_remove(at)),
+                3 if at < books.tickets.len() => drop(books.tickets.remove(at)),
+                4 => gate.set_limit(at as u32),
+                _ => {}
+            }
+            // Turns come from the front of the line, as many as there is room for.
+            while let Some(mut first) = books.tickets.pop_front() {
+                match first.poll_turn(&mut cx) {
+                    Poll::Ready(permit) => books.permits.push(permit),
+                    Poll::Pending => {
+                        books.tickets.push_front(first);
+                        break;
+                    }
+                }
+            }
+            proptest::prop_assert_eq!(gate.in_flight() as usize, books.permits.len());
+            proptest::prop_assert_eq!(gate.waiting() as usize, books.tickets.len());
+            proptest::prop_assert!(books.tickets.is_empty() || gate.in_flight() >= gate.limit(), "room and a line");
+        }
+        drop(books);
+        proptest::prop_assert_eq!((gate.in_flight(), gate.waiting()), (0, 0));
+    }
+}

@@ -1,0 +1,184 @@
+//! Asking again and again: the machinery of every resolver that must ask.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    runtime::{Handle, Id},
+    time::Sleep,
+};
+
+use super::{PollOptions, Resolution};
+use crate::{
+    Invalid, clock,
+    random::{Entropy, Random, unit},
+};
+
+/// One look-up under way.
+pub(super) type Answer = Pin<Box<dyn Future<Output = Resolution> + Send>>;
+
+/// Asks, rests, and asks again.
+///
+/// After an answer it rests for the interval, spread by its jitter; after a failure it backs off. An answer that does
+/// not come in time is a failure. Dropping it ends the look-up under way.
+pub(super) struct Periodic {
+    options: PollOptions,
+    random: Arc<dyn Random>,
+    ask: Box<dyn FnMut() -> Answer + Send>,
+    phase: Phase,
+    /// The runtime that the timers belong to.
+    runtime: Option<Id>,
+    waker: Option<Waker>,
+    failures: u32,
+    /// The rest before, which a decorrelated back-off goes by.
+    rest: Duration,
+}
+
+enum Phase {
+    New,
+    Due,
+    Asking { answer: Answer, limit: Pin<Box<Sleep>> },
+    Resting { since: Instant, until: Instant, alarm: Option<Pin<Box<Sleep>>> },
+    Over,
+}
+
+impl Periodic {
+    pub(super) fn new(options: PollOptions, ask: impl FnMut() -> Answer + Send + 'static) -> Self {
+        Self {
+            options,
+            random: Arc::new(Entropy),
+            ask: Box::new(ask),
+            phase: Phase::New,
+            runtime: None,
+            waker: None,
+            failures: 0,
+            rest: Duration::ZERO,
+        }
+    }
+
+    pub(super) fn options(&self) -> &PollOptions {
+        &self.options
+    }
+
+    pub(super) fn set_options(&mut self, options: PollOptions) {
+        self.options = options;
+    }
+
+    pub(super) fn set_random(&mut self, random: Arc<dyn Random>) {
+        self.random = random;
+    }
+
+    /// Whether nothing was asked yet.
+    pub(super) fn is_new(&self) -> bool {
+        matches!(self.phase, Phase::New)
+    }
+
+    /// Never asks, because of mistakes that no look-up can mend.
+    pub(super) fn refuse(&mut self, invalid: Invalid) -> Poll<Option<Resolution>> {
+        self.phase = Phase::Over;
+        Poll::Ready(Some(Resolution::Failed(Arc::new(invalid))))
+    }
+
+    /// The next answer. It ends only when it was refused.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Resolution>> {
+        self.move_to_current_runtime();
+        self.waker = Some(cx.waker().clone());
+        loop {
+            match &mut self.phase {
+                Phase::Resting { until, alarm, .. } => {
+                    let alarm = alarm.get_or_insert_with(|| sleep_until(*until));
+                    ready!(alarm.as_mut().poll(cx));
+                    self.phase = Phase::Due;
+                }
+                Phase::New | Phase::Due => {
+                    let limit = sleep_until(clock::now() + self.options.timeout);
+                    self.phase = Phase::Asking { answer: (self.ask)(), limit };
+                }
+                Phase::Over => return Poll::Ready(None),
+                Phase::Asking { answer, limit } => {
+                    let resolution = match answer.as_mut().poll(cx) {
+                        Poll::Ready(resolution) => resolution,
+                        Poll::Pending => {
+                            ready!(limit.as_mut().poll(cx));
+                            Resolution::Failed(Arc::new(TooSlow(self.options.timeout)))
+                        }
+                    };
+                    self.rest_after(&resolution);
+                    return Poll::Ready(Some(resolution));
+                }
+            }
+        }
+    }
+
+    /// Ends the rest early, but not before the floor has passed since the last answer. A back-off is not cut short: who
+    /// could not answer is not asked more often because the answer is missed.
+    pub(super) fn refresh(&mut self) {
+        let Phase::Resting { since, until, .. } = self.phase else { return };
+        let early = since + self.options.floor;
+        if self.failures > 0 || early >= until {
+            return;
+        }
+        self.phase = Phase::Resting { since, until: early, alarm: None };
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn rest_after(&mut self, resolution: &Resolution) {
+        self.rest = if matches!(resolution, Resolution::Failed(_)) {
+            self.failures = self.failures.saturating_add(1);
+            self.options.backoff.delay(self.failures, self.rest, &*self.random)
+        } else {
+            self.failures = 0;
+            let spread = self.options.jitter.get() * (2.0 * unit(self.random.next()) - 1.0);
+            self.options.interval.mul_f64(1.0 + spread)
+        };
+        let now = clock::now();
+        self.phase = Phase::Resting { since: now, until: now + self.rest, alarm: None };
+    }
+
+    /// A timer dies with its runtime; a resolver may outlive it and be polled on another one.
+    fn move_to_current_runtime(&mut self) {
+        let current = Handle::try_current().ok().map(|handle| handle.id());
+        if self.runtime != current {
+            self.runtime = current;
+            match &mut self.phase {
+                Phase::New | Phase::Due | Phase::Over => {}
+                Phase::Resting { alarm, .. } => *alarm = None,
+                Phase::Asking { .. } => self.phase = Phase::Due,
+            }
+        }
+    }
+}
+
+fn sleep_until(at: Instant) -> Pin<Box<Sleep>> {
+    Box::pin(tokio::time::sleep_until(at.into()))
+}
+
+impl fmt::Debug for Periodic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let phase = match &self.phase {
+            Phase::New => "new",
+            Phase::Due => "due",
+            Phase::Over => "over",
+            Phase::Resting { .. } => "resting",
+            Phase::Asking { .. } => "asking",
+        };
+        f.debug_struct("Periodic")
+            .field("options", &self.options)
+            .field("phase", &phase)
+            .field("failures", &self.failures)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The answer did not come in time.
+#[derive(Debug, thiserror::Error)]
+#[error("the look-up took longer than {0:?}")]
+struct TooSlow(Duration);
