@@ -2,8 +2,6 @@
 //!
 //! Shows a retry budget, a backoff, a success rate and the rules for ejection in a loop of one's own. Each is a plain type
 //! that takes the time as an argument, so an outage of half a minute is over at once here.
-//!
-//! `cargo run --example algorithm`
 
 use std::time::Duration;
 

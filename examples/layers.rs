@@ -2,8 +2,6 @@
 //!
 //! Shows that each of them is an ordinary `tower` layer, and what the order means. Of three instances one is slow, one
 //! fails every third request, and all of them hang on a certain one.
-//!
-//! `cargo run --example layers`
 
 use std::{
     collections::BTreeMap,

@@ -2,8 +2,6 @@
 //!
 //! Shows what is asked of it: a `tower::Service` that can be cloned, a `Describe` that knows which requests may be
 //! repeated, and a `Classify` that knows what an answer says about its server. A busy server and a dead one go unnoticed.
-//!
-//! `cargo run --example own_transport`
 
 use std::{collections::BTreeMap, net::SocketAddr, task::Context, task::Poll};
 
@@ -12,7 +10,7 @@ use mainstay::{Classify, Describe, Error, Reason, Verdict, balance::Balance, res
 use mainstay::{outcome, outcome::Sent, retry::RetryLayer, retry::RetryPolicy};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tower::{BoxError, Service, ServiceBuilder, ServiceExt as _};
+use tower::{BoxError, Layer as _, Service, ServiceExt as _};
 
 /// Sends a line to one server and reads one back.
 #[derive(Clone)]
@@ -86,8 +84,7 @@ async fn main() -> Result<(), BoxError> {
         .connect(|endpoint| Lines(endpoint.address().sockets()[0]))
         .classify(Protocol)
         .build()?;
-    let retry = RetryLayer::new(RetryPolicy::default())?.describe(Protocol);
-    let client = ServiceBuilder::new().layer(retry).service(balance.clone());
+    let client = RetryLayer::new(RetryPolicy::default())?.describe(Protocol).layer(balance.clone());
 
     let mut answers = BTreeMap::<String, u32>::new();
     for n in 0..40 {

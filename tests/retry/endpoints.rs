@@ -152,10 +152,14 @@ async fn the_request_that_proves_an_endpoint_bad_goes_elsewhere_free() -> Test {
     let service = layer(at_once(2))?.budget(budget.clone()).layer(balance.clone());
     let ejected = || balance.status().endpoints.iter().any(|endpoint| !endpoint.is_available());
     // Failures are penalised, so that it takes a while until there have been enough of them.
-    while !ejected() {
+    for _ in 0..3_600 {
+        if ejected() {
+            break;
+        }
         service.clone().oneshot(request(1)).await?;
         tokio::time::sleep(MS * 1_000).await;
     }
+    assert!(ejected());
     let before = bad.count();
     budget.update(&BudgetOptions::default().share(Ratio::ZERO).reserve(0))?;
     for _ in 0..30 {

@@ -5,6 +5,8 @@ use std::time::Duration;
 use mainstay::{
     Verdict,
     backoff::{Backoff, Jitter},
+    clock,
+    context::{self, Inherited},
     outcome::{Again, Sent},
     random::{Random, Seeded},
     retry::RetryPolicy,
@@ -27,11 +29,13 @@ async fn the_servers_word_on_when_is_kept_exactly() -> Test {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_that_the_clock_cannot_tell_is_no_wait_but_the_end() -> Test {
+async fn a_wait_beyond_all_measure_is_no_panic_and_does_not_fit_any_deadline() -> Test {
     let server = Server::answers([Answer::Bad(Verdict::back_off(Some(Duration::MAX)))]);
-    let result = layer(RetryPolicy::default())?.layer(server.clone()).oneshot(request(1)).await;
-    assert!(result.is_err());
-    assert_eq!(server.count(), 1);
+    let service = layer(RetryPolicy::default())?.layer(server.clone());
+    let start = clock::now();
+    let inherited = Inherited::default().with_deadline(start + MS * 86_400_000);
+    assert!(context::scope(inherited, service.oneshot(request(1))).await.is_err());
+    assert_eq!((server.count(), clock::now()), (1, start));
     Ok(())
 }
 
