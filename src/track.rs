@@ -12,6 +12,12 @@ use crate::outcome::Verdict;
 pub(crate) trait Ends: Send + Sync {
     /// The attempt is over; `worse` is the verdict of its end where that is worse than the head's.
     fn ended(self: Arc<Self>, head: Verdict, end: Option<Verdict>);
+
+    /// The same, of an attempt of this generation of the endpoint's health.
+    fn ended_in(self: Arc<Self>, generation: u32, head: Verdict, end: Option<Verdict>) {
+        let _ = generation;
+        self.ended(head, end);
+    }
 }
 
 /// What an attempt holds once its head has arrived; dropping it ends the attempt.
@@ -21,11 +27,18 @@ pub(crate) trait Ends: Send + Sync {
 pub struct Guard {
     of: Option<Arc<dyn Ends>>,
     head: Verdict,
+    generation: u32,
 }
 
 impl Guard {
     pub(crate) fn new(of: Arc<dyn Ends>, head: Verdict) -> Self {
-        Self { of: Some(of), head }
+        Self { of: Some(of), head, generation: 0 }
+    }
+
+    /// The same of an attempt of this generation of the endpoint's health.
+    pub(crate) fn in_generation(mut self, generation: u32) -> Self {
+        self.generation = generation;
+        self
     }
 
     /// The verdict at the head.
@@ -38,7 +51,7 @@ impl Guard {
     pub fn end(mut self, verdict: Verdict) {
         if let Some(of) = self.of.take() {
             let worse = self.head.is_provisional() || verdict.badness() > self.head.badness();
-            of.ended(self.head, worse.then_some(verdict));
+            of.ended_in(self.generation, self.head, worse.then_some(verdict));
         }
     }
 }
@@ -46,7 +59,8 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(of) = self.of.take() {
-            of.ended(self.head, self.head.is_provisional().then(Verdict::inconclusive));
+            let end = self.head.is_provisional().then(Verdict::inconclusive);
+            of.ended_in(self.generation, self.head, end);
         }
     }
 }

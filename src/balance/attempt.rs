@@ -315,6 +315,11 @@ where
                 self.explain(error.with_lasted(now.saturating_duration_since(waiting.since))),
             );
         }
+        if !waiting.candidates.is_empty() {
+            // Those whose endpoint, or connection, is gone by now are given nothing.
+            let snapshot = self.roster.snapshot.load();
+            waiting.candidates.retain(|candidate| snapshot.has(candidate.member.id, candidate.incarnation));
+        }
         let mut index = 0;
         while let Some(candidate) = waiting.candidates.get_mut(index) {
             let ready = {

@@ -26,19 +26,37 @@ pub(crate) enum Message {
 
 /// A mailbox with one reader. Nothing on the way of a successful request rings it.
 #[derive(Debug)]
-pub(crate) struct Bell(Mutex<(Vec<Message>, Option<Waker>)>);
+pub(crate) struct Bell(Mutex<Mailbox>);
+
+#[derive(Debug, Default)]
+struct Mailbox {
+    messages: Vec<Message>,
+    waker: Option<Waker>,
+    /// Nobody reads any more. What came nevertheless would stay for ever, and keep its endpoint, and so this, alive.
+    over: bool,
+}
 
 impl Bell {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new((Vec::new(), None)))
+        Self(Mutex::new(Mailbox::default()))
     }
 
     pub(crate) fn ring(&self, message: Message) {
-        let waker = {
-            let mut inside = lock(&self.0);
-            inside.0.push(message);
-            inside.1.take()
+        let mut mailbox = lock(&self.0);
+        let unread = match message {
+            Message::Over => {
+                mailbox.over = true;
+                std::mem::replace(&mut mailbox.messages, vec![message])
+            }
+            late if mailbox.over => vec![late],
+            message => {
+                mailbox.messages.push(message);
+                Vec::new()
+            }
         };
+        let waker = mailbox.waker.take();
+        drop(mailbox);
+        drop(unread);
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -46,11 +64,11 @@ impl Bell {
 
     /// All that was told since the last look.
     pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<Vec<Message>> {
-        let mut inside = lock(&self.0);
-        if inside.0.is_empty() {
-            inside.1 = Some(cx.waker().clone());
+        let mut mailbox = lock(&self.0);
+        if mailbox.messages.is_empty() {
+            mailbox.waker = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        Poll::Ready(std::mem::take(&mut inside.0))
+        Poll::Ready(std::mem::take(&mut mailbox.messages))
     }
 }

@@ -2,11 +2,11 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, VecDeque},
+    collections::{BTreeMap, BinaryHeap, HashMap, VecDeque},
     future::{Future, poll_fn},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -18,6 +18,7 @@ use super::{
     connect::Connector,
     fleet::Fleet,
     member::Member,
+    options::Panic,
     roster::{Roster, Running},
     snapshot::{Entry, Resolved, Snapshot, Unconnected},
 };
@@ -26,6 +27,7 @@ use crate::{
     endpoint::{Identity, Reported},
     error::{Cause, Error, Reason},
     resolve::{Effective, Endpoints, Resolution, Resolve, Steady},
+    sync::Ordering::Relaxed,
     telemetry::Event,
 };
 
@@ -45,7 +47,11 @@ struct Slot<S> {
     redial: Option<Instant>,
     failures: u32,
     waited: Duration,
+    /// When the connection was made, and how many attempts had succeeded by then.
+    stands: Option<(Instant, u64)>,
     cause: Option<Cause>,
+    /// The nearest time in the heap that this endpoint must be looked at.
+    armed: Option<Instant>,
     /// Since when it is not in the resolution.
     gone: Option<Instant>,
     /// Whether it has to work up to its share once it is connected.
@@ -62,16 +68,21 @@ pub(crate) struct Control<S> {
     resolver: Option<Box<dyn Resolve>>,
     steady: Steady,
     connector: Connector<S>,
-    slots: HashMap<u64, Slot<S>>,
+    /// By the order in which they were first seen, so that a seed replays a run.
+    slots: BTreeMap<u64, Slot<S>>,
     known: HashMap<Identity, u64>,
     timers: BinaryHeap<Reverse<(Instant, u64)>>,
     queue: VecDeque<u64>,
     dials: FuturesUnordered<Dialed<S>>,
     resolutions: u64,
+    /// What requests go by has changed and is not, or not wholly, true yet.
+    unapplied: bool,
     dirty: bool,
     panicking: bool,
     ramp_ends: Option<Instant>,
     last_id: u64,
+    /// Who is asked first for something to do, so that nobody who always has something starves the others.
+    turn: usize,
 }
 
 /// One thing to do.
@@ -79,7 +90,8 @@ enum Work<S> {
     Messages(Vec<Message>),
     Resolved(Option<Resolution>),
     Dialed(u64, u32, Result<S, BoxError>),
-    Time,
+    /// Time has come for something, or something was left to do.
+    Own,
 }
 
 /// Runs until the last handle is gone or the balancer is closed.
@@ -88,8 +100,7 @@ pub(crate) async fn run<S: Send + Sync + 'static>(mut running: Running<S>) {
         let mut work = Some(control.work().await);
         let mut done = 0;
         while let Some(item) = work {
-            let Some(control) = &mut running.control else { return };
-            if control.act(item).await.is_break() {
+            if control.act(item).is_break() {
                 // Nothing will start it again.
                 running.control = None;
                 return;
@@ -97,8 +108,11 @@ pub(crate) async fn run<S: Send + Sync + 'static>(mut running: Running<S>) {
             done += 1;
             work = if done < BURST { control.more() } else { None };
         }
-        let Some(control) = &mut running.control else { return };
-        control.start_dials();
+        control.time().await;
+        if control.unapplied {
+            control.apply().await;
+        }
+        control.start_dials().await;
         if control.dirty {
             let Some(roster) = running.roster.upgrade() else {
                 running.control = None;
@@ -118,12 +132,14 @@ impl<S: Send + Sync + 'static> Control<S> {
             resolver: Some(resolver),
             steady: Steady::new(grace),
             connector,
-            slots: HashMap::new(),
+            slots: BTreeMap::new(),
             known: HashMap::new(),
             timers: BinaryHeap::new(),
             queue: VecDeque::new(),
             dials: FuturesUnordered::new(),
             resolutions: 0,
+            unapplied: false,
+            turn: 0,
             dirty: false,
             panicking: false,
             ramp_ends: None,
@@ -131,8 +147,16 @@ impl<S: Send + Sync + 'static> Control<S> {
         }
     }
 
+    /// Whether there is something left to do that nothing outside will tell of.
+    fn has_own_work(&self) -> bool {
+        self.unapplied || self.dirty || (!self.queue.is_empty() && self.may_dial())
+    }
+
     /// The next thing to do.
     async fn work(&mut self) -> Work<S> {
+        if self.has_own_work() {
+            return Work::Own;
+        }
         let next = self.next_time();
         let mut sleep = std::pin::pin!(next.map(|at| tokio::time::sleep_until(at.into())));
         poll_fn(|cx| {
@@ -140,7 +164,7 @@ impl<S: Send + Sync + 'static> Control<S> {
                 return Poll::Ready(work);
             }
             match sleep.as_mut().as_pin_mut() {
-                Some(sleep) => sleep.poll(cx).map(|()| Work::Time),
+                Some(sleep) => sleep.poll(cx).map(|()| Work::Own),
                 None => Poll::Pending,
             }
         })
@@ -159,15 +183,21 @@ impl<S: Send + Sync + 'static> Control<S> {
         if let Poll::Ready(messages) = self.fleet.bell.poll(cx) {
             return Poll::Ready(Work::Messages(messages));
         }
-        if let Some(resolver) = &mut self.resolver {
-            if let Poll::Ready(resolution) = resolver.poll_next(cx) {
-                return Poll::Ready(Work::Resolved(resolution));
+        self.turn += 1;
+        for turn in self.turn..self.turn + 2 {
+            if turn % 2 == 0 {
+                if let Some(resolver) = &mut self.resolver {
+                    if let Poll::Ready(resolution) = resolver.poll_next(cx) {
+                        return Poll::Ready(Work::Resolved(resolution));
+                    }
+                }
+            } else if let Poll::Ready(Some((id, incarnation, dialed))) =
+                Pin::new(&mut self.dials).poll_next(cx)
+            {
+                return Poll::Ready(Work::Dialed(id, incarnation, dialed));
             }
         }
-        match ready!(Pin::new(&mut self.dials).poll_next(cx)) {
-            Some((id, incarnation, dialed)) => Poll::Ready(Work::Dialed(id, incarnation, dialed)),
-            None => Poll::Pending,
-        }
+        Poll::Pending
     }
 
     fn next_time(&self) -> Option<Instant> {
@@ -175,13 +205,16 @@ impl<S: Send + Sync + 'static> Control<S> {
         [timer, self.steady.next(), self.ramp_ends].into_iter().flatten().min()
     }
 
-    async fn act(&mut self, work: Work<S>) -> std::ops::ControlFlow<()> {
+    fn act(&mut self, work: Work<S>) -> std::ops::ControlFlow<()> {
         match work {
             Work::Messages(messages) => {
                 for message in messages {
                     match message {
                         Message::Over => return std::ops::ControlFlow::Break(()),
-                        Message::Options => self.dirty = true,
+                        Message::Options => {
+                            self.steady.set_grace(self.fleet.options.load().grace);
+                            self.dirty = true;
+                        }
                         Message::Changed(member) => self.look_at(member.id, clock::now()),
                         Message::Broken(member, incarnation, cause) => {
                             self.broken(member.id, incarnation, cause);
@@ -197,13 +230,12 @@ impl<S: Send + Sync + 'static> Control<S> {
                 if let Resolution::Failed(cause) = &resolution {
                     self.fleet.tell(&Event::ResolutionFailed { cause: cause.clone() });
                 }
-                if self.steady.take(clock::now(), resolution) {
-                    self.apply().await;
-                }
+                // Of many in a burst only the last is applied.
+                self.unapplied |= self.steady.take(clock::now(), resolution);
                 self.dirty = true;
             }
             Work::Dialed(id, incarnation, dialed) => self.dialed(id, incarnation, dialed),
-            Work::Time => self.time().await,
+            Work::Own => {}
         }
         std::ops::ControlFlow::Continue(())
     }
@@ -217,8 +249,13 @@ impl<S: Send + Sync + 'static> Control<S> {
             Effective::Pending | Effective::Absent => Endpoints::from(Vec::new()),
         };
         // An endpoint works up to its share only where others have theirs.
-        let ramps = self.slots.values().any(|slot| slot.gone.is_none());
-        let all_unhealthy = set.iter().all(|endpoint| endpoint.reported() == Reported::Unhealthy);
+        let ramps = set.iter().any(|endpoint| {
+            let slot = self.known.get(endpoint.identity()).and_then(|id| self.slots.get(id));
+            slot.is_some_and(|slot| slot.gone.is_none())
+        });
+        let all_unhealthy = set
+            .iter()
+            .all(|endpoint| matches!(endpoint.reported(), Reported::Unhealthy | Reported::Draining));
         let mut added = 0;
         for (index, endpoint) in set.iter().enumerate() {
             if index % BATCH == BATCH - 1 {
@@ -244,8 +281,10 @@ impl<S: Send + Sync + 'static> Control<S> {
                 slot.incarnation += 1;
                 slot.redial = None;
                 slot.dialing = false;
+                slot.stands = None;
                 self.fleet.ledger.leave(&slot.member.health);
-                self.timers.push(Reverse((now + keep, *id)));
+                slot.member.health.connect(false, &self.fleet.ledger);
+                arm(&mut self.timers, slot, now + keep);
             }
         }
         if added > 0 || !lost.is_empty() {
@@ -254,6 +293,7 @@ impl<S: Send + Sync + 'static> Control<S> {
         if set.len() == 1 && added + lost.len() > 0 {
             self.fleet.tell(&Event::SingleEndpoint);
         }
+        self.unapplied = false;
     }
 
     /// Takes an endpoint of the resolution in; true if it was not there before.
@@ -274,7 +314,7 @@ impl<S: Send + Sync + 'static> Control<S> {
                 let back = slot.gone.take().is_some();
                 if back {
                     slot.ramps = ramps;
-                    self.fleet.ledger.rejoin(&slot.member.health);
+                    self.fleet.ledger.join(&slot.member.health);
                     self.queue.push_back(slot.member.id);
                 }
                 (slot.member.id, back)
@@ -283,7 +323,8 @@ impl<S: Send + Sync + 'static> Control<S> {
                 self.last_id += 1;
                 let id = self.last_id;
                 let member = Arc::new(Member::new(id, endpoint.clone(), self.fleet.clone()));
-                self.fleet.ledger.join();
+                member.health.connect(false, &self.fleet.ledger);
+                self.fleet.ledger.join(&member.health);
                 let slot = Slot {
                     member,
                     endpoint: endpoint.clone(),
@@ -293,7 +334,9 @@ impl<S: Send + Sync + 'static> Control<S> {
                     redial: None,
                     failures: 0,
                     waited: Duration::ZERO,
+                    stands: None,
                     cause: None,
+                    armed: None,
                     gone: None,
                     ramps,
                     seen: self.resolutions,
@@ -310,10 +353,18 @@ impl<S: Send + Sync + 'static> Control<S> {
         added
     }
 
+    fn may_dial(&self) -> bool {
+        self.dials.len() < self.fleet.options.load().dials as usize || !self.connector.dials()
+    }
+
     /// Connects what waits for it, as far as the number of dials allows.
-    fn start_dials(&mut self) {
-        let options = self.fleet.options.load();
-        while self.dials.len() < options.dials as usize || !self.connector.dials() {
+    async fn start_dials(&mut self) {
+        let mut done = 0;
+        while self.may_dial() {
+            done += 1;
+            if done % BATCH == 0 {
+                tokio::task::yield_now().await;
+            }
             let Some(id) = self.queue.pop_front() else { return };
             let Some(slot) = self.slots.get_mut(&id) else { continue };
             if slot.gone.is_some() || slot.service.is_some() || slot.dialing {
@@ -324,7 +375,7 @@ impl<S: Send + Sync + 'static> Control<S> {
                 Ok(service) => self.connected(id, service),
                 Err(dial) => {
                     slot.dialing = true;
-                    let (limit, incarnation) = (options.connect_timeout, slot.incarnation);
+                    let (limit, incarnation) = (self.fleet.options.load().connect_timeout, slot.incarnation);
                     let name = slot.member.name.clone();
                     self.dials.push(Box::pin(async move {
                         let dialed = tokio::time::timeout(limit, dial).await.unwrap_or_else(|_| {
@@ -355,11 +406,12 @@ impl<S: Send + Sync + 'static> Control<S> {
     fn connected(&mut self, id: u64, service: S) {
         let Some(slot) = self.slots.get_mut(&id) else { return };
         slot.service = Some(Arc::new(service));
-        slot.failures = 0;
+        slot.stands = Some((clock::now(), slot.member.successes.load(Relaxed)));
         slot.cause = None;
         if std::mem::replace(&mut slot.ramps, true) {
             slot.member.start_ramp(clock::now(), &self.fleet);
         }
+        slot.member.health.connect(true, &self.fleet.ledger);
         self.dirty = true;
     }
 
@@ -377,14 +429,23 @@ impl<S: Send + Sync + 'static> Control<S> {
         let Some(slot) = self.slots.get_mut(&id) else { return };
         slot.service = None;
         slot.incarnation += 1;
+        slot.member.health.connect(false, &self.fleet.ledger);
+        let (now, options) = (clock::now(), self.fleet.options.load());
+        // A connection that breaks as soon as it stands is no better than one that could not be made.
+        let proven = slot.stands.take().is_some_and(|(since, successes)| {
+            slot.member.successes.load(Relaxed) > successes
+                || now.saturating_duration_since(since) >= options.connect_timeout.max(slot.waited)
+        });
+        if proven {
+            (slot.failures, slot.waited) = (0, Duration::ZERO);
+        }
         slot.failures = slot.failures.saturating_add(1);
-        let redial = &self.fleet.options.load().redial;
-        let wait = redial.delay(slot.failures, slot.waited, &*self.fleet.random);
+        let wait = options.redial.delay(slot.failures, slot.waited, &*self.fleet.random);
         slot.waited = wait;
-        let at = clock::now() + wait;
+        let at = now + wait;
         slot.redial = Some(at);
         slot.cause = Some(cause.clone());
-        self.timers.push(Reverse((at, id)));
+        arm(&mut self.timers, slot, at);
         self.dirty = true;
         self.fleet.tell(&Event::Disconnected { endpoint: slot.member.name.clone(), redial: wait, cause });
         if let Some(resolver) = &mut self.resolver {
@@ -395,9 +456,7 @@ impl<S: Send + Sync + 'static> Control<S> {
     /// Does what time has brought.
     async fn time(&mut self) {
         let now = clock::now();
-        if self.steady.due(now) {
-            self.apply().await;
-        }
+        self.unapplied |= self.steady.due(now);
         if self.ramp_ends.is_some_and(|at| at <= now) {
             self.ramp_ends = None;
             self.dirty = true;
@@ -408,7 +467,10 @@ impl<S: Send + Sync + 'static> Control<S> {
                 break;
             }
             self.timers.pop();
-            self.look_at(id, now);
+            // A time that was superseded by an earlier one has been looked at then.
+            if self.slots.get(&id).is_some_and(|slot| slot.armed == Some(at)) {
+                self.look_at(id, now);
+            }
             looked += 1;
             if looked % BATCH == 0 {
                 tokio::task::yield_now().await;
@@ -420,7 +482,11 @@ impl<S: Send + Sync + 'static> Control<S> {
     fn look_at(&mut self, id: u64, now: Instant) {
         let Some(slot) = self.slots.get_mut(&id) else { return };
         let options = self.fleet.options.load();
-        if slot.gone.is_some_and(|gone| gone + options.keep_removed <= now) {
+        if slot.armed.is_some_and(|at| at <= now) {
+            slot.armed = None;
+        }
+        let forgotten = slot.gone.map(|gone| gone + options.keep_removed);
+        if forgotten.is_some_and(|at| at <= now) {
             self.known.remove(slot.endpoint.identity());
             self.slots.remove(&id);
             return;
@@ -430,11 +496,12 @@ impl<S: Send + Sync + 'static> Control<S> {
             self.queue.push_back(id);
         }
         let (moved, next) = slot.member.health.due(now, &options.health, &self.fleet.ledger);
-        if let Some(next) = next {
-            self.timers.push(Reverse((next, id)));
+        if let Some(at) = [next, slot.redial, forgotten].into_iter().flatten().min() {
+            arm(&mut self.timers, slot, at);
         }
-        if slot.gone.is_none() {
-            for transition in moved.into_iter().flatten() {
+        for transition in moved.into_iter().flatten() {
+            self.fleet.begin_ramp(&slot.member, transition);
+            if slot.gone.is_none() {
                 self.fleet.announce(&slot.member, transition);
             }
         }
@@ -450,12 +517,16 @@ impl<S: Send + Sync + 'static> Control<S> {
             Effective::Absent => Resolved::Absent,
             Effective::Bound(set) => Resolved::To(set.len()),
         };
+        // Made smaller first, so that a million of the largest numbers have a finite sum.
+        let (total, count) = present()
+            .fold((0.0, 0_u32), |(total, count), slot| (total + slot.endpoint.weight() / 1e6, count + 1));
+        let mean = total / f64::from(count.max(1));
         let entries = present()
             .filter_map(|slot| {
                 Some(Entry {
                     member: slot.member.clone(),
                     service: slot.service.clone()?,
-                    weight: slot.endpoint.weight() as f32,
+                    weight: Entry::<S>::relative(slot.endpoint.weight() / 1e6 / mean),
                     incarnation: slot.incarnation,
                 })
             })
@@ -469,13 +540,13 @@ impl<S: Send + Sync + 'static> Control<S> {
             })
             .collect();
         let failure = self.steady.failure().cloned();
-        let options = self.fleet.options.load_full();
         let (ramp_ends, panic, available) = roster.publish(|before| {
+            let options = self.fleet.options.load_full();
             let (mut snapshot, ramp_ends) =
                 Snapshot::of(before.generation + 1, resolved, entries, options, now);
             snapshot.unconnected = unconnected;
             snapshot.failure = failure;
-            let panic = snapshot.panic;
+            let panic = snapshot.too_few;
             let available =
                 snapshot.entries.iter().filter(|entry| entry.member.health.is_available()).count();
             (snapshot, (ramp_ends, panic, available))
@@ -484,12 +555,37 @@ impl<S: Send + Sync + 'static> Control<S> {
         if panic != self.panicking {
             self.panicking = panic;
             let endpoints = present().count();
+            let fail_open = self.fleet.options.load().panic == Panic::FailOpen;
             self.fleet.tell(&if panic {
-                Event::PanicEntered { available, endpoints }
+                Event::PanicEntered { available, endpoints, fail_open }
             } else {
                 Event::PanicLeft { available, endpoints }
             });
         }
+    }
+}
+
+impl<S> Control<S> {
+    /// Gets ready to go on in another runtime: what this one has begun will not end.
+    pub(crate) fn park(&mut self) {
+        self.dials = FuturesUnordered::new();
+        self.queue.clear();
+        for (id, slot) in &mut self.slots {
+            if std::mem::take(&mut slot.dialing) {
+                slot.incarnation += 1;
+            }
+            if slot.gone.is_none() && slot.service.is_none() && slot.redial.is_none() {
+                self.queue.push_back(*id);
+            }
+        }
+    }
+}
+
+/// Sees to it that `slot` is looked at when `at` has come.
+fn arm<S>(timers: &mut BinaryHeap<Reverse<(Instant, u64)>>, slot: &mut Slot<S>, at: Instant) {
+    if slot.armed.is_none_or(|armed| at < armed) {
+        slot.armed = Some(at);
+        timers.push(Reverse((at, slot.member.id)));
     }
 }
 

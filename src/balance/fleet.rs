@@ -31,7 +31,10 @@ pub(crate) struct Fleet {
     pub(crate) ledger: Ledger,
     pub(crate) observers: Arc<Observers>,
     pub(crate) bell: Bell,
+    /// Requests that wait for an endpoint.
     pub(crate) waiters: WakeSet,
+    /// Callers that wait for the balancer to be ready. They take no request's place.
+    pub(crate) watchers: WakeSet,
     pub(crate) random: Arc<dyn Random>,
     pub(crate) tally: Tally,
     /// Whether requests are refused.
@@ -65,6 +68,7 @@ impl Fleet {
             observers,
             bell: Bell::new(),
             waiters: WakeSet::new(),
+            watchers: WakeSet::new(),
             random,
             tally: Tally::new(),
             closed: AtomicBool::new(false),
@@ -125,9 +129,24 @@ impl Fleet {
 
     /// Makes a transition of `member` known to observers, to the background task, and to those who wait.
     pub(crate) fn changed(&self, member: &Arc<Member>, transition: Transition) {
+        // The ramp first: the snapshot that is published because of the message must know of it.
+        self.begin_ramp(member, transition);
         self.bell.ring(Message::Changed(member.clone()));
+        self.wake();
         self.announce(member, transition);
+    }
+
+    /// An endpoint that comes back works up to its share.
+    pub(crate) fn begin_ramp(&self, member: &Member, transition: Transition) {
+        if matches!(transition, Transition::Restored { .. }) {
+            member.start_ramp(crate::context::now(), self);
+        }
+    }
+
+    /// Has everybody who waits look again.
+    pub(crate) fn wake(&self) {
         self.waiters.wake_all();
+        self.watchers.wake_all();
     }
 
     /// Makes a transition of `member` known to observers.
@@ -136,10 +155,7 @@ impl Fleet {
         self.tell(&match transition {
             Transition::Ejected { why, lasts } => Event::Ejected { endpoint, why, lasts },
             Transition::Probation => Event::Probation { endpoint },
-            Transition::Restored { proven } => {
-                member.start_ramp(crate::context::now(), self);
-                Event::Restored { endpoint, proven }
-            }
+            Transition::Restored { proven } => Event::Restored { endpoint, proven },
             Transition::BackingOff { lasts } => Event::BackingOff { endpoint, lasts },
             Transition::Resumed => Event::Resumed { endpoint },
         });

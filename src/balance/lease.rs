@@ -5,13 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::member::Member;
+use super::{bell::Message, member::Member};
 use crate::{
     health,
     outcome::{Class, Verdict},
-    sync::Ordering::Relaxed,
+    sync::{Mutex, Ordering::Relaxed, lock},
     telemetry::Counter,
-    track::Guard,
+    track::{Ends, Guard},
 };
 
 /// A failure counts as an attempt that took this many times the usual latency longer than is expected of the endpoint.
@@ -81,10 +81,15 @@ impl Lease {
             member.recent.record(now, elapsed);
             fleet.latency(now, elapsed);
             if let Some(probe) = self.probe.take() {
+                if tracked && verdict.is_provisional() {
+                    return Some(Guard::new(Arc::new(Undecided::new(member, probe)), verdict));
+                }
                 settle(&member, probe, Class::Success, now);
+                // What began as the probe goes on as an attempt of the state that it has brought about.
+                self.generation = member.health.generation();
             }
             if tracked {
-                return Some(Guard::new(member, verdict));
+                return Some(Guard::new(member, verdict).in_generation(self.generation));
             }
             member.release();
             member.succeeded(now);
@@ -92,7 +97,7 @@ impl Lease {
         }
         self.bad_head(&member, now, elapsed, verdict);
         if tracked {
-            return Some(Guard::new(member, verdict));
+            return Some(Guard::new(member, verdict).in_generation(self.generation));
         }
         member.release();
         None
@@ -131,7 +136,9 @@ impl Lease {
         if let Some(member) = self.member.take() {
             member.release();
             if let Some(probe) = self.probe.take() {
-                settle(&member, probe, Class::Inconclusive, crate::context::now());
+                if member.health.forgo(probe, crate::context::now(), &member.fleet.ledger) {
+                    member.fleet.bell.ring(Message::Changed(member.clone()));
+                }
             }
         }
     }
@@ -166,6 +173,36 @@ impl Drop for Lease {
     fn drop(&mut self) {
         if self.member.is_some() {
             self.cut(crate::context::now());
+        }
+    }
+}
+
+/// A probe whose head proved nothing: its end decides.
+struct Undecided {
+    member: Arc<Member>,
+    probe: Mutex<Option<health::Lease>>,
+}
+
+impl Undecided {
+    fn new(member: Arc<Member>, probe: health::Lease) -> Self {
+        Self { member, probe: Mutex::new(Some(probe)) }
+    }
+}
+
+impl Ends for Undecided {
+    fn ended(self: Arc<Self>, head: Verdict, end: Option<Verdict>) {
+        let (verdict, probe) = (end.unwrap_or(head), lock(&self.probe).take());
+        if let Some(probe) = probe {
+            settle(&self.member, probe, verdict.class(), crate::context::now());
+        }
+        let generation = self.member.health.generation();
+        match verdict.class() {
+            // The ejection has counted it.
+            Class::Failure => {
+                self.member.release();
+                self.member.failures.fetch_add(1, Relaxed);
+            }
+            _ => self.member.clone().ended_in(generation, head, end),
         }
     }
 }

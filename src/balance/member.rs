@@ -23,7 +23,7 @@ pub(crate) struct Member {
     pub(crate) health: Health,
     pub(crate) latency: PeakEwma,
     /// When the ramp began, in ms since the fleet's epoch plus 1; 0 for none.
-    ramp: AtomicU32,
+    ramp: AtomicU64,
     pub(crate) id: u64,
     pub(crate) successes: AtomicU64,
     pub(crate) failures: AtomicU64,
@@ -41,7 +41,7 @@ impl Member {
             in_flight: AtomicU32::new(0),
             health: Health::new(now, &fleet.options.load().health),
             latency: PeakEwma::new(),
-            ramp: AtomicU32::new(0),
+            ramp: AtomicU64::new(0),
             id,
             successes: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -64,7 +64,7 @@ impl Member {
     /// Starts the ramp: from now on it works up to its share.
     pub(crate) fn start_ramp(&self, now: Instant, fleet: &Fleet) {
         let passed = now.saturating_duration_since(fleet.epoch).as_millis() as u64;
-        self.ramp.store((passed as u32).saturating_add(1), Relaxed);
+        self.ramp.store(passed + 1, Relaxed);
     }
 
     /// The share of its weight that it has at `now`, and when that will be all of it.
@@ -73,7 +73,7 @@ impl Member {
         if began == 0 || slow_start.lasts.is_zero() {
             return None;
         }
-        let began = self.fleet.epoch + Duration::from_millis(u64::from(began - 1));
+        let began = self.fleet.epoch + Duration::from_millis(began - 1);
         let passed = now.saturating_duration_since(began).as_secs_f64() / slow_start.lasts.as_secs_f64();
         if passed >= 1.0 {
             return None;
@@ -98,16 +98,18 @@ impl Member {
 
 impl Ends for Member {
     fn ended(self: Arc<Self>, head: Verdict, end: Option<Verdict>) {
+        let generation = self.health.generation();
+        self.ended_in(generation, head, end);
+    }
+
+    fn ended_in(self: Arc<Self>, generation: u32, head: Verdict, end: Option<Verdict>) {
         self.release();
         let verdict = end.unwrap_or(head);
         match verdict.class() {
             Class::Success => self.succeeded(crate::context::now()),
             // What was bad at the head was told then.
             _ if end.is_none() => {}
-            Class::Failure => {
-                let generation = self.health.generation();
-                self.failed(crate::context::now(), generation);
-            }
+            Class::Failure => self.failed(crate::context::now(), generation),
             Class::BackOff | Class::Inconclusive => {}
         }
     }

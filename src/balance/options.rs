@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     backoff::{Backoff, Jitter},
     health::HealthOptions,
-    invalid::{Check, Invalid, Ratio},
+    invalid::{Check, FOREVER, Invalid, Ratio},
 };
 
 /// What makes an endpoint look loaded.
@@ -139,7 +139,15 @@ impl BalanceOptions {
         }
         check
             .part("health", |check| self.health.check(check))
+            .rule(
+                self.slow_start.lasts <= FOREVER,
+                "slow_start.lasts",
+                self.slow_start.lasts,
+                "at most 10 years",
+            )
             .duration("first_resolution", self.first_resolution)
+            .rule(self.grace <= FOREVER, "grace", self.grace, "at most 10 years")
+            .rule(self.keep_removed <= FOREVER, "keep_removed", self.keep_removed, "at most 10 years")
             .duration("connect_timeout", self.connect_timeout)
             .part("redial", |check| self.redial.check(check))
             .rule(self.dials >= 1, "dials", self.dials, "at least 1")

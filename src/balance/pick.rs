@@ -36,8 +36,9 @@ impl<S> Snapshot<S> {
     /// Picks for `call`, leaving out the endpoints in `out`, which have refused or are not ready.
     #[inline]
     pub(crate) fn pick(&self, now: Instant, call: &Call, out: &[u64], fleet: &Fleet) -> Picked<'_, S> {
-        if fleet.ledger.wants_probes() && call.repeatable {
-            if let Some((entry, lease)) = self.probe(now, out, fleet) {
+        // After a probe that failed the request is owed an endpoint that is known to be good.
+        if fleet.ledger.wants_probes() && call.repeatable && !call.probe {
+            if let Some((entry, lease)) = self.probe(now, call, out, fleet) {
                 return Picked::One(entry, lease);
             }
         }
@@ -120,9 +121,15 @@ impl<S> Snapshot<S> {
     /// Whether `a` is less loaded than `b`.
     #[inline]
     fn is_lighter(&self, a: &Entry<S>, b: &Entry<S>, now: Instant, fleet: &Fleet) -> bool {
-        let (a_count, b_count) =
-            (a.member.in_flight.load(Relaxed) as f32 + 1.0, b.member.in_flight.load(Relaxed) as f32 + 1.0);
-        let (mut a_load, mut b_load) = match self.load {
+        let (mut a_count, mut b_count) =
+            (a.member.in_flight.load(Relaxed) as f32, b.member.in_flight.load(Relaxed) as f32);
+        if self.alias.is_some() || self.ramping {
+            // Only what is in flight goes by weight: where nothing is, the draw has given each its share already.
+            a_count /= self.weight(a, now);
+            b_count /= self.weight(b, now);
+        }
+        let (a_count, b_count) = (a_count + 1.0, b_count + 1.0);
+        let (a_load, b_load) = match self.load {
             Load::InFlight => (a_count, b_count),
             Load::PeakEwma { .. } => {
                 let at = fleet.decay.at(now);
@@ -133,10 +140,6 @@ impl<S> Snapshot<S> {
                 }
             }
         };
-        if self.alias.is_some() || self.ramping {
-            a_load /= self.weight(a, now);
-            b_load /= self.weight(b, now);
-        }
         a_load < b_load
     }
 
@@ -161,10 +164,11 @@ impl<S> Snapshot<S> {
             return None;
         }
         let start = below(fleet.random.next() as u32, count as u32) as usize;
-        let usable = |member: &Member| {
-            self.allows(member)
-                || (self.options.panic == Panic::FailOpen && member.health.is_usable_in_panic())
-        };
+        // None is available at all, and the snapshot that says so is not there yet.
+        let fail_open = self.options.panic == Panic::FailOpen
+            && !self.entries.iter().any(|entry| entry.member.health.is_available());
+        let usable =
+            |member: &Member| self.allows(member) || (fail_open && member.health.is_usable_in_panic());
         let tiers: [&dyn Fn(&Member) -> bool; 3] = [
             &|member| self.allows(member) && !call.has_tried(member.id),
             &|member| self.allows(member),
@@ -190,9 +194,10 @@ impl<S> Snapshot<S> {
 
     /// Offers the request to an endpoint that waits for one that decides.
     #[cold]
-    fn probe(&self, now: Instant, out: &[u64], fleet: &Fleet) -> Option<(&Entry<S>, Lease)> {
+    fn probe(&self, now: Instant, call: &Call, out: &[u64], fleet: &Fleet) -> Option<(&Entry<S>, Lease)> {
         let health = &self.options.health;
-        for entry in self.entries.iter().filter(|entry| !out.contains(&entry.member.id)) {
+        let untried = |entry: &&Entry<S>| !out.contains(&entry.member.id) && !call.has_tried(entry.member.id);
+        for entry in self.entries.iter().filter(untried) {
             if let Some(right) = entry.member.health.lease(now, health, &fleet.ledger) {
                 let limit =
                     self.attempt_limit.map_or(health.probe_limit, |limit| limit.min(health.probe_limit));

@@ -67,12 +67,14 @@ impl<S: Send + Sync + 'static> Roster<S> {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return Err(self.refusal(Reason::NoRuntime));
         };
+        let mut parked = lock(&self.parked);
         // Somebody else may have started it since.
-        if let Some(control) = lock(&self.parked).take() {
-            self.running.store(true, Release);
-            runtime.spawn(control::run(Running { control: Some(control), roster: Arc::downgrade(self) }));
-        }
-        Ok(())
+        let Some(control) = parked.take() else { return Ok(()) };
+        self.running.store(true, Release);
+        drop(parked);
+        runtime.spawn(control::run(Running { control: Some(control), roster: Arc::downgrade(self) }));
+        // A runtime that is shutting down drops what it is given: the task is parked again by now.
+        if self.running.load(Acquire) { Ok(()) } else { Err(self.refusal(Reason::NoRuntime)) }
     }
 
     /// Publishes what `picture` makes of the snapshot before.
@@ -83,7 +85,7 @@ impl<S: Send + Sync + 'static> Roster<S> {
         drop(publishing);
         // A service may do anything when it is dropped.
         drop(old);
-        self.fleet.waiters.wake_all();
+        self.fleet.wake();
         also
     }
 
@@ -93,8 +95,10 @@ impl<S: Send + Sync + 'static> Roster<S> {
         self.fleet.options.load().check_update(&options, &mut check);
         check.finish()?;
         let options = Arc::new(options);
-        self.fleet.options.store(options.clone());
-        self.publish(|before| (before.with_options(options, crate::clock::now()), ()));
+        self.publish(|before| {
+            self.fleet.options.store(options.clone());
+            (before.with_options(options, crate::clock::now()), ())
+        });
         self.fleet.bell.ring(Message::Options);
         self.fleet.tell(&Event::Updated);
         Ok(())
@@ -104,7 +108,9 @@ impl<S: Send + Sync + 'static> Roster<S> {
     pub(crate) fn close(&self) {
         if !self.fleet.closed.swap(true, SeqCst) {
             self.fleet.bell.ring(Message::Over);
-            self.fleet.waiters.wake_all();
+            let never_started = lock(&self.parked).take();
+            drop(never_started);
+            self.fleet.wake();
             self.fleet.tell(&Event::Closed);
         }
     }
@@ -137,9 +143,13 @@ pub(crate) struct Running<S> {
 
 impl<S> Drop for Running<S> {
     fn drop(&mut self) {
-        if let (Some(control), Some(roster)) = (self.control.take(), self.roster.upgrade()) {
-            *lock(&roster.parked) = Some(control);
+        if let (Some(mut control), Some(roster)) = (self.control.take(), self.roster.upgrade()) {
+            control.park();
+            let mut parked = lock(&roster.parked);
             roster.running.store(false, Release);
+            if !roster.fleet.is_closed() {
+                *parked = Some(control);
+            }
         }
     }
 }

@@ -112,7 +112,7 @@ where
         let roster = &self.lane().roster;
         roster.ensure_running()?;
         let mut timer = std::pin::pin!(Timer::default());
-        let mut waiting = super::wake::Waiter::new(&roster.fleet.waiters);
+        let mut waiting = super::wake::Waiter::new(&roster.fleet.watchers);
         std::future::poll_fn(|cx| {
             timer.as_mut().poll(cx, |cx| {
                 waiting.register(cx);

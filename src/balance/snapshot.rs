@@ -16,10 +16,17 @@ use crate::{error::Cause, sync::Ordering::Relaxed};
 pub(crate) struct Entry<S> {
     pub(crate) member: Arc<Member>,
     pub(crate) service: Arc<S>,
-    /// Its weight as the registry says, without the ramp.
+    /// Its weight as the registry says, relative to the mean of all, without the ramp.
     pub(crate) weight: f32,
     /// The number of the connection.
     pub(crate) incarnation: u32,
+}
+
+impl<S> Entry<S> {
+    /// A weight that can be computed with: no registry's number makes it nothing or infinite.
+    pub(crate) fn relative(weight: f64) -> f32 {
+        weight.clamp(1e-12, 1e12) as f32
+    }
 }
 
 impl<S> Clone for Entry<S> {
@@ -61,6 +68,8 @@ pub(crate) struct Snapshot<S> {
     pub(crate) alias: Option<Alias>,
     /// Some endpoints are working up to their share.
     pub(crate) ramping: bool,
+    /// Fewer endpoints are available than the panic threshold asks for.
+    pub(crate) too_few: bool,
     /// Ejections are set aside.
     pub(crate) panic: bool,
     pub(crate) load: Load,
@@ -81,6 +90,7 @@ impl<S> Snapshot<S> {
             pool: 0,
             alias: None,
             ramping: false,
+            too_few: false,
             panic: false,
             load: options.load,
             attempt_limit: options.attempt_limit,
@@ -107,9 +117,8 @@ impl<S> Snapshot<S> {
             entries.into_iter().partition(|entry| entry.member.health.is_available());
         let available = ordered.len();
         ordered.extend(aside);
-        let panic = known > 0
-            && options.panic == Panic::FailOpen
-            && (available as f64) < options.panic_below.get() * known as f64;
+        let too_few = known > 0 && (available as f64) < options.panic_below.get() * known as f64;
+        let panic = too_few && options.panic == Panic::FailOpen;
         let pool = if panic { ordered.len() } else { available };
         let mut ramp_ends = None;
         for entry in &ordered[..pool] {
@@ -129,6 +138,7 @@ impl<S> Snapshot<S> {
             pool,
             alias,
             ramping: ramp_ends.is_some(),
+            too_few,
             panic,
             load: options.load,
             attempt_limit: options.attempt_limit,
@@ -151,6 +161,11 @@ impl<S> Snapshot<S> {
     /// Whether the name stands for nothing.
     pub(crate) fn is_absent(&self) -> bool {
         matches!(self.resolved, Resolved::Absent | Resolved::To(0))
+    }
+
+    /// Whether this connection of this endpoint is part of it.
+    pub(crate) fn has(&self, id: u64, incarnation: u32) -> bool {
+        self.entries.iter().any(|entry| entry.member.id == id && entry.incarnation == incarnation)
     }
 
     /// Requests in flight at the endpoints.

@@ -2,12 +2,13 @@
 
 use std::task::{Context, Waker};
 
-use crate::sync::{AtomicUsize, Mutex, Ordering::SeqCst, lock};
+use crate::sync::{AtomicUsize, Mutex, Ordering::SeqCst, fence, lock};
 
 /// The wakers of everybody who waits for a change.
 ///
 /// The order that loses no wake-up: who waits registers, then looks again; who changes something publishes it, then
-/// wakes. A waiter that goes away takes its waker with it and leaves the others theirs.
+/// wakes. Between the two steps of either stands a fence, whatever the thing itself is made of: of a waiter and a
+/// publisher at once, one sees the other. A waiter that goes away takes its waker with it and leaves the others theirs.
 #[derive(Debug)]
 pub(crate) struct WakeSet {
     slots: Mutex<Slots>,
@@ -49,6 +50,8 @@ impl WakeSet {
             }
         };
         self.count.fetch_add(1, SeqCst);
+        drop(slots);
+        fence(SeqCst);
         Some(Place(index))
     }
 
@@ -59,6 +62,8 @@ impl WakeSet {
             Some(waker) => waker.clone_from(cx.waker()),
             empty => *empty = Some(cx.waker().clone()),
         }
+        drop(slots);
+        fence(SeqCst);
     }
 
     /// Gives a place back.
@@ -71,6 +76,7 @@ impl WakeSet {
 
     /// Wakes everybody. Call it after the change is there to be seen.
     pub(crate) fn wake_all(&self) {
+        fence(SeqCst);
         if self.count.load(SeqCst) == 0 {
             return;
         }

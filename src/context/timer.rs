@@ -51,6 +51,8 @@ impl Timer {
     fn arm(self: Pin<&mut Self>, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
         match this.armed {
+            // Outside of any runtime nobody can keep time: the request goes on without.
+            None if tokio::runtime::Handle::try_current().is_err() => return Poll::Pending,
             None => this.sleep.set(Some(tokio::time::sleep_until(at.into()))),
             Some(armed) if at < *armed => {
                 if let Some(sleep) = this.sleep.as_mut().as_pin_mut() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     backoff::{Backoff, Jitter},
-    invalid::{Check, Ratio},
+    invalid::{Check, FOREVER, Ratio},
 };
 
 /// When an endpoint is set aside, for how long, and how it comes back.
@@ -83,10 +83,10 @@ impl HealthOptions {
             .duration("probe_wait", self.probe_wait)
             .duration("back_off", self.back_off)
             .rule(
-                self.back_off_cap >= self.back_off,
+                self.back_off_cap >= self.back_off && self.back_off_cap <= FOREVER,
                 "back_off_cap",
                 self.back_off_cap,
-                format!("at least back_off ({:?})", self.back_off),
+                format!("at least back_off ({:?}) and at most 10 years", self.back_off),
             );
     }
 }

@@ -23,12 +23,13 @@ use crate::{
 
 /// What the state of an endpoint means to whoever picks, in one word: 0 is available.
 ///
-/// Two bits of phase, one of backing off, one of being held out by hand or registry; above them the generation of the
+/// Two bits of phase, one of backing off, one of being held out by hand or registry, one of no connection; above them the generation of the
 /// phase, by which stragglers are told from the answers of now.
 const PHASE: u32 = 0b11;
 const BACKING_OFF: u32 = 0b100;
 const HELD: u32 = 0b1000;
-const FLAGS: u32 = 0b1111;
+const UNCONNECTED: u32 = 0b1_0000;
+const FLAGS: u32 = 0b1_1111;
 const GENERATION: u32 = 16;
 
 /// Whether an endpoint may be given requests, and if not, why and until when.
@@ -110,36 +111,36 @@ struct Counts {
 }
 
 impl Ledger {
-    /// Counts a new endpoint, which is available.
-    pub fn join(&self) {
-        let mut counts = lock(&self.counts);
-        counts.members += 1;
-        counts.available += 1;
-    }
-
-    /// Counts an endpoint out that was removed.
-    pub fn leave(&self, health: &Health) {
-        let detail = lock(&health.detail);
-        let mut counts = lock(&self.counts);
-        counts.members -= 1;
-        counts.available -= usize::from(health.is_available());
-        counts.judged -= usize::from(detail.judged);
-        drop(counts);
-        if detail.phase == Phase::Probation {
-            self.waiting.fetch_sub(1, SeqCst);
+    /// Counts an endpoint in: a new one, or one that kept its state while it was away.
+    pub fn join(&self, health: &Health) {
+        let mut detail = lock(&health.detail);
+        if std::mem::replace(&mut detail.member, true) {
+            return;
         }
-    }
-
-    /// Counts an endpoint in again that kept its state while it was away.
-    pub fn rejoin(&self, health: &Health) {
-        let detail = lock(&health.detail);
+        detail.counted = health.is_available();
         let mut counts = lock(&self.counts);
         counts.members += 1;
-        counts.available += usize::from(health.is_available());
+        counts.available += usize::from(detail.counted);
         counts.judged += usize::from(detail.judged);
         drop(counts);
         if detail.phase == Phase::Probation {
             self.waiting.fetch_add(1, SeqCst);
+        }
+    }
+
+    /// Counts an endpoint out that was removed. What becomes of it while it is away is not counted here.
+    pub fn leave(&self, health: &Health) {
+        let mut detail = lock(&health.detail);
+        if !std::mem::replace(&mut detail.member, false) {
+            return;
+        }
+        let mut counts = lock(&self.counts);
+        counts.members -= 1;
+        counts.available -= usize::from(std::mem::take(&mut detail.counted));
+        counts.judged -= usize::from(detail.judged);
+        drop(counts);
+        if detail.phase == Phase::Probation {
+            self.waiting.fetch_sub(1, SeqCst);
         }
     }
 
@@ -155,34 +156,40 @@ impl Ledger {
         (counts.members, counts.available)
     }
 
-    /// Whether one more may go; takes its place in the cap if it goes by judgement.
-    fn permit(&self, judgement: bool, cap: f64) -> bool {
+    /// Whether an endpoint may go. If so it is out of the counts at once: two that go together see each other.
+    fn permit(&self, detail: &mut Detail, judgement: bool, cap: f64) -> bool {
         let mut counts = lock(&self.counts);
-        if counts.members < 2 {
+        if !detail.member || counts.members < 2 {
             return false;
         }
         if judgement {
             let most = (counts.members as f64 * cap).ceil() as usize;
-            if counts.judged >= most || counts.available < 2 {
+            let others = counts.available - usize::from(detail.counted);
+            if counts.judged >= most || others < 1 {
                 return false;
             }
             counts.judged += 1;
         }
+        counts.available -= usize::from(std::mem::take(&mut detail.counted));
         true
     }
 
-    fn unjudge(&self) {
-        lock(&self.counts).judged -= 1;
+    fn unjudge(&self, detail: &Detail) {
+        if detail.member {
+            lock(&self.counts).judged -= 1;
+        }
     }
 
-    fn shift_available(&self, before: bool, after: bool) {
-        if before != after {
-            let mut counts = lock(&self.counts);
-            if after {
-                counts.available += 1;
-            } else {
-                counts.available -= 1;
-            }
+    fn count(&self, detail: &mut Detail, available: bool) {
+        if !detail.member || detail.counted == available {
+            return;
+        }
+        detail.counted = available;
+        let mut counts = lock(&self.counts);
+        if available {
+            counts.available += 1;
+        } else {
+            counts.available -= 1;
         }
     }
 }
@@ -205,11 +212,24 @@ struct Detail {
     until: Option<Instant>,
     why: Trip,
     judged: bool,
+    /// Whether a ledger counts it, and whether it counts it as available.
+    member: bool,
+    counted: bool,
+    /// When a probe that nobody has settled is given up.
+    probe_until: Option<Instant>,
     /// Ejections that are not forgiven yet, and how long the last one lasted.
     ejections: u32,
     lasted: Duration,
     backing_off: Option<Instant>,
     held: bool,
+    connected: bool,
+}
+
+impl Detail {
+    /// When time moves the phase on.
+    fn next(&self) -> Option<Instant> {
+        if self.phase == Phase::Probing { self.probe_until } else { self.until }
+    }
 }
 
 /// The health of one endpoint.
@@ -233,10 +253,14 @@ impl Health {
                 until: None,
                 why: Trip::Consecutive,
                 judged: false,
+                member: false,
+                counted: false,
+                probe_until: None,
                 ejections: 0,
                 lasted: Duration::ZERO,
                 backing_off: None,
                 held: false,
+                connected: true,
             }),
         }
     }
@@ -276,6 +300,9 @@ impl Health {
         ledger: &Ledger,
         random: &dyn Random,
     ) -> Option<Transition> {
+        if self.generation() != generation {
+            return None;
+        }
         let why = self.accrual.failure(now, options)?;
         let mut detail = lock(&self.detail);
         if !options.enabled || detail.phase != Phase::In || detail.generation & 0xFFFF != generation {
@@ -295,7 +322,7 @@ impl Health {
     ) -> Option<Transition> {
         let judgement = why != Trip::Consecutive;
         if detail.phase == Phase::In {
-            if !ledger.permit(judgement, options.max_ejected.get()) {
+            if !ledger.permit(detail, judgement, options.max_ejected.get()) {
                 return None;
             }
             detail.judged = judgement;
@@ -306,6 +333,7 @@ impl Health {
         detail.lasted = lasts;
         detail.why = why;
         detail.until = Some(now + lasts);
+        detail.probe_until = None;
         self.enter(detail, Phase::Ejected, now, ledger);
         Some(Transition::Ejected { why, lasts })
     }
@@ -326,11 +354,11 @@ impl Health {
             return None;
         }
         let mut detail = lock(&self.detail);
-        if detail.phase != Phase::Probation || detail.backing_off.is_some() || detail.held {
+        if detail.phase != Phase::Probation || self.word.load(Relaxed) & FLAGS != Phase::Probation as u32 {
             return None;
         }
         // The lease hands itself back; the time is a second line, for a holder that is never polled again.
-        detail.until = Some(now + options.probe_limit + options.probe_wait);
+        detail.probe_until = Some(now + options.probe_limit + options.probe_wait);
         self.enter(&mut detail, Phase::Probing, now, ledger);
         Some(Lease(detail.generation))
     }
@@ -356,11 +384,30 @@ impl Health {
                 self.eject(&mut detail, now, why, options, ledger, random)
             }
             Class::Inconclusive => {
-                detail.until = Some(now + options.probe_wait);
-                self.enter(&mut detail, Phase::Probation, now, ledger);
+                self.wait_on(&mut detail, now, ledger);
                 Some(Transition::Probation)
             }
         }
+    }
+
+    /// Hands a lease back that no request was sent with. Says whether the time to wait for another is over: somebody
+    /// must call [`due`](Self::due) then.
+    ///
+    /// Nobody is told otherwise, or whoever waits for an endpoint that is not ready would wake itself for ever.
+    pub fn forgo(&self, lease: Lease, now: Instant, ledger: &Ledger) -> bool {
+        let mut detail = lock(&self.detail);
+        if detail.phase != Phase::Probing || detail.generation != lease.0 {
+            return false;
+        }
+        self.wait_on(&mut detail, now, ledger);
+        detail.until.is_some_and(|until| until <= now)
+    }
+
+    /// Waits for another probe. The time to wait goes on from where it was: probes that prove nothing do not keep an
+    /// endpoint out.
+    fn wait_on(&self, detail: &mut MutexGuard<'_, Detail>, now: Instant, ledger: &Ledger) {
+        detail.probe_until = None;
+        self.enter(detail, Phase::Probation, now, ledger);
     }
 
     fn restore(
@@ -372,9 +419,10 @@ impl Health {
     ) -> Transition {
         self.accrual.reset();
         if std::mem::take(&mut detail.judged) {
-            ledger.unjudge();
+            ledger.unjudge(detail);
         }
         detail.until = None;
+        detail.probe_until = None;
         self.enter(detail, Phase::In, now, ledger);
         Transition::Restored { proven }
     }
@@ -395,7 +443,7 @@ impl Health {
         let until = now + lasts;
         let news = detail.backing_off.is_none();
         detail.backing_off = Some(detail.backing_off.map_or(until, |own| own.max(until)));
-        self.publish(&detail, ledger);
+        self.publish(&mut detail, ledger);
         news.then_some(Transition::BackingOff { lasts })
     }
 
@@ -403,7 +451,14 @@ impl Health {
     pub fn hold(&self, held: bool, ledger: &Ledger) {
         let mut detail = lock(&self.detail);
         detail.held = held;
-        self.publish(&detail, ledger);
+        self.publish(&mut detail, ledger);
+    }
+
+    /// Keeps the endpoint out while no connection stands to it.
+    pub fn connect(&self, connected: bool, ledger: &Ledger) {
+        let mut detail = lock(&self.detail);
+        detail.connected = connected;
+        self.publish(&mut detail, ledger);
     }
 
     /// Does what time has brought, and says when it will bring something next.
@@ -417,22 +472,27 @@ impl Health {
         let mut resumed = None;
         if detail.backing_off.is_some_and(|until| until <= now) {
             detail.backing_off = None;
-            self.publish(&detail, ledger);
+            self.publish(&mut detail, ledger);
             resumed = Some(Transition::Resumed);
         }
         let mut moved = None;
-        if detail.until.is_some_and(|until| until <= now) {
+        if detail.next().is_some_and(|until| until <= now) {
             match detail.phase {
-                Phase::Ejected | Phase::Probing => {
+                Phase::Ejected => {
                     detail.until = Some(now + options.probe_wait);
                     self.enter(&mut detail, Phase::Probation, now, ledger);
                     moved = Some(Transition::Probation);
                 }
                 Phase::Probation => moved = Some(self.restore(&mut detail, now, false, ledger)),
+                Phase::Probing => {
+                    detail.until = Some(now + options.probe_wait);
+                    self.wait_on(&mut detail, now, ledger);
+                    moved = Some(Transition::Probation);
+                }
                 Phase::In => detail.until = None,
             }
         }
-        let next = [detail.until, detail.backing_off].into_iter().flatten().min();
+        let next = [detail.next(), detail.backing_off].into_iter().flatten().min();
         ([resumed, moved], next)
     }
 
@@ -474,8 +534,7 @@ impl Health {
         self.publish(detail, ledger);
     }
 
-    fn publish(&self, detail: &Detail, ledger: &Ledger) {
-        let before = self.word.load(Relaxed) & FLAGS == 0;
+    fn publish(&self, detail: &mut Detail, ledger: &Ledger) {
         let mut word = (detail.generation << GENERATION) | (detail.phase as u32 & PHASE);
         if detail.backing_off.is_some() {
             word |= BACKING_OFF;
@@ -483,7 +542,10 @@ impl Health {
         if detail.held {
             word |= HELD;
         }
+        if !detail.connected {
+            word |= UNCONNECTED;
+        }
         self.word.store(word, SeqCst);
-        ledger.shift_available(before, word & FLAGS == 0);
+        ledger.count(detail, word & FLAGS == 0);
     }
 }

@@ -38,6 +38,11 @@ impl Steady {
         Self { grace, effective: Effective::Pending, loss: None, failure: None }
     }
 
+    /// Losses take effect after `grace` from now on; one that has begun already does so when it would have.
+    pub fn set_grace(&mut self, grace: Duration) {
+        self.grace = grace;
+    }
+
     /// Takes a resolution in, and says whether what requests go by has changed.
     pub fn take(&mut self, now: Instant, resolution: Resolution) -> bool {
         let lost = match resolution {
@@ -57,8 +62,8 @@ impl Steady {
         };
         self.failure = None;
         if matches!(&self.effective, Effective::Bound(set) if !set.is_empty()) {
-            let since = self.loss.as_ref().map_or(now, |(until, _)| *until - self.grace);
-            self.loss = Some((since + self.grace, lost));
+            let until = self.loss.take().map_or(now + self.grace, |(until, _)| until);
+            self.loss = Some((until, lost));
             return false;
         }
         self.effective = lost;

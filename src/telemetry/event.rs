@@ -84,6 +84,8 @@ pub enum Event {
         available: usize,
         /// Of how many.
         endpoints: usize,
+        /// Whether ejections are set aside; if not, what is not available stays out.
+        fail_open: bool,
     },
     /// Enough endpoints are available again.
     PanicLeft {
@@ -156,8 +158,9 @@ impl fmt::Display for Event {
                 write!(f, "{endpoint}: asks to be left alone for {lasts:?}")
             }
             Self::Resumed { endpoint } => write!(f, "{endpoint}: may be asked again"),
-            Self::PanicEntered { available, endpoints } => {
-                write!(f, "panic: only {available} of {endpoints} endpoints are available")
+            Self::PanicEntered { available, endpoints, fail_open } => {
+                let policy = if *fail_open { "ejections are set aside" } else { "ejections stand" };
+                write!(f, "panic: only {available} of {endpoints} endpoints are available, {policy}")
             }
             Self::PanicLeft { available, endpoints } => {
                 write!(f, "panic over: {available} of {endpoints} endpoints are available")
