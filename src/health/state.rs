@@ -513,6 +513,17 @@ impl Health {
         (state, detail.since)
     }
 
+    /// The phase alone, whatever else keeps the endpoint out.
+    #[cfg(all(test, not(mainstay_loom)))]
+    pub(super) fn phase_name(&self) -> &'static str {
+        match lock(&self.detail).phase {
+            Phase::In => "in",
+            Phase::Ejected => "ejected",
+            Phase::Probation => "probation",
+            Phase::Probing => "probing",
+        }
+    }
+
     /// Until when the endpoint asked to be left alone.
     pub fn backing_off(&self) -> Option<Instant> {
         if self.word.load(Relaxed) & BACKING_OFF == 0 {
