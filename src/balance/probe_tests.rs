@@ -121,7 +121,11 @@ impl Stage {
 
     fn state(&self) -> State {
         let status = self.client.status();
-        status.endpoints.iter().find(|endpoint| &*endpoint.name == "bad:1").map_or(State::Available, |e| e.state)
+        status
+            .endpoints
+            .iter()
+            .find(|endpoint| &*endpoint.name == "bad:1")
+            .map_or(State::Available, |e| e.state)
     }
 
     fn asked(&self) -> usize {
@@ -143,6 +147,10 @@ impl Stage {
         })
         .await
     }
+}
+
+async fn is_pending<F: Future>(mut future: std::pin::Pin<&mut F>) -> bool {
+    poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx).is_pending())).await
 }
 
 async fn settle() {
@@ -206,7 +214,7 @@ async fn only_one_request_at_a_time_is_a_probe() {
     stage.set(Bad::Hangs);
     let probe = stage.repeatable();
     let mut probe = pin!(probe);
-    assert!(futures::poll!(&mut probe).is_pending());
+    assert!(is_pending(probe.as_mut()).await);
     for _ in 0..20 {
         assert!(!stage.repeatable().await.1.probe);
     }
@@ -219,7 +227,7 @@ async fn a_cancelled_probe_passes_to_the_next_request() {
     stage.set(Bad::Hangs);
     {
         let mut probe = pin!(stage.repeatable());
-        assert!(futures::poll!(&mut probe).is_pending());
+        assert!(is_pending(probe.as_mut()).await);
     }
     assert!(matches!(stage.state(), State::Probation { .. }));
     stage.set(Bad::Answers);
@@ -251,7 +259,9 @@ async fn probes_that_prove_nothing_do_not_keep_an_endpoint_out() {
 
 #[tokio::test(start_paused = true)]
 async fn the_end_of_a_probe_decides_where_its_head_proves_nothing() {
-    for (end, available) in [(Some(Verdict::success()), true), (Some(Verdict::failure()), false), (None, false)] {
+    for (end, available) in
+        [(Some(Verdict::success()), true), (Some(Verdict::failure()), false), (None, false)]
+    {
         let stage = Stage::in_probation(true).await;
         stage.set(Bad::Answers);
         let (reply, call) = stage.repeatable().await;
@@ -272,8 +282,7 @@ async fn the_end_of_a_probe_decides_where_its_head_proves_nothing() {
 async fn a_ramp_begins_after_any_uptime() {
     let stage = Stage::new(false);
     let fleet = stage.client.fleet().clone();
-    let member =
-        super::member::Member::new(1, Arc::new(Endpoint::new("a:1")), fleet.clone());
+    let member = super::member::Member::new(1, Arc::new(Endpoint::new("a:1")), fleet.clone());
     let late = fleet.epoch + Duration::from_secs(60 * 86_400);
     member.start_ramp(late, &fleet);
     let ramp = member.ramp(late + Duration::from_secs(5), &BalanceOptions::default().slow_start);

@@ -533,10 +533,10 @@ impl Health {
     }
 
     fn enter(&self, detail: &mut MutexGuard<'_, Detail>, phase: Phase, now: Instant, ledger: &Ledger) {
-        if detail.phase == Phase::Probation {
+        if detail.member && detail.phase == Phase::Probation {
             ledger.waiting.fetch_sub(1, SeqCst);
         }
-        if phase == Phase::Probation {
+        if detail.member && phase == Phase::Probation {
             ledger.waiting.fetch_add(1, SeqCst);
         }
         detail.phase = phase;

@@ -59,7 +59,15 @@ impl Model {
         let healths: Vec<_> = (0..ENDPOINTS).map(|_| Health::new(now, &options)).collect();
         healths.iter().for_each(|health| ledger.join(health));
         let random = Seeded::new(seed);
-        Self { options, ledger, random, healths, member: [true; ENDPOINTS], leases: [const { None }; ENDPOINTS], now }
+        Self {
+            options,
+            ledger,
+            random,
+            healths,
+            member: [true; ENDPOINTS],
+            leases: [const { None }; ENDPOINTS],
+            now,
+        }
     }
 
     fn take(&mut self, step: Step) {
@@ -99,7 +107,8 @@ impl Model {
             }
             Step::Settle(at, shown) => {
                 if let Some(lease) = leases[at].take() {
-                    let shown = [Class::Success, Class::Failure, Class::BackOff, Class::Inconclusive][shown as usize];
+                    let shown =
+                        [Class::Success, Class::Failure, Class::BackOff, Class::Inconclusive][shown as usize];
                     healths[at].settle(lease, shown, *now, options, ledger, random);
                 }
             }
@@ -120,7 +129,9 @@ impl Model {
             while next.is_some_and(|at| at <= self.now) {
                 next = health.due(self.now, &self.options, &self.ledger).1;
             }
-            if matches!(health.phase_name(), "ejected" | "probation" | "probing") || health.backing_off().is_some() {
+            if matches!(health.phase_name(), "ejected" | "probation" | "probing")
+                || health.backing_off().is_some()
+            {
                 assert!(next.is_some_and(|at| at > self.now), "{health:?} waits for traffic");
             }
             available += usize::from(member && health.is_available());
