@@ -42,10 +42,12 @@ impl<S> Snapshot<S> {
     #[inline]
     pub(crate) fn pick(&self, now: Instant, call: &Call, out: &[u64], fleet: &Fleet) -> Picked<'_, S> {
         // After a probe that failed the request is owed an endpoint that is known to be good.
-        if fleet.ledger.wants_probes() && call.repeatable && !call.probe {
-            if let Some((entry, lease)) = self.probe(now, call, out, fleet) {
-                return Picked::One(entry, lease);
-            }
+        if fleet.ledger.wants_probes()
+            && call.repeatable
+            && !call.probe
+            && let Some((entry, lease)) = self.probe(now, call, out, fleet)
+        {
+            return Picked::One(entry, lease);
         }
         let entry = match self.draw(now, call, out, &*fleet.random, fleet) {
             Some(entry) => entry,

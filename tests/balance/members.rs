@@ -89,7 +89,7 @@ async fn endpoints_come_go_and_change_weight_under_load_without_an_error() {
     });
     for round in 0..100 {
         tokio::time::sleep(ms(7)).await;
-        let keep = |index: &usize| (round + index) % 3 != 0;
+        let keep = |index: &usize| !(round + index).is_multiple_of(3);
         feed.set((0..6).filter(keep).map(|index| {
             Endpoint::new(format!("{index}:1")).with_weight(1.0 + ((round * index) % 4) as f64)
         }));
