@@ -185,10 +185,10 @@ impl<S: Send + Sync + 'static> Control<S> {
         self.turn += 1;
         for turn in self.turn..self.turn + 2 {
             if turn % 2 == 0 {
-                if let Some(resolver) = &mut self.resolver {
-                    if let Poll::Ready(resolution) = resolver.poll_next(cx) {
-                        return Poll::Ready(Work::Resolved(resolution));
-                    }
+                if let Some(resolver) = &mut self.resolver
+                    && let Poll::Ready(resolution) = resolver.poll_next(cx)
+                {
+                    return Poll::Ready(Work::Resolved(resolution));
                 }
             } else if let Poll::Ready(Some((id, incarnation, dialed))) =
                 Pin::new(&mut self.dials).poll_next(cx)

@@ -161,10 +161,10 @@ impl Lease {
     pub(crate) fn unused(mut self) {
         if let Some(member) = self.member.take() {
             member.release();
-            if let Some(probe) = self.probe.take() {
-                if member.health.forgo(probe, crate::context::now(), &member.fleet.ledger) {
-                    member.fleet.bell.ring(Message::Changed(member.clone()));
-                }
+            if let Some(probe) = self.probe.take()
+                && member.health.forgo(probe, crate::context::now(), &member.fleet.ledger)
+            {
+                member.fleet.bell.ring(Message::Changed(member.clone()));
             }
         }
     }

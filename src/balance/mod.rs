@@ -45,8 +45,12 @@ mod control;
 mod fleet;
 mod lease;
 mod member;
+#[cfg(all(test, mainstay_loom))]
+mod model;
 mod options;
 mod pick;
+#[cfg(all(test, not(mainstay_loom)))]
+mod probe_tests;
 mod roster;
 mod service;
 mod shared;

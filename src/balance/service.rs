@@ -187,10 +187,6 @@ where
     pub(crate) fn fleet(&self) -> &Arc<Fleet> {
         &self.lane().roster.fleet
     }
-
-    pub(crate) fn roster(&self) -> &Arc<Roster<S>> {
-        &self.lane().roster
-    }
 }
 
 impl<S, Req> Balance<S, Req>

@@ -27,8 +27,12 @@
 //! are leases that cannot be lost, and a straggler's answer is never taken for a probe's.
 
 mod accrual;
+#[cfg(all(test, mainstay_loom))]
+mod model;
 mod options;
 mod state;
+#[cfg(all(test, not(mainstay_loom)))]
+mod tests;
 
 pub use accrual::{Accrual, Trip};
 pub use options::HealthOptions;

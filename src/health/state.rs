@@ -529,6 +529,17 @@ impl Health {
         (state, detail.since)
     }
 
+    /// The phase alone, whatever else keeps the endpoint out.
+    #[cfg(all(test, not(mainstay_loom)))]
+    pub(super) fn phase_name(&self) -> &'static str {
+        match lock(&self.detail).phase {
+            Phase::In => "in",
+            Phase::Ejected => "ejected",
+            Phase::Probation => "probation",
+            Phase::Probing => "probing",
+        }
+    }
+
     /// Until when the endpoint asked to be left alone.
     pub fn backing_off(&self) -> Option<Instant> {
         if self.word.load(Relaxed) & BACKING_OFF == 0 {
@@ -538,10 +549,10 @@ impl Health {
     }
 
     fn enter(&self, detail: &mut MutexGuard<'_, Detail>, phase: Phase, now: Instant, ledger: &Ledger) {
-        if detail.phase == Phase::Probation {
+        if detail.member && detail.phase == Phase::Probation {
             ledger.waiting.fetch_sub(1, SeqCst);
         }
-        if phase == Phase::Probation {
+        if detail.member && phase == Phase::Probation {
             ledger.waiting.fetch_add(1, SeqCst);
         }
         detail.phase = phase;

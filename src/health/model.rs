@@ -1,0 +1,106 @@
+//! Every interleaving of the few things that may happen to an endpoint at once.
+
+use std::{sync::Arc, time::Instant};
+
+use loom::thread;
+
+use super::{Health, HealthOptions, Ledger, State};
+use crate::{clock, outcome::Class, random::Seeded};
+
+struct Pair {
+    options: HealthOptions,
+    ledger: Ledger,
+    random: Seeded,
+    healths: [Health; 2],
+    now: Instant,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let (options, ledger, now) = (HealthOptions::default(), Ledger::default(), clock::now());
+        let healths = [Health::new(now, &options), Health::new(now, &options)];
+        healths.iter().for_each(|health| ledger.join(health));
+        Self { options, ledger, random: Seeded::new(1), healths, now }
+    }
+
+    fn fail(&self, which: usize, times: u32) {
+        for _ in 0..times {
+            self.healths[which].failure(self.now, 0, &self.options, &self.ledger, &self.random);
+        }
+    }
+
+    /// With the first endpoint waiting for a request that decides.
+    fn in_probation() -> Self {
+        let mut pair = Self::new();
+        pair.options.consecutive = 1;
+        pair.fail(0, 1);
+        pair.now += std::time::Duration::from_secs(301);
+        pair.healths[0].due(pair.now, &pair.options, &pair.ledger);
+        assert!(matches!(pair.healths[0].state().0, State::Probation { .. }));
+        pair
+    }
+}
+
+#[test]
+fn of_two_requests_that_race_for_the_probe_one_has_it_and_a_cancelled_one_loses_it_not() {
+    loom::model(|| {
+        let pair = Arc::new(Pair::in_probation());
+        let other = pair.clone();
+        let cancelled = thread::spawn(move || {
+            let Pair { options, ledger, random, healths, now } = &*other;
+            let lease = healths[0].lease(*now, options, ledger);
+            let had = lease.is_some();
+            if let Some(lease) = lease {
+                healths[0].settle(lease, Class::Inconclusive, *now, options, ledger, random);
+            }
+            had
+        });
+        let Pair { options, ledger, random, healths, now } = &*pair;
+        let mine = healths[0].lease(*now, options, ledger);
+        if mine.is_some() {
+            assert!(healths[0].lease(*now, options, ledger).is_none(), "there is one at a time");
+        }
+        let theirs = cancelled.join().unwrap();
+        assert!(mine.is_some() || theirs);
+        match mine {
+            Some(lease) => {
+                assert!(healths[0].settle(lease, Class::Success, *now, options, ledger, random).is_some());
+                assert!(healths[0].is_available() && !ledger.wants_probes());
+            }
+            None => assert!(healths[0].lease(*now, options, ledger).is_some(), "the next one has it"),
+        }
+    });
+}
+
+#[test]
+fn two_judgements_at_once_leave_one_endpoint() {
+    loom::model(|| {
+        let mut pair = Pair::new();
+        pair.options.max_ejected = crate::Ratio::ONE;
+        pair.options.consecutive = u32::MAX;
+        pair.options.failures = 1;
+        pair.options.of_last = 1;
+        let pair = Arc::new(pair);
+        let other = pair.clone();
+        let judge = thread::spawn(move || other.fail(1, 1));
+        pair.fail(0, 1);
+        judge.join().unwrap();
+        assert_eq!(pair.ledger.available(), (2, 1));
+    });
+}
+
+#[test]
+fn an_endpoint_removed_while_it_is_ejected_leaves_the_books_right() {
+    loom::model(|| {
+        let mut pair = Pair::new();
+        pair.options.consecutive = 1;
+        let pair = Arc::new(pair);
+        let other = pair.clone();
+        let failing = thread::spawn(move || other.fail(0, 1));
+        pair.ledger.leave(&pair.healths[0]);
+        failing.join().unwrap();
+        assert_eq!(pair.ledger.available(), (1, 1));
+        pair.ledger.join(&pair.healths[0]);
+        assert_eq!(pair.ledger.available(), (2, 1 + usize::from(pair.healths[0].is_available())));
+    });
+}

@@ -1,0 +1,202 @@
+//! Random sequences of everything that can happen to four endpoints.
+
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::{Health, HealthOptions, Lease, Ledger, State};
+use crate::{clock, outcome::Class, random::Seeded};
+
+const ENDPOINTS: usize = 4;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Outcome(usize, bool),
+    /// A failure of an attempt that began before.
+    Straggler(usize),
+    Wait(u64),
+    Join(usize),
+    Leave(usize),
+    Hold(usize, bool),
+    Connect(usize, bool),
+    BackOff(usize, u64),
+    Probe(usize),
+    Settle(usize, u8),
+    Forgo(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let at = 0..ENDPOINTS;
+    let step = prop_oneof![
+        12 => (at.clone(), prop::bool::weighted(0.4)).prop_map(|(at, ok)| Step::Outcome(at, ok)),
+        1 => at.clone().prop_map(Step::Straggler),
+        4 => (0_u64..40_000).prop_map(Step::Wait),
+        2 => at.clone().prop_map(Step::Join),
+        1 => at.clone().prop_map(Step::Leave),
+        1 => (at.clone(), any::<bool>()).prop_map(|(at, held)| Step::Hold(at, held)),
+        1 => (at.clone(), any::<bool>()).prop_map(|(at, up)| Step::Connect(at, up)),
+        1 => (at.clone(), 0_u64..9_000).prop_map(|(at, millis)| Step::BackOff(at, millis)),
+        4 => at.clone().prop_map(Step::Probe),
+        4 => (at.clone(), 0_u8..4).prop_map(|(at, shown)| Step::Settle(at, shown)),
+        1 => at.prop_map(Step::Forgo),
+    ];
+    prop::collection::vec(step, 1..250)
+}
+
+struct Model {
+    options: HealthOptions,
+    ledger: Ledger,
+    random: Seeded,
+    healths: Vec<Health>,
+    member: [bool; ENDPOINTS],
+    leases: [Option<Lease>; ENDPOINTS],
+    now: Instant,
+}
+
+impl Model {
+    fn new(seed: u64) -> Self {
+        let (options, now, ledger) = (HealthOptions::default(), clock::now(), Ledger::default());
+        let healths: Vec<_> = (0..ENDPOINTS).map(|_| Health::new(now, &options)).collect();
+        healths.iter().for_each(|health| ledger.join(health));
+        let random = Seeded::new(seed);
+        Self {
+            options,
+            ledger,
+            random,
+            healths,
+            member: [true; ENDPOINTS],
+            leases: [const { None }; ENDPOINTS],
+            now,
+        }
+    }
+
+    fn take(&mut self, step: Step) {
+        let Self { options, ledger, random, healths, member, leases, now } = self;
+        match step {
+            Step::Outcome(at, true) => healths[at].success(*now),
+            Step::Outcome(at, false) => {
+                let generation = healths[at].generation();
+                healths[at].failure(*now, generation, options, ledger, random);
+            }
+            Step::Straggler(at) => {
+                let generation = healths[at].generation().wrapping_sub(1) & 0xFFFF;
+                let before = healths[at].state();
+                assert_eq!(healths[at].failure(*now, generation, options, ledger, random), None);
+                assert_eq!(healths[at].state(), before);
+            }
+            Step::Wait(millis) => *now += Duration::from_millis(millis),
+            Step::Join(at) => {
+                ledger.join(&healths[at]);
+                member[at] = true;
+            }
+            Step::Leave(at) => {
+                ledger.leave(&healths[at]);
+                member[at] = false;
+            }
+            Step::Hold(at, held) => healths[at].hold(held, ledger),
+            Step::Connect(at, up) => healths[at].connect(up, ledger),
+            Step::BackOff(at, millis) => {
+                healths[at].back_off(Some(Duration::from_millis(millis)), *now, options, ledger);
+            }
+            Step::Probe(at) => {
+                if let Some(lease) = healths[at].lease(*now, options, ledger) {
+                    // A lease that time has overtaken may still be about.
+                    assert_eq!(healths[at].state().0, State::Probing);
+                    leases[at] = Some(lease);
+                }
+            }
+            Step::Settle(at, shown) => {
+                if let Some(lease) = leases[at].take() {
+                    let shown =
+                        [Class::Success, Class::Failure, Class::BackOff, Class::Inconclusive][shown as usize];
+                    healths[at].settle(lease, shown, *now, options, ledger, random);
+                }
+            }
+            Step::Forgo(at) => {
+                if let Some(lease) = leases[at].take() {
+                    healths[at].forgo(lease, *now, ledger);
+                }
+            }
+        }
+    }
+
+    /// What the background task does, and what must hold whatever has happened.
+    fn check(&self) {
+        let (mut available, mut waiting) = (0, false);
+        for (health, member) in self.healths.iter().zip(self.member) {
+            let mut next = health.due(self.now, &self.options, &self.ledger).1;
+            // One look may bring about a state whose time has come, too.
+            while next.is_some_and(|at| at <= self.now) {
+                next = health.due(self.now, &self.options, &self.ledger).1;
+            }
+            if matches!(health.phase_name(), "ejected" | "probation" | "probing")
+                || health.backing_off().is_some()
+            {
+                assert!(next.is_some_and(|at| at > self.now), "{health:?} waits for traffic");
+            }
+            available += usize::from(member && health.is_available());
+            waiting |= member && health.phase_name() == "probation";
+        }
+        let members = self.member.iter().filter(|member| **member).count();
+        assert_eq!(self.ledger.available(), (members, available));
+        assert_eq!(self.ledger.wants_probes(), waiting);
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_the_books_are_right_and_no_state_waits_for_traffic(steps in steps(), seed in any::<u64>()) {
+        let mut model = Model::new(seed);
+        for step in steps {
+            model.take(step);
+            model.check();
+        }
+        // Left alone, everybody comes back.
+        for health in &model.healths {
+            health.hold(false, &model.ledger);
+            health.connect(true, &model.ledger);
+        }
+        for _ in 0..12 {
+            model.now += Duration::from_secs(60);
+            model.check();
+        }
+        prop_assert!(model.healths.iter().all(Health::is_available));
+    }
+
+    #[test]
+    fn judgements_never_take_the_last_endpoint_or_more_than_the_cap(
+        order in prop::collection::vec((0..ENDPOINTS, any::<bool>()), 1..600), cap in 0_u32..=100, seed in any::<u64>(),
+    ) {
+        let mut model = Model::new(seed);
+        model.options.max_ejected = crate::Ratio::new(f64::from(cap) / 100.0).unwrap();
+        model.options.consecutive = u32::MAX;
+        for (at, ok) in order {
+            model.take(Step::Outcome(at, ok));
+            let (members, available) = model.ledger.available();
+            prop_assert!(available >= 1);
+            prop_assert!(members - available <= (members as f64 * f64::from(cap) / 100.0).ceil() as usize);
+        }
+    }
+}
+
+#[test]
+fn two_judgements_at_once_leave_one_endpoint() {
+    for _ in 0..200 {
+        let mut model = Model::new(1);
+        model.options.max_ejected = crate::Ratio::ONE;
+        model.options.consecutive = u32::MAX;
+        let barrier = std::sync::Barrier::new(ENDPOINTS);
+        std::thread::scope(|scope| {
+            for health in &model.healths {
+                let (model, barrier) = (&model, &barrier);
+                scope.spawn(move || {
+                    barrier.wait();
+                    for _ in 0..10 {
+                        health.failure(model.now, 0, &model.options, &model.ledger, &model.random);
+                    }
+                });
+            }
+        });
+        assert_eq!(model.ledger.available(), (ENDPOINTS, 1));
+    }
+}

@@ -1,0 +1,151 @@
+//! Connections that are made ahead of requests.
+
+use mainstay::{Reason, resolve, telemetry::Event};
+use tokio::time::Instant;
+
+use crate::stage::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_given_only_to_a_connection_that_stands() {
+    let stage = Stage::default();
+    stage.server("a:1").refuse_dials(true);
+    let client = stage.dialing(resolve::fixed(["a:1", "b:1"])).build().unwrap();
+    assert_eq!(load(&client, 10, 1_000).await, 0);
+    assert_eq!(stage.server("a:1").served(), 0);
+    assert_eq!(status(&client, "a:1").word(), "not connected");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_waits_for_the_first_connection_instead_of_failing_with_a_dial() {
+    let stage = Stage::default();
+    stage.server("a:1").refuse_dials(true);
+    let client = stage.dialing(resolve::fixed(["a:1"])).build().unwrap();
+    let waiting = tokio::spawn(client.send(0));
+    tokio::time::sleep(secs(10)).await;
+    assert!(!waiting.is_finished());
+    stage.server("a:1").refuse_dials(false);
+    waiting.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_waits_between_dials_grow_and_stay_within_their_range() {
+    let stage = Stage::default();
+    stage.server("a:1").refuse_dials(true);
+    let heard = Heard::default();
+    let client = stage.dialing(resolve::fixed(["a:1"])).observe(heard.observer()).build().unwrap();
+    let _waiting = tokio::spawn(client.send(0));
+    tokio::time::sleep(secs(3_600)).await;
+    let waits: Vec<_> = heard
+        .all()
+        .iter()
+        .filter_map(|event| match event {
+            Event::Disconnected { redial, .. } => Some(*redial),
+            _ => None,
+        })
+        .collect();
+    for (number, wait) in waits.iter().enumerate() {
+        assert!(*wait <= (ms(100) * 2_u32.pow(number.min(12) as u32)).min(secs(30)), "{number}: {wait:?}");
+    }
+    let late: f64 =
+        waits[10..].iter().map(std::time::Duration::as_secs_f64).sum::<f64>() / (waits.len() - 10) as f64;
+    assert!((late - 15.0).abs() < 4.0, "full jitter below 30 s: {late}");
+    assert!(
+        waits[10..].iter().any(|wait| *wait < secs(10)) && waits[10..].iter().any(|wait| *wait > secs(20))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_breaks_as_soon_as_it_stands_is_made_less_and_less_often() {
+    let stage = Stage::default();
+    stage.server("a:1").set(Mode::Unsent);
+    let client = stage.dialing(resolve::fixed(["a:1"])).build().unwrap();
+    let until = Instant::now() + secs(60);
+    while Instant::now() < until {
+        client.send(0).await.unwrap_err();
+        settle().await;
+    }
+    assert!(stage.server("a:1").made() < 30, "{}", stage.server("a:1").made());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dial_that_hangs_is_cut_off_after_a_second() {
+    let stage = Stage::default();
+    stage.server("a:1").hang_dials(true);
+    let client = stage.dialing(resolve::fixed(["a:1"])).build().unwrap();
+    let waiting = tokio::spawn(client.send(0));
+    tokio::time::sleep(ms(999)).await;
+    assert_eq!(status(&client, "a:1").cause, None);
+    tokio::time::sleep(ms(2)).await;
+    assert!(status(&client, "a:1").cause.unwrap().contains("after 1s"));
+    stage.server("a:1").hang_dials(false);
+    waiting.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_found_gone_is_made_anew() {
+    let stage = Stage::default();
+    let client = stage.dialing(resolve::fixed(["a:1"])).build().unwrap();
+    client.send(0).await.unwrap();
+    assert_eq!(stage.server("a:1").made(), 1);
+    stage.server("a:1").set(Mode::Unsent);
+    client.send(0).await.unwrap_err();
+    settle().await;
+    assert_eq!(status(&client, "a:1").word(), "not connected");
+    stage.server("a:1").set(Mode::Answer(ms(1)));
+    client.send(0).await.unwrap();
+    assert_eq!(stage.server("a:1").made(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_requests_that_find_one_connection_gone_lead_to_one_new_one() {
+    let stage = Stage::default();
+    let client = stage.dialing(resolve::fixed(["a:1"])).build().unwrap();
+    client.send(0).await.unwrap();
+    stage.server("a:1").set(Mode::Unsent);
+    for reply in futures::future::join_all((0..20).map(|_| client.send(0))).await {
+        assert_eq!(reason(&reply), Some(Reason::Connect));
+    }
+    settle().await;
+    stage.server("a:1").set(Mode::Answer(ms(1)));
+    client.send(0).await.unwrap();
+    assert_eq!(stage.server("a:1").made(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_dials_are_under_way_than_allowed_and_all_are_made() {
+    let stage = Stage::default();
+    let names: Vec<String> = (0..50).map(|index| format!("{index}:1")).collect();
+    for name in &names {
+        stage.server(name).hang_dials(true);
+    }
+    let client = stage
+        .dialing(resolve::fixed(names.clone()))
+        .options(options(|options| options.dials = 4))
+        .build()
+        .unwrap();
+    let _waiting = tokio::spawn(client.send(0));
+    settle().await;
+    let tried = || names.iter().filter(|name| stage.server(name).made() > 0).count();
+    assert_eq!(tried(), 4);
+    for name in &names {
+        stage.server(name).hang_dials(false);
+    }
+    tokio::time::sleep(secs(2)).await;
+    assert_eq!(tried(), 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_that_cannot_be_connected_do_not_count_as_those_that_stay() {
+    let stage = Stage::default();
+    for name in ["a:1", "b:1", "c:1"] {
+        stage.server(name).refuse_dials(true);
+    }
+    let client = stage.dialing(resolve::fixed(["a:1", "b:1", "c:1", "d:1"])).build().unwrap();
+    client.send(0).await.unwrap();
+    // One of three fails: a judgement, and there is nobody else.
+    for round in 0..60 {
+        stage.server("d:1").set(if round % 3 == 0 { Mode::Fail(ms(1)) } else { Mode::Answer(ms(1)) });
+        let _ = client.send(0).await;
+    }
+    assert_eq!(status(&client, "d:1").word(), "available");
+}

@@ -1,0 +1,18 @@
+//! The balancer, from outside.
+#![allow(missing_docs)]
+
+#[path = "../stage/mod.rs"]
+mod stage;
+
+mod cancel;
+mod deadline;
+mod dial;
+mod events;
+mod handles;
+mod members;
+mod options;
+mod picks;
+mod readiness;
+mod runtimes;
+mod shared;
+mod waiting;

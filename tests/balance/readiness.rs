@@ -1,0 +1,87 @@
+//! Services of endpoints that are not ready, or say that they never will be.
+
+use mainstay::resolve;
+use tokio::time::Instant;
+
+use crate::stage::*;
+
+#[tokio::test(start_paused = true)]
+async fn where_one_endpoint_is_not_ready_another_is_picked_within_the_attempt() {
+    let stage = Stage::default();
+    let client = stage.client(resolve::fixed(["a:1", "b:1"]));
+    stage.server("a:1").gate(Gate::Shut);
+    for _ in 0..50 {
+        assert_eq!(client.send(0).await.unwrap(), "b:1");
+    }
+    assert_eq!(status(&client, "a:1").in_flight, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_none_is_ready_the_request_waits_for_either_of_two() {
+    for first in ["a:1", "b:1"] {
+        let stage = Stage::default();
+        let client = stage.client(resolve::fixed(["a:1", "b:1"]));
+        stage.server("a:1").gate(Gate::Shut);
+        stage.server("b:1").gate(Gate::Shut);
+        let waiting = tokio::spawn(client.send(0));
+        settle().await;
+        assert!(!waiting.is_finished());
+        stage.server(first).gate(Gate::Open);
+        assert_eq!(waiting.await.unwrap().unwrap(), first);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ejected_endpoint_does_not_stand_in_for_one_that_is_not_ready() {
+    let stage = Stage::default();
+    let client = stage.client(resolve::fixed(["a:1", "b:1"]));
+    eject(&stage, &client, "a:1").await;
+    stage.forget_served();
+    stage.server("b:1").gate(Gate::Shut);
+    let waiting = tokio::spawn(client.send(0));
+    settle().await;
+    assert_eq!(stage.served(), [0, 0]);
+    stage.server("b:1").gate(Gate::Open);
+    assert_eq!(waiting.await.unwrap().unwrap(), "b:1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_breaks_is_made_anew_and_nobody_sees_an_error() {
+    let stage = Stage::default();
+    let client = stage.client(resolve::fixed(["a:1", "b:1"]));
+    client.send(0).await.unwrap();
+    stage.server("a:1").gate(Gate::Broken);
+    assert_eq!(load(&client, 5, 500).await, 0);
+    let a = stage.server("a:1");
+    assert!(a.made() > 1);
+    a.gate(Gate::Open);
+    tokio::time::sleep(secs(31)).await;
+    let before = a.served();
+    assert_eq!(load(&client, 5, 500).await, 0);
+    assert!(a.served() > before + 100, "it is back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_always_broken_is_made_less_and_less_often() {
+    let stage = Stage::default();
+    let client = stage.client(resolve::fixed(["a:1", "b:1"]));
+    stage.server("a:1").gate(Gate::Broken);
+    let until = Instant::now() + secs(60);
+    while Instant::now() < until {
+        client.send(0).await.unwrap();
+    }
+    // Full jitter over 100 ms, 200 ms, ... 30 s: about nine doublings in a minute.
+    assert!(stage.server("a:1").made() < 30, "{}", stage.server("a:1").made());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_broken_endpoint_makes_the_request_wait_until_it_is_made_anew() {
+    let stage = Stage::default();
+    let client = stage.client(resolve::fixed(["a:1"]));
+    client.send(0).await.unwrap();
+    stage.server("a:1").gate(Gate::Broken);
+    let waiting = tokio::spawn(client.send(0));
+    settle().await;
+    stage.server("a:1").gate(Gate::Open);
+    waiting.await.unwrap().unwrap();
+}

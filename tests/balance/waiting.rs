@@ -1,0 +1,70 @@
+//! Requests for which there is nothing yet.
+
+use mainstay::{Reason, outcome::Sent, resolve};
+use tokio::time::Instant;
+
+use crate::stage::*;
+
+#[tokio::test(start_paused = true)]
+async fn the_first_resolution_is_waited_for_and_no_longer_than_five_seconds() {
+    let stage = Stage::default();
+    let (_feed, channel) = resolve::channel();
+    let client = stage.client(channel);
+    let start = Instant::now();
+    let reply = client.send(0).await;
+    assert_eq!(reason(&reply), Some(Reason::Unresolved));
+    assert_eq!(start.elapsed(), secs(5));
+    let error = reply.unwrap_err();
+    assert_eq!(mainstay::Error::find(&*error).map(mainstay::Error::sent), Some(Sent::No));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_goes_as_soon_as_there_is_a_resolution() {
+    let stage = Stage::default();
+    let (feed, channel) = resolve::channel();
+    let client = stage.client(channel);
+    let waiting = tokio::spawn(client.send(0));
+    tokio::time::sleep(secs(4)).await;
+    feed.set(["a:1"]);
+    waiting.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pending_resolution_says_nothing() {
+    let stage = Stage::default();
+    let (feed, channel) = resolve::channel();
+    let client = stage.client(channel);
+    feed.send(resolve::Resolution::Pending);
+    let waiting = tokio::spawn(client.send(0));
+    settle().await;
+    assert!(!waiting.is_finished());
+    feed.set(["a:1"]);
+    settle().await;
+    feed.send(resolve::Resolution::Pending);
+    waiting.await.unwrap().unwrap();
+    client.send(0).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn ready_waits_for_a_first_endpoint() {
+    let stage = Stage::default();
+    let (feed, channel) = resolve::channel();
+    let client = stage.client(channel);
+    let ready = tokio::spawn({
+        let client = client.clone();
+        async move { client.ready().await }
+    });
+    tokio::time::sleep(secs(60)).await;
+    assert!(!ready.is_finished());
+    feed.set(["a:1"]);
+    ready.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn ready_is_told_that_the_name_stands_for_nothing() {
+    let stage = Stage::default();
+    let (feed, channel) = resolve::channel();
+    feed.send(resolve::Resolution::Absent);
+    let client = stage.client(channel);
+    assert_eq!(client.ready().await.unwrap_err().reason(), Reason::Absent);
+}

@@ -1,0 +1,89 @@
+//! Endpoints that ask to be left alone.
+
+use std::time::Duration;
+
+use mainstay::{Error, Reason, resolve};
+
+use crate::stage::*;
+
+/// `a:1` asks for `after` once, and then would answer.
+async fn asks(stage: &Stage, client: &Client, after: Option<Duration>) {
+    let a = stage.server("a:1");
+    a.set(Mode::BackOff(after));
+    let before = a.served();
+    while a.served() == before {
+        let _ = client.send(0).await;
+    }
+    a.set(Mode::Answer(ms(1)));
+    settle().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_is_left_alone_for_as_long_as_it_asks() {
+    for (asked, granted) in [
+        (Some(secs(7)), secs(7)),
+        (None, secs(1)),
+        (Some(secs(9_999)), secs(300)),
+        (Some(Duration::MAX), secs(300)),
+    ] {
+        let stage = Stage::default();
+        let client = stage.client(resolve::fixed(["a:1", "b:1"]));
+        stage.server("b:1").set(Mode::Answer(ms(0)));
+        asks(&stage, &client, asked).await;
+        assert_eq!(status(&client, "a:1").word(), "backing off");
+        stage.forget_served();
+        tokio::time::sleep(granted - ms(2)).await;
+        load(&client, 2, 20).await;
+        assert_eq!(stage.server("a:1").served(), 0, "{asked:?}");
+        tokio::time::sleep(ms(4)).await;
+        assert_eq!(status(&client, "a:1").word(), "available", "{asked:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn asking_is_load_and_no_failure() {
+    let stage = Stage::default();
+    let client = stage.client(resolve::fixed(["a:1", "b:1"]));
+    for _ in 0..10 {
+        asks(&stage, &client, None).await;
+        tokio::time::sleep(secs(2)).await;
+    }
+    let a = status(&client, "a:1");
+    assert_eq!((a.failures, a.word()), (0, "available"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_all_have_asked_requests_are_refused_at_once_with_the_shortest_time() {
+    let stage = Stage::default();
+    let client = stage.client(resolve::fixed(["a:1", "b:1"]));
+    stage.server("a:1").set(Mode::BackOff(Some(secs(9))));
+    stage.server("b:1").set(Mode::BackOff(Some(secs(4))));
+    client.send(0).await.unwrap_err();
+    client.send(0).await.unwrap_err();
+    stage.forget_served();
+    settle().await;
+    let start = tokio::time::Instant::now();
+    let reply = client.send(0).await;
+    assert_eq!((reason(&reply), start.elapsed()), (Some(Reason::BackingOff), ms(0)));
+    let error = reply.unwrap_err();
+    assert_eq!(Error::find(&*error).and_then(Error::retry_after), Some(secs(4)));
+    assert_eq!(stage.served(), [0, 0], "panic does not override a server's own word");
+    stage.server("b:1").set(Mode::Answer(ms(1)));
+    tokio::time::sleep(secs(4) + ms(1)).await;
+    assert_eq!(client.send(0).await.unwrap(), "b:1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_longer_word_is_not_cut_short_by_a_shorter_one() {
+    let stage = Stage::default();
+    let client = stage.client(resolve::fixed(["a:1"]));
+    client.ready().await.unwrap();
+    let a = stage.server("a:1");
+    a.set(Mode::BackOff(Some(secs(20))));
+    let first = client.send(0);
+    a.set(Mode::BackOff(Some(secs(20))));
+    first.await.unwrap_err();
+    assert_eq!(status(&client, "a:1").word(), "backing off");
+    tokio::time::sleep(secs(19)).await;
+    assert_eq!(reason(&client.send(0).await), Some(Reason::BackingOff));
+}

@@ -1,0 +1,58 @@
+//! Attempts that end before there is an answer.
+
+use std::time::Duration;
+
+use mainstay::{balance::Load, resolve};
+
+use crate::stage::*;
+
+/// Cuts off `count` requests to `a:1` after `after`; the others answer fast.
+async fn cut_off(client: &Client, stage: &Stage, after: Duration, count: usize) {
+    let a = stage.server("a:1");
+    let until = a.served() + count;
+    while a.served() < until && status(client, "a:1").is_available() {
+        let _ = tokio::time::timeout(after, client.send(0)).await;
+    }
+    settle().await;
+}
+
+async fn with_peers(limit: Option<Duration>) -> (Stage, Client) {
+    let stage = Stage::default();
+    let client = stage
+        .builder(resolve::fixed(["a:1", "b:1", "c:1"]))
+        .options(options(|options| {
+            options.load = Load::InFlight;
+            options.attempt_limit = limit;
+        }))
+        .build()
+        .unwrap();
+    load(&client, 3, 300).await;
+    stage.server("a:1").set(Mode::Hang);
+    (stage, client)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_s_own_timeouts_do_not_hide_a_dead_endpoint() {
+    let (stage, client) = with_peers(None).await;
+    // Its peers answer within 10 ms: 100 ms are overlong.
+    cut_off(&client, &stage, ms(100), 4).await;
+    assert_eq!(status(&client, "a:1").word(), "available");
+    cut_off(&client, &stage, ms(100), 1).await;
+    assert_eq!(status(&client, "a:1").word(), "ejected");
+}
+
+#[tokio::test(start_paused = true)]
+async fn short_cancellations_are_no_failures_but_censored_samples() {
+    let (stage, client) = with_peers(None).await;
+    cut_off(&client, &stage, ms(30), 50).await;
+    let a = status(&client, "a:1");
+    assert_eq!((a.word(), a.failures, a.cancelled), ("available", 0, 50));
+    assert!(a.estimate.unwrap() >= ms(28), "{:?}", a.estimate);
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_timeouts_by_the_attempt_s_own_limit_eject() {
+    let (stage, client) = with_peers(Some(ms(50))).await;
+    cut_off(&client, &stage, secs(9), 5).await;
+    assert_eq!((status(&client, "a:1").word(), status(&client, "a:1").failures), ("ejected", 5));
+}

@@ -1,0 +1,10 @@
+//! Endpoint health, through the balancer.
+#![allow(missing_docs)]
+
+#[path = "../stage/mod.rs"]
+mod stage;
+
+mod asked;
+mod cut_off;
+mod ejection;
+mod tracked;
