@@ -85,9 +85,9 @@ impl Inherited {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Call {
     /// How many endpoints this call has tried.
-    tries: u8,
+    pub(crate) tries: u8,
     /// Which, by the low bits of their ids: in a fleet that has seen 65,536 endpoints one may be passed over for another.
-    tried: [u16; TRIED],
+    pub(crate) tried: [u16; TRIED],
     /// How the last attempt ended, if an attempt was made at all.
     pub(crate) verdict: Option<Verdict>,
     /// 1 for the first attempt.

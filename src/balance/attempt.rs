@@ -170,7 +170,10 @@ where
             None => return Poll::Pending,
         };
         match polled {
-            Poll::Ready(result) => Poll::Ready(lane.answered(&mut held.lease, result.map_err(Into::into))),
+            Poll::Ready(result) => {
+                future.set(None);
+                Poll::Ready(lane.answered(&mut held.lease, result.map_err(Into::into)))
+            }
             Poll::Pending => match lane.expired(&mut held.lease) {
                 Some(error) => {
                     // Cancels the request.
