@@ -1,7 +1,8 @@
 //! The balancer and the whole stack of this crate.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::LazyLock};
 
+use http::HeaderValue;
 use mainstay::{
     Client, Endpoint,
     balance::{Balance, BalanceOptions, Load},
@@ -23,7 +24,8 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::shared("stack", request, |endpoints| stack(endpoints, AtOnce)).against("tower_stack"),
         Case::shared("stack_suspended", request, |endpoints| stack(endpoints, SuspendOnce))
             .against("tower_stack_suspended"),
-        Case::shared("stack_http", http_request, stack_http).against("tower_stack"),
+        Case::shared("bare_http", http_request, bare_http),
+        Case::shared("stack_http", http_request, stack_http).against("bare_http"),
     ]
 }
 
@@ -75,6 +77,13 @@ type Body = Replay<http_body_util::Empty<bytes::Bytes>>;
 type Request = http::Request<Body>;
 type Response = http::Response<Tracked<http_body_util::Empty<bytes::Bytes>>>;
 
+/// The service of the row below without anything around it: what making the request and the response costs.
+fn bare_http(
+    _: usize,
+) -> impl Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send {
+    service_fn(answer)
+}
+
 /// The same over HTTP types.
 fn stack_http(
     endpoints: usize,
@@ -95,17 +104,22 @@ async fn answer(request: Request) -> Result<Response, Infallible> {
     Ok(http::Response::new(Tracked::default()))
 }
 
-/// A request with eight headers.
+/// A request with eight headers: a clone of one that was made before.
 fn http_request(_: u64) -> Request {
-    http::Request::get("http://users.internal/users/1?fields=name")
-        .header("host", "users.internal")
-        .header("accept", "application/json")
-        .header("accept-encoding", "gzip")
-        .header("user-agent", "bench/1")
-        .header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
-        .header("authorization", "Bearer 0123456789abcdef")
-        .header("x-request-id", "1e9f")
-        .header("cache-control", "no-cache")
-        .body(Body::default())
-        .expect("a request")
+    static MADE: LazyLock<http::request::Parts> = LazyLock::new(|| {
+        let request = http::Request::get("http://users.internal/users/1?fields=name")
+            .header("host", HeaderValue::from_static("users.internal"))
+            .header("accept", HeaderValue::from_static("application/json"))
+            .header("accept-encoding", HeaderValue::from_static("gzip"))
+            .header("user-agent", HeaderValue::from_static("bench/1"))
+            .header(
+                "traceparent",
+                HeaderValue::from_static("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+            )
+            .header("authorization", HeaderValue::from_static("Bearer 0123456789abcdef"))
+            .header("x-request-id", HeaderValue::from_static("1e9f"))
+            .header("cache-control", HeaderValue::from_static("no-cache"));
+        request.body(()).expect("a request").into_parts().0
+    });
+    Request::from_parts(MADE.clone(), Body::default())
 }

@@ -198,10 +198,10 @@ where
         if held.request.is_none() || held.waiting.is_some() {
             return self.place_slowly(held, None, cx);
         }
-        if !self.roster.is_running() || context::deadline().is_some() || self.roster.fleet.is_closed() {
-            if let Err(error) = self.roster.ensure_running().and_then(|()| self.admits()) {
-                return Poll::Ready(Err(error));
-            }
+        let late = context::deadline().is_some_and(|deadline| deadline <= context::now());
+        let unusual = late || !self.roster.is_running() || self.roster.fleet.is_closed();
+        if unusual && let Err(error) = self.begin() {
+            return Poll::Ready(Err(error));
         }
         // Almost always the first pick of two is ready.
         let fleet = &*self.roster.fleet;
@@ -265,8 +265,13 @@ where
         Poll::Ready(done)
     }
 
+    /// Whether a request may begin; starts the background task.
+    #[cold]
+    fn begin(&self) -> Result<(), Error> {
+        self.roster.ensure_running().and_then(|()| self.admits())
+    }
+
     /// Whether a request may go on at all.
-    #[inline]
     fn admits(&self) -> Result<(), Error> {
         if self.roster.fleet.is_closed() {
             return Err(self.roster.refusal(Reason::Closed));

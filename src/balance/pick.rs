@@ -144,7 +144,7 @@ impl<S> Snapshot<S> {
     }
 
     /// Whether `a` is less loaded than `b`, which was drawn first.
-    #[inline]
+    #[inline(always)]
     fn is_lighter(&self, a: &Entry<S>, b: &Entry<S>, now: Option<Stamp>, fleet: &Fleet) -> bool {
         // Signed, because that is one instruction to convert.
         let count = |entry: &Entry<S>| entry.member.in_flight.load(Relaxed) as i32 as f32;

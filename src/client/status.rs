@@ -31,7 +31,7 @@ pub struct ClientStatus {
     pub balance: BalanceStatus,
 }
 
-/// Quantiles of recent latencies; within 1/16 of the true value.
+/// Quantiles of recent latencies; within 1/14 of the true value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Latency {
@@ -49,12 +49,16 @@ pub struct Latency {
 
 impl Latency {
     pub(crate) fn of(counts: &Counts) -> Self {
+        let latencies = counts.to_hdr();
+        let quantile = |quantile: f64| {
+            (!latencies.is_empty()).then(|| Duration::from_nanos(latencies.value_at_quantile(quantile)))
+        };
         Self {
-            count: counts.total(),
-            p50: counts.quantile(0.5),
-            p90: counts.quantile(0.9),
-            p99: counts.quantile(0.99),
-            p999: counts.quantile(0.999),
+            count: latencies.len(),
+            p50: quantile(0.5),
+            p90: quantile(0.9),
+            p99: quantile(0.99),
+            p999: quantile(0.999),
         }
     }
 }

@@ -291,10 +291,10 @@ where
         Wait::Backoff => env.policy().backoff.delay((*progress.sent).max(1), progress.waited, &*parts.random),
     };
     let until = now.checked_add(wait)?;
-    if let Some(deadline) = context::inherited().deadline() {
-        if deadline.saturating_duration_since(until) <= env.fastest(now).unwrap_or_default() {
-            return None;
-        }
+    if let Some(deadline) = context::deadline()
+        && deadline.saturating_duration_since(until) <= env.fastest(now).unwrap_or_default()
+    {
+        return None;
     }
     let withdrawal = if free {
         None

@@ -62,7 +62,7 @@ async fn when_all_have_asked_requests_are_refused_at_once_with_the_shortest_time
     client.send(0).await.unwrap_err();
     stage.forget_served();
     settle().await;
-    let start = tokio::time::Instant::now();
+    let start = tokio::time::Instant::from(mainstay::clock::now());
     let reply = client.send(0).await;
     assert_eq!((reason(&reply), start.elapsed()), (Some(Reason::BackingOff), ms(0)));
     let error = reply.unwrap_err();
