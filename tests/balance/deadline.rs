@@ -10,7 +10,6 @@ use mainstay::{
     outcome::Sent,
     resolve,
 };
-use tokio::time::Instant;
 use tower::{BoxError, service_fn};
 
 use crate::stage::*;
@@ -24,7 +23,7 @@ async fn an_attempt_is_cut_off_after_three_seconds_by_the_name_of_its_endpoint()
     let stage = Stage::default();
     let client = stage.builder(resolve::fixed(["a:1"])).label("users").build().unwrap();
     stage.server("a:1").set(Mode::Hang);
-    let start = Instant::now();
+    let start = crate::stage::now();
     let error = client.send(0).await.unwrap_err();
     assert_eq!(start.elapsed(), secs(3));
     let error = Error::find(&*error).unwrap();
@@ -60,7 +59,7 @@ async fn an_inherited_deadline_is_kept_and_does_not_blame_the_endpoint() {
     let client = stage.client(resolve::fixed(["a:1"]));
     client.ready().await.unwrap();
     stage.server("a:1").set(Mode::Hang);
-    let start = Instant::now();
+    let start = crate::stage::now();
     let reply = context::scope(within(ms(200)), client.send(0)).await;
     assert_eq!((reason(&reply), start.elapsed()), (Some(Reason::Deadline), ms(200)));
     let status = status(&client, "a:1");
@@ -83,7 +82,7 @@ async fn a_deadline_ends_the_wait_for_an_endpoint() {
     let stage = Stage::default();
     let (_feed, channel) = resolve::channel();
     let client = stage.client(channel);
-    let start = Instant::now();
+    let start = crate::stage::now();
     let reply = context::scope(within(ms(200)), client.send(0)).await;
     assert_eq!((reason(&reply), start.elapsed()), (Some(Reason::Deadline), ms(200)));
     assert_eq!(client.status().waiting, 0);
@@ -133,7 +132,7 @@ async fn an_inner_client_s_timeout_is_not_the_outer_endpoint_s_fault_alone() {
         let inner = inner.clone();
         service_fn(move |request: u32| inner.send(request))
     });
-    let start = Instant::now();
+    let start = crate::stage::now();
     let error: BoxError = outer.send(0).await.unwrap_err();
     assert_eq!(start.elapsed(), ms(50), "the inner limit is kept by the outer timer");
     assert_eq!(Error::find(&*error).and_then(Error::endpoint), Some("a:1"));

@@ -1,7 +1,6 @@
 //! Connections that are made ahead of requests.
 
 use mainstay::{Reason, resolve, telemetry::Event};
-use tokio::time::Instant;
 
 use crate::stage::*;
 
@@ -59,8 +58,8 @@ async fn a_connection_that_breaks_as_soon_as_it_stands_is_made_less_and_less_oft
     let stage = Stage::default();
     stage.server("a:1").set(Mode::Unsent);
     let client = stage.dialing(resolve::fixed(["a:1"])).build().unwrap();
-    let until = Instant::now() + secs(60);
-    while Instant::now() < until {
+    let until = crate::stage::now() + secs(60);
+    while crate::stage::now() < until {
         client.send(0).await.unwrap_err();
         settle().await;
     }

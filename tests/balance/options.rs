@@ -81,7 +81,7 @@ async fn a_good_update_acts_at_once_and_keeps_all_state() {
     stage.server("a:1").set(Mode::Hang);
     stage.server("b:1").set(Mode::Hang);
     client.update(options(|options| options.attempt_limit = Some(ms(50)))).unwrap();
-    let start = tokio::time::Instant::now();
+    let start = crate::stage::now();
     assert_eq!(reason(&client.send(0).await), Some(Reason::AttemptTimeout));
     assert_eq!(start.elapsed(), ms(50));
     assert_eq!(status(&client, "a:1").successes, before);

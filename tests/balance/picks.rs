@@ -162,8 +162,8 @@ async fn a_new_endpoint_ramps_up_from_a_tenth_of_its_share() {
     let mut seen = Vec::new();
     for _ in 0..12 {
         stage.forget_served();
-        let until = tokio::time::Instant::now() + secs(1);
-        while tokio::time::Instant::now() < until {
+        let until = crate::stage::now() + secs(1);
+        while crate::stage::now() < until {
             load(&client, 40, 400).await;
         }
         seen.push(shares(&stage)[3]);

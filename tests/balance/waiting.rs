@@ -1,7 +1,6 @@
 //! Requests for which there is nothing yet.
 
 use mainstay::{Reason, outcome::Sent, resolve};
-use tokio::time::Instant;
 
 use crate::stage::*;
 
@@ -10,7 +9,7 @@ async fn the_first_resolution_is_waited_for_and_no_longer_than_five_seconds() {
     let stage = Stage::default();
     let (_feed, channel) = resolve::channel();
     let client = stage.client(channel);
-    let start = Instant::now();
+    let start = crate::stage::now();
     let reply = client.send(0).await;
     assert_eq!(reason(&reply), Some(Reason::Unresolved));
     assert_eq!(start.elapsed(), secs(5));

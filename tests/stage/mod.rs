@@ -25,6 +25,11 @@ use tower::{BoxError, Service};
 pub type Reply = Result<String, BoxError>;
 pub type Client = Balance<Conn, u32>;
 
+/// The time of the paused clock.
+pub fn now() -> tokio::time::Instant {
+    mainstay::clock::now().into()
+}
+
 pub fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
