@@ -1,5 +1,8 @@
 //! The background task: it watches, dials, keeps time, and publishes.
 
+mod dials;
+mod resolution;
+
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap, HashMap, VecDeque},
@@ -24,9 +27,9 @@ use super::{
 };
 use crate::{
     Endpoint, clock,
-    endpoint::{Identity, Reported},
-    error::{Cause, Error, Reason},
-    resolve::{Effective, Endpoints, Resolution, Resolve, Steady},
+    endpoint::Identity,
+    error::Cause,
+    resolve::{Effective, Resolution, Resolve, Steady},
     telemetry::Event,
 };
 
@@ -237,219 +240,6 @@ impl<S: Send + Sync + 'static> Control<S> {
             Work::Own => {}
         }
         std::ops::ControlFlow::Continue(())
-    }
-
-    /// Makes what requests go by true: adds, changes and removes endpoints.
-    async fn apply(&mut self) {
-        self.resolutions += 1;
-        self.dirty = true;
-        let set = match self.steady.effective() {
-            Effective::Bound(set) => set.clone(),
-            Effective::Pending | Effective::Absent => Endpoints::from(Vec::new()),
-        };
-        // An endpoint works up to its share only where others have theirs.
-        let ramps = set.iter().any(|endpoint| {
-            let slot = self.known.get(endpoint.identity()).and_then(|id| self.slots.get(id));
-            slot.is_some_and(|slot| slot.gone.is_none())
-        });
-        let all_unhealthy = set
-            .iter()
-            .all(|endpoint| matches!(endpoint.reported(), Reported::Unhealthy | Reported::Draining));
-        let mut added = 0;
-        for (index, endpoint) in set.iter().enumerate() {
-            if index % BATCH == BATCH - 1 {
-                tokio::task::yield_now().await;
-            }
-            added += usize::from(self.admit(endpoint, ramps, all_unhealthy));
-        }
-        let lost: Vec<u64> = self
-            .slots
-            .iter()
-            .filter(|(_, slot)| slot.gone.is_none() && slot.seen != self.resolutions)
-            .map(|(id, _)| *id)
-            .collect();
-        let now = clock::now();
-        let keep = self.fleet.options.load().keep_removed;
-        for (index, id) in lost.iter().enumerate() {
-            if index % BATCH == BATCH - 1 {
-                tokio::task::yield_now().await;
-            }
-            if let Some(slot) = self.slots.get_mut(id) {
-                slot.gone = Some(now);
-                slot.service = None;
-                slot.incarnation += 1;
-                slot.redial = None;
-                slot.dialing = false;
-                slot.stands = None;
-                self.fleet.ledger.leave(&slot.member.health);
-                slot.member.health.connect(false, &self.fleet.ledger);
-                arm(&mut self.timers, slot, now + keep);
-            }
-        }
-        if added > 0 || !lost.is_empty() {
-            self.fleet.tell(&Event::Resolved { endpoints: set.len(), added, removed: lost.len() });
-        }
-        if set.len() == 1 && added + lost.len() > 0 {
-            self.fleet.tell(&Event::SingleEndpoint);
-        }
-        self.unapplied = false;
-    }
-
-    /// Takes an endpoint of the resolution in; true if it was not there before.
-    fn admit(&mut self, endpoint: &Arc<Endpoint>, ramps: bool, all_unhealthy: bool) -> bool {
-        let held = match endpoint.reported() {
-            Reported::Draining => true,
-            Reported::Unhealthy => !all_unhealthy,
-            Reported::Unknown | Reported::Healthy => false,
-        };
-        let known = self.known.get(endpoint.identity()).and_then(|id| self.slots.get_mut(id));
-        let (id, added) = match known {
-            Some(slot) => {
-                slot.seen = self.resolutions;
-                if !Arc::ptr_eq(&slot.endpoint, endpoint) {
-                    slot.endpoint = endpoint.clone();
-                    slot.member.set_endpoint(endpoint.clone());
-                }
-                let back = slot.gone.take().is_some();
-                if back {
-                    slot.ramps = ramps;
-                    self.fleet.ledger.join(&slot.member.health);
-                    self.queue.push_back(slot.member.id);
-                }
-                (slot.member.id, back)
-            }
-            None => {
-                self.last_id += 1;
-                let id = self.last_id;
-                let member = Arc::new(Member::new(id, endpoint.clone(), self.fleet.clone()));
-                member.health.connect(false, &self.fleet.ledger);
-                self.fleet.ledger.join(&member.health);
-                let slot = Slot {
-                    member,
-                    endpoint: endpoint.clone(),
-                    service: None,
-                    incarnation: 0,
-                    dialing: false,
-                    redial: None,
-                    failures: 0,
-                    waited: Duration::ZERO,
-                    stands: None,
-                    cause: None,
-                    armed: None,
-                    gone: None,
-                    ramps,
-                    seen: self.resolutions,
-                };
-                self.slots.insert(id, slot);
-                self.known.insert(endpoint.identity().clone(), id);
-                self.queue.push_back(id);
-                (id, true)
-            }
-        };
-        if let Some(slot) = self.slots.get(&id) {
-            slot.member.health.hold(held, &self.fleet.ledger);
-        }
-        added
-    }
-
-    fn may_dial(&self) -> bool {
-        self.dials.len() < self.fleet.options.load().dials as usize || !self.connector.dials()
-    }
-
-    /// Connects what waits for it, as far as the number of dials allows.
-    async fn start_dials(&mut self) {
-        let mut done = 0;
-        while self.may_dial() {
-            done += 1;
-            if done % BATCH == 0 {
-                tokio::task::yield_now().await;
-            }
-            let Some(id) = self.queue.pop_front() else { return };
-            let Some(slot) = self.slots.get_mut(&id) else { continue };
-            if slot.gone.is_some() || slot.service.is_some() || slot.dialing {
-                continue;
-            }
-            slot.redial = None;
-            match self.connector.connect(&slot.endpoint) {
-                Ok(service) => self.connected(id, service),
-                Err(dial) => {
-                    slot.dialing = true;
-                    let (limit, incarnation) = (self.fleet.options.load().connect_timeout, slot.incarnation);
-                    let name = slot.member.name.clone();
-                    self.dials.push(Box::pin(async move {
-                        let dialed = tokio::time::timeout(limit, dial).await.unwrap_or_else(|_| {
-                            Err(Error::new(Reason::Connect).with_endpoint(name).with_lasted(limit).into())
-                        });
-                        (id, incarnation, dialed)
-                    }));
-                }
-            }
-        }
-    }
-
-    fn dialed(&mut self, id: u64, incarnation: u32, dialed: Result<S, BoxError>) {
-        let Some(slot) = self.slots.get_mut(&id) else { return };
-        if slot.gone.is_some() || slot.incarnation != incarnation {
-            return;
-        }
-        slot.dialing = false;
-        match dialed {
-            Ok(service) => {
-                self.fleet.tell(&Event::Connected { endpoint: slot.member.name.clone() });
-                self.connected(id, service);
-            }
-            Err(error) => self.disconnected(id, error.into()),
-        }
-    }
-
-    fn connected(&mut self, id: u64, service: S) {
-        let Some(slot) = self.slots.get_mut(&id) else { return };
-        slot.service = Some(Arc::new(service));
-        slot.stands = Some((clock::now(), slot.member.health.totals().0));
-        slot.cause = None;
-        if std::mem::replace(&mut slot.ramps, true) {
-            slot.member.start_ramp(clock::now(), &self.fleet);
-        }
-        slot.member.health.connect(true, &self.fleet.ledger);
-        self.dirty = true;
-    }
-
-    fn broken(&mut self, id: u64, incarnation: u32, cause: Cause) {
-        let current = self.slots.get(&id).is_some_and(|slot| {
-            slot.incarnation == incarnation && slot.service.is_some() && slot.gone.is_none()
-        });
-        if current {
-            self.disconnected(id, cause);
-        }
-    }
-
-    /// Notes that the endpoint is not connected, and when it will be tried again.
-    fn disconnected(&mut self, id: u64, cause: Cause) {
-        let Some(slot) = self.slots.get_mut(&id) else { return };
-        slot.service = None;
-        slot.incarnation += 1;
-        slot.member.health.connect(false, &self.fleet.ledger);
-        let (now, options) = (clock::now(), self.fleet.options.load());
-        // A connection that breaks as soon as it stands is no better than one that could not be made.
-        let proven = slot.stands.take().is_some_and(|(since, successes)| {
-            slot.member.health.totals().0 > successes
-                || now.saturating_duration_since(since) >= options.connect_timeout.max(slot.waited)
-        });
-        if proven {
-            (slot.failures, slot.waited) = (0, Duration::ZERO);
-        }
-        slot.failures = slot.failures.saturating_add(1);
-        let wait = options.redial.delay(slot.failures, slot.waited, &*self.fleet.random);
-        slot.waited = wait;
-        let at = now + wait;
-        slot.redial = Some(at);
-        slot.cause = Some(cause.clone());
-        arm(&mut self.timers, slot, at);
-        self.dirty = true;
-        self.fleet.tell(&Event::Disconnected { endpoint: slot.member.name.clone(), redial: wait, cause });
-        if let Some(resolver) = &mut self.resolver {
-            resolver.refresh();
-        }
     }
 
     /// Does what time has brought.

@@ -27,6 +27,7 @@
 //! are leases that cannot be lost, and a straggler's answer is never taken for a probe's.
 
 mod accrual;
+mod ledger;
 #[cfg(all(test, mainstay_loom))]
 mod model;
 mod options;
@@ -35,5 +36,6 @@ mod state;
 mod tests;
 
 pub use accrual::{Accrual, Trip};
+pub use ledger::Ledger;
 pub use options::HealthOptions;
-pub use state::{Health, Lease, Ledger, State, Transition};
+pub use state::{Health, Lease, State, Transition};

@@ -14,11 +14,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Accrual, HealthOptions, Trip};
+use super::{Accrual, HealthOptions, Ledger, Trip};
 use crate::{
     outcome::Class,
     random::Random,
-    sync::{AtomicU32, AtomicUsize, Mutex, MutexGuard, Ordering::Relaxed, Ordering::SeqCst, lock},
+    sync::{AtomicU32, Mutex, MutexGuard, Ordering::Relaxed, Ordering::SeqCst, lock},
 };
 
 /// What the state of an endpoint means to whoever picks, in one word: 0 is available.
@@ -95,108 +95,9 @@ pub enum Transition {
 #[must_use = "a lease that is not settled blocks the endpoint"]
 pub struct Lease(u32);
 
-/// What the endpoints of one client share: how many there are, may be used, and are out by judgement.
-#[derive(Debug, Default)]
-pub struct Ledger {
-    counts: Mutex<Counts>,
-    /// Endpoints that wait for a deciding request: requests look here before anywhere else.
-    waiting: AtomicUsize,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Counts {
-    members: usize,
-    available: usize,
-    judged: usize,
-}
-
-impl Ledger {
-    /// Counts an endpoint in: a new one, or one that kept its state while it was away.
-    pub fn join(&self, health: &Health) {
-        let mut detail = lock(&health.detail);
-        if std::mem::replace(&mut detail.member, true) {
-            return;
-        }
-        detail.counted = health.is_available();
-        let mut counts = lock(&self.counts);
-        counts.members += 1;
-        counts.available += usize::from(detail.counted);
-        counts.judged += usize::from(detail.judged);
-        drop(counts);
-        if detail.phase == Phase::Probation {
-            self.waiting.fetch_add(1, SeqCst);
-        }
-    }
-
-    /// Counts an endpoint out that was removed. What becomes of it while it is away is not counted here.
-    pub fn leave(&self, health: &Health) {
-        let mut detail = lock(&health.detail);
-        if !std::mem::replace(&mut detail.member, false) {
-            return;
-        }
-        let mut counts = lock(&self.counts);
-        counts.members -= 1;
-        counts.available -= usize::from(std::mem::take(&mut detail.counted));
-        counts.judged -= usize::from(detail.judged);
-        drop(counts);
-        if detail.phase == Phase::Probation {
-            self.waiting.fetch_sub(1, SeqCst);
-        }
-    }
-
-    /// Whether some endpoint waits for a deciding request.
-    #[inline]
-    pub fn wants_probes(&self) -> bool {
-        self.waiting.load(Relaxed) > 0
-    }
-
-    /// How many endpoints there are, and how many of them are available.
-    pub fn available(&self) -> (usize, usize) {
-        let counts = lock(&self.counts);
-        (counts.members, counts.available)
-    }
-
-    /// Whether an endpoint may go. If so it is out of the counts at once: two that go together see each other.
-    fn permit(&self, detail: &mut Detail, judgement: bool, cap: f64) -> bool {
-        let mut counts = lock(&self.counts);
-        if !detail.member || counts.members < 2 {
-            return false;
-        }
-        if judgement {
-            let most = (counts.members as f64 * cap).ceil() as usize;
-            let others = counts.available - usize::from(detail.counted);
-            if counts.judged >= most || others < 1 {
-                return false;
-            }
-            counts.judged += 1;
-        }
-        counts.available -= usize::from(std::mem::take(&mut detail.counted));
-        true
-    }
-
-    fn unjudge(&self, detail: &Detail) {
-        if detail.member {
-            lock(&self.counts).judged -= 1;
-        }
-    }
-
-    fn count(&self, detail: &mut Detail, available: bool) {
-        if !detail.member || detail.counted == available {
-            return;
-        }
-        detail.counted = available;
-        let mut counts = lock(&self.counts);
-        if available {
-            counts.available += 1;
-        } else {
-            counts.available -= 1;
-        }
-    }
-}
-
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u32)]
-enum Phase {
+pub(super) enum Phase {
     #[default]
     In = 0,
     Ejected = 1,
@@ -205,24 +106,24 @@ enum Phase {
 }
 
 #[derive(Debug)]
-struct Detail {
-    phase: Phase,
-    generation: u32,
-    since: Instant,
-    until: Option<Instant>,
-    why: Trip,
-    judged: bool,
+pub(super) struct Detail {
+    pub(super) phase: Phase,
+    pub(super) generation: u32,
+    pub(super) since: Instant,
+    pub(super) until: Option<Instant>,
+    pub(super) why: Trip,
+    pub(super) judged: bool,
     /// Whether a ledger counts it, and whether it counts it as available.
-    member: bool,
-    counted: bool,
+    pub(super) member: bool,
+    pub(super) counted: bool,
     /// When a probe that nobody has settled is given up.
-    probe_until: Option<Instant>,
+    pub(super) probe_until: Option<Instant>,
     /// Ejections that are not forgiven yet, and how long the last one lasted.
-    ejections: u32,
-    lasted: Duration,
-    backing_off: Option<Instant>,
-    held: bool,
-    connected: bool,
+    pub(super) ejections: u32,
+    pub(super) lasted: Duration,
+    pub(super) backing_off: Option<Instant>,
+    pub(super) held: bool,
+    pub(super) connected: bool,
 }
 
 impl Detail {
@@ -237,7 +138,7 @@ impl Detail {
 pub struct Health {
     word: AtomicU32,
     accrual: Accrual,
-    detail: Mutex<Detail>,
+    pub(super) detail: Mutex<Detail>,
 }
 
 impl Health {

@@ -1,0 +1,114 @@
+//! Connections: made ahead of requests, a few at a time, again and again.
+
+use std::{sync::Arc, time::Duration};
+
+use tower::BoxError;
+
+use super::{BATCH, Control, arm};
+use crate::{
+    clock,
+    error::{Cause, Error, Reason},
+    telemetry::Event,
+};
+
+impl<S: Send + Sync + 'static> Control<S> {
+    pub(super) fn may_dial(&self) -> bool {
+        self.dials.len() < self.fleet.options.load().dials as usize || !self.connector.dials()
+    }
+
+    /// Connects what waits for it, as far as the number of dials allows.
+    pub(super) async fn start_dials(&mut self) {
+        let mut done = 0;
+        while self.may_dial() {
+            done += 1;
+            if done % BATCH == 0 {
+                tokio::task::yield_now().await;
+            }
+            let Some(id) = self.queue.pop_front() else { return };
+            let Some(slot) = self.slots.get_mut(&id) else { continue };
+            if slot.gone.is_some() || slot.service.is_some() || slot.dialing {
+                continue;
+            }
+            slot.redial = None;
+            match self.connector.connect(&slot.endpoint) {
+                Ok(service) => self.connected(id, service),
+                Err(dial) => {
+                    slot.dialing = true;
+                    let (limit, incarnation) = (self.fleet.options.load().connect_timeout, slot.incarnation);
+                    let name = slot.member.name.clone();
+                    self.dials.push(Box::pin(async move {
+                        let dialed = tokio::time::timeout(limit, dial).await.unwrap_or_else(|_| {
+                            Err(Error::new(Reason::Connect).with_endpoint(name).with_lasted(limit).into())
+                        });
+                        (id, incarnation, dialed)
+                    }));
+                }
+            }
+        }
+    }
+
+    pub(super) fn dialed(&mut self, id: u64, incarnation: u32, dialed: Result<S, BoxError>) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        if slot.gone.is_some() || slot.incarnation != incarnation {
+            return;
+        }
+        slot.dialing = false;
+        match dialed {
+            Ok(service) => {
+                self.fleet.tell(&Event::Connected { endpoint: slot.member.name.clone() });
+                self.connected(id, service);
+            }
+            Err(error) => self.disconnected(id, error.into()),
+        }
+    }
+
+    pub(super) fn connected(&mut self, id: u64, service: S) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        slot.service = Some(Arc::new(service));
+        slot.stands = Some((clock::now(), slot.member.health.totals().0));
+        slot.cause = None;
+        if std::mem::replace(&mut slot.ramps, true) {
+            slot.member.start_ramp(clock::now(), &self.fleet);
+        }
+        slot.member.health.connect(true, &self.fleet.ledger);
+        self.dirty = true;
+    }
+
+    pub(super) fn broken(&mut self, id: u64, incarnation: u32, cause: Cause) {
+        let current = self.slots.get(&id).is_some_and(|slot| {
+            slot.incarnation == incarnation && slot.service.is_some() && slot.gone.is_none()
+        });
+        if current {
+            self.disconnected(id, cause);
+        }
+    }
+
+    /// Notes that the endpoint is not connected, and when it will be tried again.
+    pub(super) fn disconnected(&mut self, id: u64, cause: Cause) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        slot.service = None;
+        slot.incarnation += 1;
+        slot.member.health.connect(false, &self.fleet.ledger);
+        let (now, options) = (clock::now(), self.fleet.options.load());
+        // A connection that breaks as soon as it stands is no better than one that could not be made.
+        let proven = slot.stands.take().is_some_and(|(since, successes)| {
+            slot.member.health.totals().0 > successes
+                || now.saturating_duration_since(since) >= options.connect_timeout.max(slot.waited)
+        });
+        if proven {
+            (slot.failures, slot.waited) = (0, Duration::ZERO);
+        }
+        slot.failures = slot.failures.saturating_add(1);
+        let wait = options.redial.delay(slot.failures, slot.waited, &*self.fleet.random);
+        slot.waited = wait;
+        let at = now + wait;
+        slot.redial = Some(at);
+        slot.cause = Some(cause.clone());
+        arm(&mut self.timers, slot, at);
+        self.dirty = true;
+        self.fleet.tell(&Event::Disconnected { endpoint: slot.member.name.clone(), redial: wait, cause });
+        if let Some(resolver) = &mut self.resolver {
+            resolver.refresh();
+        }
+    }
+}

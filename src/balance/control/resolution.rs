@@ -1,0 +1,128 @@
+//! What a resolution means for the endpoints: who comes, who stays, who goes.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{BATCH, Control, Slot, arm};
+use crate::{
+    Endpoint,
+    balance::member::Member,
+    clock,
+    endpoint::Reported,
+    resolve::{Effective, Endpoints},
+    telemetry::Event,
+};
+
+impl<S: Send + Sync + 'static> Control<S> {
+    /// Makes what requests go by true: adds, changes and removes endpoints.
+    pub(super) async fn apply(&mut self) {
+        self.resolutions += 1;
+        self.dirty = true;
+        let set = match self.steady.effective() {
+            Effective::Bound(set) => set.clone(),
+            Effective::Pending | Effective::Absent => Endpoints::from(Vec::new()),
+        };
+        // An endpoint works up to its share only where others have theirs.
+        let ramps = set.iter().any(|endpoint| {
+            let slot = self.known.get(endpoint.identity()).and_then(|id| self.slots.get(id));
+            slot.is_some_and(|slot| slot.gone.is_none())
+        });
+        let all_unhealthy = set
+            .iter()
+            .all(|endpoint| matches!(endpoint.reported(), Reported::Unhealthy | Reported::Draining));
+        let mut added = 0;
+        for (index, endpoint) in set.iter().enumerate() {
+            if index % BATCH == BATCH - 1 {
+                tokio::task::yield_now().await;
+            }
+            added += usize::from(self.admit(endpoint, ramps, all_unhealthy));
+        }
+        let lost: Vec<u64> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| slot.gone.is_none() && slot.seen != self.resolutions)
+            .map(|(id, _)| *id)
+            .collect();
+        let now = clock::now();
+        let keep = self.fleet.options.load().keep_removed;
+        for (index, id) in lost.iter().enumerate() {
+            if index % BATCH == BATCH - 1 {
+                tokio::task::yield_now().await;
+            }
+            if let Some(slot) = self.slots.get_mut(id) {
+                slot.gone = Some(now);
+                slot.service = None;
+                slot.incarnation += 1;
+                slot.redial = None;
+                slot.dialing = false;
+                slot.stands = None;
+                self.fleet.ledger.leave(&slot.member.health);
+                slot.member.health.connect(false, &self.fleet.ledger);
+                arm(&mut self.timers, slot, now + keep);
+            }
+        }
+        if added > 0 || !lost.is_empty() {
+            self.fleet.tell(&Event::Resolved { endpoints: set.len(), added, removed: lost.len() });
+        }
+        if set.len() == 1 && added + lost.len() > 0 {
+            self.fleet.tell(&Event::SingleEndpoint);
+        }
+        self.unapplied = false;
+    }
+
+    /// Takes an endpoint of the resolution in; true if it was not there before.
+    pub(super) fn admit(&mut self, endpoint: &Arc<Endpoint>, ramps: bool, all_unhealthy: bool) -> bool {
+        let held = match endpoint.reported() {
+            Reported::Draining => true,
+            Reported::Unhealthy => !all_unhealthy,
+            Reported::Unknown | Reported::Healthy => false,
+        };
+        let known = self.known.get(endpoint.identity()).and_then(|id| self.slots.get_mut(id));
+        let (id, added) = match known {
+            Some(slot) => {
+                slot.seen = self.resolutions;
+                if !Arc::ptr_eq(&slot.endpoint, endpoint) {
+                    slot.endpoint = endpoint.clone();
+                    slot.member.set_endpoint(endpoint.clone());
+                }
+                let back = slot.gone.take().is_some();
+                if back {
+                    slot.ramps = ramps;
+                    self.fleet.ledger.join(&slot.member.health);
+                    self.queue.push_back(slot.member.id);
+                }
+                (slot.member.id, back)
+            }
+            None => {
+                self.last_id += 1;
+                let id = self.last_id;
+                let member = Arc::new(Member::new(id, endpoint.clone(), self.fleet.clone()));
+                member.health.connect(false, &self.fleet.ledger);
+                self.fleet.ledger.join(&member.health);
+                let slot = Slot {
+                    member,
+                    endpoint: endpoint.clone(),
+                    service: None,
+                    incarnation: 0,
+                    dialing: false,
+                    redial: None,
+                    failures: 0,
+                    waited: Duration::ZERO,
+                    stands: None,
+                    cause: None,
+                    armed: None,
+                    gone: None,
+                    ramps,
+                    seen: self.resolutions,
+                };
+                self.slots.insert(id, slot);
+                self.known.insert(endpoint.identity().clone(), id);
+                self.queue.push_back(id);
+                (id, true)
+            }
+        };
+        if let Some(slot) = self.slots.get(&id) {
+            slot.member.health.hold(held, &self.fleet.ledger);
+        }
+        added
+    }
+}
