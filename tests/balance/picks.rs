@@ -81,13 +81,12 @@ async fn unequal_weights_are_kept_within_two_points_from_five_in_flight_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unequal_weights_are_kept_within_five_and_a_half_points_below() {
-    // Half a point more than is promised: 1:2 with two in flight gives the light one 0.385 instead of 0.333.
+async fn unequal_weights_are_kept_within_five_points_below() {
     for weights in [&[1.0, 2.0][..], &[3.0, 1.0], &[1.0, 10.0], &[1.0, 1.0, 1.0, 5.0], &[5.0, 1.0, 1.0, 1.0]]
     {
         for concurrency in [1, 2, 4, 8] {
             let (got, owed) = weighted(weights, concurrency).await;
-            assert!((got - owed).abs() < 0.055, "{weights:?} x {concurrency}: {got:.3} for {owed:.3}");
+            assert!((got - owed).abs() <= 0.05, "{weights:?} x {concurrency}: {got:.3} for {owed:.3}");
         }
     }
 }
