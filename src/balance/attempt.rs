@@ -381,10 +381,15 @@ where
             let Candidate { member, incarnation, service } = waiting.candidates.swap_remove(index);
             match ready {
                 Poll::Ready(Ok(())) if member.health.is_available() => {
-                    let limit = self.roster.snapshot.load().attempt_limit;
-                    let lease = Lease::begin(member, incarnation, Some(fleet.stamp(now)), limit, None);
-                    note_pick(held.insert(lease));
-                    return Tried::Ready(service);
+                    let (limit, most) = {
+                        let snapshot = self.roster.snapshot.load();
+                        (snapshot.attempt_limit, snapshot.most)
+                    };
+                    let stamp = Some(fleet.stamp(now));
+                    if let Some(lease) = Lease::begin_within(most, member, incarnation, stamp, limit) {
+                        note_pick(held.insert(lease));
+                        return Tried::Ready(service);
+                    }
                 }
                 Poll::Ready(Err(error)) => {
                     let cause: Cause = Arc::from(error.into());

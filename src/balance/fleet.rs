@@ -43,6 +43,8 @@ pub(crate) struct Fleet {
     pub(crate) tally: Tally,
     /// Whether latencies are counted.
     pub(crate) statistics: AtomicBool,
+    /// Whether a place in flight that is given back may be waited for.
+    pub(crate) limited: AtomicBool,
     /// Whether requests are refused.
     pub(crate) closed: AtomicBool,
     /// The periods of all histograms of recent latencies.
@@ -80,6 +82,7 @@ impl Fleet {
             epoch,
             decay: Decay::new(epoch, options.decay()),
             statistics: AtomicBool::new(options.statistics),
+            limited: AtomicBool::new(options.max_in_flight.is_some()),
             options: ArcSwap::from_pointee(options),
             ledger: Ledger::default(),
             observers,

@@ -57,6 +57,23 @@ impl Lease {
         Self { member: Some(member), started, limit, generation, incarnation, probe }
     }
 
+    /// The same, if fewer than `most` places are taken there.
+    pub(crate) fn begin_within(
+        most: u32,
+        member: Arc<Member>,
+        incarnation: u32,
+        now: Option<Stamp>,
+        limit: Option<Duration>,
+    ) -> Option<Self> {
+        let lease = Self::begin(member, incarnation, now, limit, None);
+        // Two that take the last place at once may both give it back; both look again.
+        if lease.member.as_ref().is_some_and(|member| member.in_flight.load(Relaxed) > most) {
+            lease.unused();
+            return None;
+        }
+        Some(lease)
+    }
+
     #[inline]
     pub(crate) fn member(&self) -> Option<&Arc<Member>> {
         self.member.as_ref()

@@ -82,6 +82,9 @@ impl Member {
     #[inline]
     pub(crate) fn release(&self) {
         self.in_flight.fetch_sub(1, Relaxed);
+        if self.fleet.limited.load(Relaxed) {
+            self.fleet.waiters.wake_all();
+        }
     }
 
     /// Counts a success that is over, at its end.

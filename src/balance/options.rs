@@ -82,6 +82,9 @@ pub struct BalanceOptions {
     pub statistics: bool,
     /// How long one attempt may take [3 s]; `None` for as long as the deadline allows.
     pub attempt_limit: Option<Duration>,
+    /// Requests in flight at one endpoint [off]. A request that finds all endpoints full waits; a place is free again when
+    /// the response, or its body where that is tracked, is done.
+    pub max_in_flight: Option<u32>,
     /// Requests that may wait for an endpoint at the same time [1,024].
     pub max_waiting: u32,
     /// How long a request waits for the first resolution [5 s].
@@ -108,6 +111,7 @@ impl Default for BalanceOptions {
             slow_start: SlowStart::default(),
             statistics: true,
             attempt_limit: Some(Duration::from_secs(3)),
+            max_in_flight: None,
             max_waiting: 1024,
             first_resolution: Duration::from_secs(5),
             grace: Duration::from_secs(30),
@@ -153,6 +157,12 @@ impl BalanceOptions {
             .rule(self.keep_removed <= FOREVER, "keep_removed", self.keep_removed, "at most 10 years")
             .duration("connect_timeout", self.connect_timeout)
             .part("redial", |check| self.redial.check(check))
+            .rule(
+                self.max_in_flight.is_none_or(|most| (1..=i32::MAX as u32).contains(&most)),
+                "max_in_flight",
+                self.max_in_flight,
+                "1 to 2^31 - 1",
+            )
             .rule(self.dials >= 1, "dials", self.dials, "at least 1")
             .rule(
                 self.slow_start.lasts.is_zero() || self.slow_start.from.get() > 0.0,

@@ -42,7 +42,8 @@ impl<S> Snapshot<S> {
     #[inline]
     pub(crate) fn pick_of_two(&self, now: Option<Stamp>, fleet: &Fleet) -> Option<&Entry<S>> {
         let pool = self.pool as u32;
-        if pool < 2 || !self.plain || fleet.ledger.wants_probes() || context::has_tried() {
+        let limited = self.most != u32::MAX;
+        if pool < 2 || !self.plain || limited || fleet.ledger.wants_probes() || context::has_tried() {
             return None;
         }
         let word = fleet.random.next();
@@ -71,17 +72,20 @@ impl<S> Snapshot<S> {
         {
             return Picked::One(entry, lease);
         }
-        let entry = match self.draw(now, call, out, fleet) {
-            Some(entry) => entry,
-            None => match self.scan(now, call, out, fleet) {
+        loop {
+            let entry = match self.draw(now, call, out, fleet) {
                 Some(entry) => entry,
-                None => return self.nothing(out, fleet),
-            },
-        };
-        Picked::One(
-            entry,
-            Lease::begin(entry.member.clone(), entry.incarnation, now, self.attempt_limit, None),
-        )
+                None => match self.scan(now, call, out, fleet) {
+                    Some(entry) => entry,
+                    None => return self.nothing(out, fleet),
+                },
+            };
+            let (member, incarnation) = (entry.member.clone(), entry.incarnation);
+            if let Some(lease) = Lease::begin_within(self.most, member, incarnation, now, self.attempt_limit)
+            {
+                return Picked::One(entry, lease);
+            }
+        }
     }
 
     /// Two choices.
@@ -94,7 +98,9 @@ impl<S> Snapshot<S> {
         let anew = call.is_untried() && out.is_empty();
         let fits = |entry: &Entry<S>| {
             let member = &entry.member;
-            self.allows(member) && (anew || (!call.has_tried(member.id) && !out.contains(&member.id)))
+            self.allows(member)
+                && self.has_room(member)
+                && (anew || (!call.has_tried(member.id) && !out.contains(&member.id)))
         };
         if pool == 1 {
             return Some(&self.entries[0]).filter(|entry| fits(entry));
@@ -180,6 +186,11 @@ impl<S> Snapshot<S> {
         member.health.is_available() || (self.panic && member.health.is_usable_in_panic())
     }
 
+    #[inline]
+    fn has_room(&self, member: &Member) -> bool {
+        self.most == u32::MAX || member.in_flight.load(Relaxed) < self.most
+    }
+
     /// Looks at every endpoint: first for one that was not tried, then for any available one, then, where that is the
     /// policy, for any that may be used at all.
     #[cold]
@@ -203,7 +214,7 @@ impl<S> Snapshot<S> {
             let mut best: Option<&Entry<S>> = None;
             for offset in 0..count {
                 let entry = &self.entries[(start + offset) % count];
-                if out.contains(&entry.member.id) || !tier(&entry.member) {
+                if out.contains(&entry.member.id) || !self.has_room(&entry.member) || !tier(&entry.member) {
                     continue;
                 }
                 if best.is_none_or(|best| self.is_lighter(entry, best, now, fleet)) {
@@ -222,7 +233,10 @@ impl<S> Snapshot<S> {
     fn probe(&self, call: &Call, out: &[u64], fleet: &Fleet) -> Option<(&Entry<S>, Lease)> {
         let now = context::now();
         let health = &self.options.health;
-        let untried = |entry: &&Entry<S>| !out.contains(&entry.member.id) && !call.has_tried(entry.member.id);
+        let untried = |entry: &&Entry<S>| {
+            let member = &entry.member;
+            self.has_room(member) && !out.contains(&member.id) && !call.has_tried(member.id)
+        };
         for entry in self.entries.iter().filter(untried) {
             if let Some(right) = entry.member.health.lease(now, health, &fleet.ledger) {
                 let limit =
@@ -250,8 +264,9 @@ impl<S> Snapshot<S> {
         }
         let mut nearest: Option<Instant> = None;
         for entry in &self.entries {
-            if out.contains(&entry.member.id) || self.allows(&entry.member) {
-                // It is only not ready, or became available just now.
+            let member = &entry.member;
+            if out.contains(&member.id) || self.allows(member) || !self.has_room(member) {
+                // It is only not ready, or full, or became available just now.
                 return Picked::Wait;
             }
             match entry.member.health.backing_off() {

@@ -103,6 +103,7 @@ impl<S: Send + Sync + 'static> Roster<S> {
         self.publish(|before| {
             self.fleet.options.store(options.clone());
             self.fleet.statistics.store(options.statistics, Relaxed);
+            self.fleet.limited.store(options.max_in_flight.is_some(), Relaxed);
             (before.with_options(options, crate::clock::now()), ())
         });
         self.fleet.bell.ring(Message::Options);

@@ -75,6 +75,8 @@ pub(crate) struct Snapshot<S> {
     /// Ejections are set aside.
     pub(crate) panic: bool,
     pub(crate) load: Load,
+    /// Requests that may be in flight at one endpoint.
+    pub(crate) most: u32,
     /// Whether attempts are timed: something goes by time.
     pub(crate) timed: bool,
     pub(crate) attempt_limit: Option<Duration>,
@@ -97,6 +99,7 @@ impl<S> Snapshot<S> {
             ramping: false,
             too_few: false,
             panic: false,
+            most: options.max_in_flight.unwrap_or(u32::MAX),
             timed: true,
             load: options.load,
             attempt_limit: options.attempt_limit,
@@ -145,6 +148,7 @@ impl<S> Snapshot<S> {
             ramping: ramp_ends.is_some(),
             too_few,
             panic,
+            most: options.max_in_flight.unwrap_or(u32::MAX),
             timed: ramp_ends.is_some() || options.goes_by_time(),
             load: options.load,
             attempt_limit: options.attempt_limit,

@@ -9,6 +9,7 @@ mod deadline;
 mod dial;
 mod events;
 mod handles;
+mod limits;
 mod members;
 mod options;
 mod picks;

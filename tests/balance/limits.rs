@@ -1,0 +1,89 @@
+//! A limit on what is in flight at each endpoint.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
+use mainstay::{Error, Reason, resolve};
+
+use crate::stage::{Mode, Stage, ms, options, settle};
+
+#[tokio::test(start_paused = true)]
+async fn never_more_than_the_limit_are_in_flight_at_an_endpoint_and_everybody_has_a_turn() {
+    let stage = Stage::default();
+    let names = ["a:1", "b:1", "c:1"];
+    names.iter().for_each(|name| stage.server(name).set(Mode::Answer(ms(10))));
+    let limited = options(|options| options.max_in_flight = Some(2));
+    let client = stage.builder(resolve::fixed(names)).options(limited).build().unwrap();
+    let most = Arc::new(AtomicUsize::new(0));
+    let requests: Vec<_> = (0..300)
+        .map(|_| {
+            let (client, most, servers) =
+                (client.clone(), most.clone(), names.map(|name| stage.server(name)));
+            tokio::spawn(async move {
+                let answer = client.send(0).await;
+                let now = servers.iter().map(|server| server.active()).max();
+                most.fetch_max(now.unwrap_or(0), SeqCst);
+                answer.is_ok()
+            })
+        })
+        .collect();
+    settle().await;
+    let status = client.status();
+    assert_eq!(status.endpoints.iter().map(|endpoint| endpoint.in_flight).collect::<Vec<_>>(), [2, 2, 2]);
+    assert_eq!(status.waiting, 294);
+    for request in requests {
+        assert!(request.await.unwrap());
+    }
+    assert!(most.load(SeqCst) <= 2);
+    assert_eq!(client.status().waiting, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_gives_up_while_all_are_full_takes_nobody_s_turn() {
+    let stage = Stage::default();
+    stage.server("a:1").set(Mode::Answer(ms(10)));
+    let limited = options(|options| options.max_in_flight = Some(1));
+    let client = stage.builder(resolve::fixed(["a:1"])).options(limited).build().unwrap();
+    let requests: Vec<_> = (0..20).map(|_| tokio::spawn(client.send(0))).collect();
+    settle().await;
+    requests.iter().step_by(2).for_each(|request| request.abort());
+    for request in requests.into_iter().skip(1).step_by(2) {
+        assert!(request.await.unwrap().is_ok());
+    }
+    settle().await;
+    assert_eq!((client.in_flight(), client.status().waiting), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_queue_of_those_who_wait_is_bounded() {
+    let stage = Stage::default();
+    stage.server("a:1").set(Mode::Hang);
+    let limited = options(|options| {
+        options.max_in_flight = Some(1);
+        options.max_waiting = 1;
+    });
+    let client = stage.builder(resolve::fixed(["a:1"])).options(limited).build().unwrap();
+    client.ready().await.unwrap();
+    let held: Vec<_> = (0..2).map(|_| tokio::spawn(client.send(0))).collect();
+    settle().await;
+    let refused = client.send(0).await.unwrap_err();
+    assert_eq!(Error::find(&*refused).map(Error::reason), Some(Reason::QueueFull));
+    drop(held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_is_raised_lets_those_in_who_wait() {
+    let stage = Stage::default();
+    stage.server("a:1").set(Mode::Hang);
+    let limited = options(|options| options.max_in_flight = Some(1));
+    let client = stage.builder(resolve::fixed(["a:1"])).options(limited).build().unwrap();
+    let held: Vec<_> = (0..3).map(|_| tokio::spawn(client.send(0))).collect();
+    settle().await;
+    assert_eq!(stage.server("a:1").active(), 1);
+    client.update(options(|options| options.max_in_flight = None)).unwrap();
+    settle().await;
+    assert_eq!(stage.server("a:1").active(), 3);
+    drop(held);
+}
