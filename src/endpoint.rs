@@ -128,7 +128,7 @@ impl Endpoint {
         }
     }
 
-    /// Its share of the traffic relative to its peers' [1.0]. A weight that is not a positive finite number makes the
+    /// Its share of the traffic relative to its peers' \[1.0\]. A weight that is not a positive finite number makes the
     /// resolution invalid, which is told in the status; it is never clamped.
     #[must_use]
     pub fn with_weight(mut self, weight: f64) -> Self {
@@ -151,7 +151,7 @@ impl Endpoint {
         self
     }
 
-    /// Its priority [0]; lower is used first.
+    /// Its priority \[0\]; lower is used first.
     #[must_use]
     pub fn with_priority(mut self, priority: u32) -> Self {
         self.priority = priority;

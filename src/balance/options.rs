@@ -15,7 +15,7 @@ pub enum Load {
     /// The requests that this client has in flight there.
     InFlight,
     /// The requests in flight there times a latency estimate that jumps up and glides down with this time constant
-    /// [10 s]. Failures count as slow, and what was cut off as at least that slow.
+    /// \[10 s\]. Failures count as slow, and what was cut off as at least that slow.
     PeakEwma {
         /// How fast the past is forgotten.
         decay: Duration,
@@ -43,9 +43,9 @@ pub enum Panic {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct SlowStart {
-    /// How long it takes [10 s]; zero switches slow start off.
+    /// How long it takes \[10 s\]; zero switches slow start off.
     pub lasts: Duration,
-    /// The share of its weight that it starts with [10 %].
+    /// The share of its weight that it starts with \[10 %\].
     pub from: Ratio,
 }
 
@@ -68,36 +68,36 @@ impl Default for SlowStart {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct BalanceOptions {
-    /// What makes an endpoint look loaded [in flight times peak EWMA].
+    /// What makes an endpoint look loaded \[in flight times peak EWMA\].
     pub load: Load,
     /// When endpoints are set aside, and how they come back.
     pub health: HealthOptions,
-    /// What happens when too few endpoints are available [fail open].
+    /// What happens when too few endpoints are available \[fail open\].
     pub panic: Panic,
-    /// Under which share of available endpoints that is [50 %].
+    /// Under which share of available endpoints that is \[50 %\].
     pub panic_below: Ratio,
-    /// How endpoints get up to their share [10 s from 10 %].
+    /// How endpoints get up to their share \[10 s from 10 %\].
     pub slow_start: SlowStart,
-    /// Whether latencies are counted, per endpoint and for the whole client [true].
+    /// Whether latencies are counted, per endpoint and for the whole client \[true\].
     pub statistics: bool,
-    /// How long one attempt may take [3 s]; `None` for as long as the deadline allows.
+    /// How long one attempt may take \[3 s\]; `None` for as long as the deadline allows.
     pub attempt_limit: Option<Duration>,
-    /// Requests in flight at one endpoint [off]. A request that finds all endpoints full waits; a place is free again when
+    /// Requests in flight at one endpoint \[off\]. A request that finds all endpoints full waits; a place is free again when
     /// the response, or its body where that is tracked, is done.
     pub max_in_flight: Option<u32>,
-    /// Requests that may wait for an endpoint at the same time [1,024].
+    /// Requests that may wait for an endpoint at the same time \[1,024\].
     pub max_waiting: u32,
-    /// How long a request waits for the first resolution [5 s].
+    /// How long a request waits for the first resolution \[5 s\].
     pub first_resolution: Duration,
-    /// How long a name that seems to have lost all its endpoints keeps them [30 s].
+    /// How long a name that seems to have lost all its endpoints keeps them \[30 s\].
     pub grace: Duration,
-    /// How long the state of a removed endpoint is kept, in case it comes back [60 s].
+    /// How long the state of a removed endpoint is kept, in case it comes back \[60 s\].
     pub keep_removed: Duration,
-    /// How long connecting may take, for connectors that connect ahead of requests [1 s].
+    /// How long connecting may take, for connectors that connect ahead of requests \[1 s\].
     pub connect_timeout: Duration,
-    /// The waits between tries to connect [100 ms, doubling to 30 s, full jitter].
+    /// The waits between tries to connect \[100 ms, doubling to 30 s, full jitter\].
     pub redial: Backoff,
-    /// How many connections are being made at the same time [64].
+    /// How many connections are being made at the same time \[64\].
     pub dials: u32,
 }
 

@@ -275,7 +275,7 @@ where
     S::Error: Into<BoxError>,
     Req: 'static,
 {
-    /// The label in errors, events and metrics ["balance"].
+    /// The label in errors, events and metrics \["balance"\].
     #[must_use]
     pub fn label(mut self, label: impl Into<Arc<str>>) -> Self {
         self.label = label.into();
@@ -306,14 +306,14 @@ where
         self
     }
 
-    /// What tells failures from successes [errors fail].
+    /// What tells failures from successes \[errors fail\].
     #[must_use]
     pub fn classify(mut self, classify: impl Classify<S::Response>) -> Self {
         self.classify = Arc::new(classify);
         self
     }
 
-    /// Until when an attempt counts [the head of the response].
+    /// Until when an attempt counts \[the head of the response\].
     #[must_use]
     pub fn track(mut self, track: impl Track<S::Response>) -> Self {
         self.track = Some(Arc::new(track));
@@ -334,7 +334,7 @@ where
         self
     }
 
-    /// Where chance comes from [the operating system, a generator per thread].
+    /// Where chance comes from \[the operating system, a generator per thread\].
     #[must_use]
     pub fn random(mut self, random: impl Random) -> Self {
         self.random = Arc::new(random);

@@ -52,7 +52,7 @@ pub struct EndpointStatus {
     pub state: State,
     /// Since when.
     pub since: Instant,
-    /// The share of its weight that it is given while it works up to all of it [1.0].
+    /// The share of its weight that it is given while it works up to all of it \[1.0\].
     pub ramp: f64,
     /// Requests in flight there, from this client.
     pub in_flight: u32,

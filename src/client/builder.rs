@@ -88,49 +88,49 @@ where
         self
     }
 
-    /// What tells failures from successes [errors fail].
+    /// What tells failures from successes \[errors fail\].
     #[must_use]
     pub fn classify(mut self, classify: impl Classify<S::Response>) -> Self {
         self.classify = Arc::new(classify);
         self
     }
 
-    /// What is known of requests [nothing: they are sent once].
+    /// What is known of requests \[nothing: they are sent once\].
     #[must_use]
     pub fn describe(mut self, describe: impl Describe<Req>) -> Self {
         self.describe = Arc::new(describe);
         self
     }
 
-    /// Until when an attempt counts [the head of the response].
+    /// Until when an attempt counts \[the head of the response\].
     #[must_use]
     pub fn track(mut self, track: impl Track<S::Response>) -> Self {
         self.track = Some(Arc::new(track));
         self
     }
 
-    /// How long a request may take in all [10 s].
+    /// How long a request may take in all \[10 s\].
     #[must_use]
     pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.options.deadline = deadline.into();
         self
     }
 
-    /// How long one attempt may take [what is left, at most 3 s].
+    /// How long one attempt may take \[what is left, at most 3 s\].
     #[must_use]
     pub fn attempt_limit(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.options.balance.attempt_limit = limit.into();
         self
     }
 
-    /// How often a request is tried [3 attempts].
+    /// How often a request is tried \[3 attempts\].
     #[must_use]
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.options.retry = policy;
         self
     }
 
-    /// How much extra load retries may make [20 % of successes over 10 s + 1 per 10 s].
+    /// How much extra load retries may make \[20 % of successes over 10 s + 1 per 10 s\].
     #[must_use]
     pub fn budget(mut self, budget: BudgetOptions) -> Self {
         self.options.budget = budget;
@@ -166,7 +166,7 @@ where
         self
     }
 
-    /// Where chance comes from [the operating system, a generator per thread].
+    /// Where chance comes from \[the operating system, a generator per thread\].
     #[must_use]
     pub fn random(mut self, random: impl Random) -> Self {
         self.random = Arc::new(random);

@@ -13,7 +13,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ClientOptions {
-    /// How long a request may take in all [10 s]; `None` for as long as its caller's deadline allows.
+    /// How long a request may take in all \[10 s\]; `None` for as long as its caller's deadline allows.
     pub deadline: Option<Duration>,
     /// How often a request is tried.
     pub retry: RetryPolicy,

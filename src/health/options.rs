@@ -11,34 +11,34 @@ use crate::{
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct HealthOptions {
-    /// Whether endpoints are ejected at all [true].
+    /// Whether endpoints are ejected at all \[true\].
     pub enabled: bool,
-    /// Failures in a row that make an endpoint unavailable [5, at least 1].
+    /// Failures in a row that make an endpoint unavailable \[5, at least 1\].
     pub consecutive: u32,
-    /// Failures among the last [`of_last`](Self::of_last) attempts that eject it [6, 1 to 64]. The default catches an
+    /// Failures among the last [`of_last`](Self::of_last) attempts that eject it \[6, 1 to 64\]. The default catches an
     /// endpoint that fails half of its requests within some 20 of them; at 1 % errors six among twenty come once in
     /// 10^8 attempts.
     pub failures: u32,
-    /// The attempts that [`failures`](Self::failures) are counted among [20].
+    /// The attempts that [`failures`](Self::failures) are counted among \[20\].
     pub of_last: u32,
-    /// A success rate below this, over [`window`](Self::window), ejects it [0.8].
+    /// A success rate below this, over [`window`](Self::window), ejects it \[0.8\].
     pub success_rate: Ratio,
-    /// The window of the success rate [30 s].
+    /// The window of the success rate \[30 s\].
     pub window: Duration,
-    /// Failures that the window must hold before the rate counts [5].
+    /// Failures that the window must hold before the rate counts \[5\].
     pub window_failures: u32,
-    /// How long an ejection lasts [5 s, doubling to 300 s, equal jitter]. An endpoint that stays healthy for as long as
+    /// How long an ejection lasts \[5 s, doubling to 300 s, equal jitter\]. An endpoint that stays healthy for as long as
     /// its last ejection lasted is forgiven one doubling.
     pub ejection: Backoff,
-    /// The share of the endpoints that may be ejected by judgement [50 %, rounded up; at least one stays].
+    /// The share of the endpoints that may be ejected by judgement \[50 %, rounded up; at least one stays\].
     pub max_ejected: Ratio,
-    /// How long the request that decides over an endpoint's return may take [1 s].
+    /// How long the request that decides over an endpoint's return may take \[1 s\].
     pub probe_limit: Duration,
-    /// After how long without such a request the endpoint returns unproven [30 s].
+    /// After how long without such a request the endpoint returns unproven \[30 s\].
     pub probe_wait: Duration,
-    /// How long an endpoint is left alone that asks for it without saying how long [1 s].
+    /// How long an endpoint is left alone that asks for it without saying how long \[1 s\].
     pub back_off: Duration,
-    /// The longest an endpoint may ask to be left alone [300 s].
+    /// The longest an endpoint may ask to be left alone \[300 s\].
     pub back_off_cap: Duration,
 }
 

@@ -30,7 +30,7 @@ pub enum ReplayError {
 ///
 /// Until the first [`copy`](Self::copy) it is the body it wraps: no lock, no allocation. From then on it and its copies
 /// read one shared source, each from its own start and at its own pace: whoever is ahead pulls from the wrapped body, and
-/// what was pulled is kept for the others, [64 KiB] at most. A body that is known to be longer is not copied at all. One
+/// what was pulled is kept for the others, \[64 KiB\] at most. A body that is known to be longer is not copied at all. One
 /// that turns out to be longer goes on to whoever is ahead, and a copy that has not read what is gone fails with
 /// [`ReplayError::Outgrown`]. Trailers are replayed too.
 ///

@@ -236,38 +236,38 @@ where
         self
     }
 
-    /// What is written onto requests [the attempt number into `x-attempt-count`, from the second attempt on].
+    /// What is written onto requests \[the attempt number into `x-attempt-count`, from the second attempt on\].
     #[must_use]
     pub fn description(mut self, options: DescriptionOptions) -> Self {
         self.description = options;
         self
     }
 
-    /// What tells failures from successes [errors and 5xx fail; 429, and 503 with `Retry-After`, are back-off].
+    /// What tells failures from successes \[errors and 5xx fail; 429, and 503 with `Retry-After`, are back-off\].
     #[must_use]
     pub fn classify(self, classify: impl Classify<Response<Tracked<Incoming>>>) -> Self {
         self.with(|inner| inner.classify(classify))
     }
 
-    /// How long a request may take in all [10 s].
+    /// How long a request may take in all \[10 s\].
     #[must_use]
     pub fn deadline(self, deadline: impl Into<Option<Duration>>) -> Self {
         self.with(|inner| inner.deadline(deadline))
     }
 
-    /// How long one attempt may take to its head [what is left, at most 3 s].
+    /// How long one attempt may take to its head \[what is left, at most 3 s\].
     #[must_use]
     pub fn attempt_limit(self, limit: impl Into<Option<Duration>>) -> Self {
         self.with(|inner| inner.attempt_limit(limit))
     }
 
-    /// How often a request is tried [3 attempts].
+    /// How often a request is tried \[3 attempts\].
     #[must_use]
     pub fn retry(self, policy: RetryPolicy) -> Self {
         self.with(|inner| inner.retry(policy))
     }
 
-    /// How much extra load retries may make [20 % of successes over 10 s + 1 per 10 s].
+    /// How much extra load retries may make \[20 % of successes over 10 s + 1 per 10 s\].
     #[must_use]
     pub fn budget(self, budget: BudgetOptions) -> Self {
         self.with(|inner| inner.budget(budget))
@@ -297,7 +297,7 @@ where
         self.with(|inner| inner.observe(observer))
     }
 
-    /// Where chance comes from [the operating system, a generator per thread].
+    /// Where chance comes from \[the operating system, a generator per thread\].
     #[must_use]
     pub fn random(self, random: impl Random) -> Self {
         self.with(|inner| inner.random(random))

@@ -24,12 +24,12 @@ pub struct ConnectorOptions {
     /// HTTP/1.1: how many connections there are to an endpoint at most \[100\]. A request that finds all of them in use
     /// waits for one, within its deadline. HTTP/2 has one connection.
     pub connections_per_endpoint: usize,
-    /// HTTP/1.1: how long a connection is kept without a request [60 s]. Keep it below what the servers keep, or they
+    /// HTTP/1.1: how long a connection is kept without a request \[60 s\]. Keep it below what the servers keep, or they
     /// will close connections under requests.
     pub idle_connection: Duration,
-    /// HTTP/2: how often the connection is asked whether it still lives [10 s]; `None` for never.
+    /// HTTP/2: how often the connection is asked whether it still lives \[10 s\]; `None` for never.
     pub ping_interval: Option<Duration>,
-    /// HTTP/2: how long the answer may take before the connection counts as dead [5 s].
+    /// HTTP/2: how long the answer may take before the connection counts as dead \[5 s\].
     pub ping_timeout: Duration,
     /// HTTP/2: whether the connection is asked while there is no request on it \[true\]. Some gRPC servers take offence.
     pub ping_while_idle: bool,

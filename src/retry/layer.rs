@@ -49,28 +49,28 @@ impl<Req: 'static, Res: 'static> RetryLayer<Req, Res> {
         })
     }
 
-    /// The budget that retries are paid from; clones of one budget share it [20 % of successes + 1 per 10 s].
+    /// The budget that retries are paid from; clones of one budget share it \[20 % of successes + 1 per 10 s\].
     #[must_use]
     pub fn budget(mut self, budget: Budget) -> Self {
         self.budget = budget;
         self
     }
 
-    /// What is known of requests [nothing].
+    /// What is known of requests \[nothing\].
     #[must_use]
     pub fn describe(mut self, describe: impl Describe<Req>) -> Self {
         self.describe = Arc::new(describe);
         self
     }
 
-    /// What judges responses that no layer below has judged [errors fail].
+    /// What judges responses that no layer below has judged \[errors fail\].
     #[must_use]
     pub fn classify(mut self, classify: impl Classify<Res>) -> Self {
         self.classify = Arc::new(classify);
         self
     }
 
-    /// Where chance comes from [the operating system, a generator per thread].
+    /// Where chance comes from \[the operating system, a generator per thread\].
     #[must_use]
     pub fn random(mut self, random: impl Random) -> Self {
         self.random = Arc::new(random);

@@ -9,9 +9,9 @@ use crate::{
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct RetryPolicy {
-    /// Attempts in all, the first included [3, 1 to 10]. What was never sent does not count.
+    /// Attempts in all, the first included \[3, 1 to 10\]. What was never sent does not count.
     pub max_attempts: u32,
-    /// The waits between them [25 ms, doubling to 250 ms, full jitter].
+    /// The waits between them \[25 ms, doubling to 250 ms, full jitter\].
     pub backoff: Backoff,
 }
 
