@@ -79,7 +79,7 @@ pub enum Reported {
     Unknown,
     /// Fit for requests.
     Healthy,
-    /// Not fit; it gets requests only when nothing else is left.
+    /// Not fit: it gets nothing, unless the registry finds every endpoint unfit.
     Unhealthy,
     /// Going away: it finishes what it has and gets nothing new.
     Draining,

@@ -55,7 +55,7 @@ impl Reason {
 
     /// Whether the refusal is one by a whole client, which another attempt would only meet again.
     pub(crate) fn is_final(self) -> bool {
-        !matches!(self, Self::Connect | Self::AttemptTimeout | Self::Limit)
+        !matches!(self, Self::Connect | Self::AttemptTimeout)
     }
 
     /// A word for metrics and logs.

@@ -66,7 +66,7 @@ pub(crate) struct Stamp {
 }
 
 /// Fewer latencies than this say nothing about a 99th percentile.
-const ENOUGH: u64 = 100;
+const ENOUGH: u64 = 10;
 
 impl Fleet {
     pub(crate) fn new(

@@ -128,7 +128,8 @@ impl Lease {
             }
             if let Some(probe) = self.probe.take() {
                 if tracked && verdict.is_provisional() {
-                    return Some(Guard::new(Arc::new(Undecided::new(member, probe)), verdict));
+                    fleet.count(Counter::BodiesBegun);
+                    return Some(Guard::new(Arc::new(Undecided::new(Arc::clone(&member), probe)), verdict));
                 }
                 settle(&member, probe, Class::Success, now.at);
                 // What began as the probe goes on as an attempt of the state that it has brought about.
@@ -136,6 +137,7 @@ impl Lease {
             }
         }
         if tracked {
+            member.fleet.count(Counter::BodiesBegun);
             return Some(Guard::new(member, verdict).in_generation(self.generation));
         }
         member.release();
@@ -195,7 +197,6 @@ impl Lease {
         let Some(member) = self.member.take() else { return };
         member.release();
         let fleet = &member.fleet;
-        fleet.count(Counter::Cancelled);
         member.cancelled.fetch_add(1, Relaxed);
         let elapsed = self.elapsed(Some(fleet.stamp(now)));
         let overlong = self.limit.is_some_and(|limit| elapsed >= limit)
@@ -242,6 +243,7 @@ impl Ends for Undecided {
         match verdict.class() {
             // The ejection has counted it.
             Class::Failure => {
+                self.member.fleet.count(Counter::BodiesEnded);
                 self.member.release();
                 self.member.failed(crate::context::now(), u32::MAX);
             }

@@ -13,6 +13,7 @@ use crate::{
     health::Health,
     outcome::{Class, Verdict},
     sync::{AtomicU32, AtomicU64, Mutex, Ordering::Relaxed, lock},
+    telemetry::Counter,
     track::Ends,
 };
 
@@ -101,6 +102,7 @@ impl Ends for Member {
     }
 
     fn ended_in(self: Arc<Self>, generation: u32, head: Verdict, end: Option<Verdict>) {
+        self.fleet.count(Counter::BodiesEnded);
         self.release();
         let verdict = end.unwrap_or(head);
         match verdict.class() {

@@ -78,7 +78,9 @@ pub struct BalanceOptions {
     pub panic_below: Ratio,
     /// How endpoints get up to their share \[10 s from 10 %\].
     pub slow_start: SlowStart,
-    /// Whether latencies are counted, per endpoint and for the whole client \[true\].
+    /// Whether latencies are counted, per endpoint and for the whole client \[true\]. Without them nobody knows what is
+    /// overlong: an endpoint that hangs can hide behind callers who give up before the attempt limit, and a retry is made
+    /// however little time is left for it.
     pub statistics: bool,
     /// How long one attempt may take \[3 s\]; `None` for as long as the deadline allows.
     pub attempt_limit: Option<Duration>,
@@ -156,7 +158,10 @@ impl BalanceOptions {
             .rule(self.grace <= FOREVER, "grace", self.grace, "at most 10 years")
             .rule(self.keep_removed <= FOREVER, "keep_removed", self.keep_removed, "at most 10 years")
             .duration("connect_timeout", self.connect_timeout)
-            .part("redial", |check| self.redial.check(check))
+            .part("redial", |check| {
+                self.redial.check(check);
+                check.rule(!self.redial.longest().is_zero(), "cap", self.redial.longest(), "more than 0");
+            })
             .rule(
                 self.max_in_flight.is_none_or(|most| (1..=i32::MAX as u32).contains(&most)),
                 "max_in_flight",

@@ -94,7 +94,7 @@ impl<S: Send + Sync + 'static> Roster<S> {
         also
     }
 
-    /// Replaces the options, if they hold together.
+    /// Replaces the options, if they hold together. The caller tells it, when it holds no lock any more.
     pub(crate) fn update(&self, options: BalanceOptions) -> Result<(), Invalid> {
         let mut check = Check::default();
         self.fleet.options.load().check_update(&options, &mut check);
@@ -107,7 +107,6 @@ impl<S: Send + Sync + 'static> Roster<S> {
             (before.with_options(options, crate::clock::now()), ())
         });
         self.fleet.bell.ring(Message::Options);
-        self.fleet.tell(&Event::Updated);
         Ok(())
     }
 

@@ -26,7 +26,7 @@ use crate::{
     random::{Entropy, Random},
     resolve::Resolve,
     sync::{stripe, stripes},
-    telemetry::{Observer, Observers},
+    telemetry::{Counter, Event, Observer, Observers},
     track::Track,
 };
 
@@ -152,6 +152,12 @@ where
     /// # Errors
     /// [`Invalid`] with all that is wrong.
     pub fn update(&self, options: BalanceOptions) -> Result<(), Invalid> {
+        self.update_untold(options)?;
+        self.fleet().tell(&Event::Updated);
+        Ok(())
+    }
+
+    pub(crate) fn update_untold(&self, options: BalanceOptions) -> Result<(), Invalid> {
         self.lane().roster.update(options)
     }
 
@@ -168,7 +174,7 @@ where
     /// Refuses new requests, waits for those in flight, and ends the background task. Returns whether all was done
     /// within `within`; what is not goes on.
     pub async fn close(&self, within: Duration) -> bool {
-        self.lane().roster.close();
+        self.refuse();
         let drained = async {
             // Closing is rare, and its end need not be exact.
             while self.in_flight() > 0 {
@@ -178,10 +184,19 @@ where
         tokio::time::timeout(within, drained).await.is_ok()
     }
 
+    /// Refuses new requests from now on and ends the background task.
+    pub(crate) fn refuse(&self) {
+        self.lane().roster.close();
+    }
+
     /// Attempts that have not ended yet, waiting ones included, and bodies that are still being read.
     pub fn in_flight(&self) -> usize {
         let attempts: usize = self.lanes.iter().map(|lane| Arc::strong_count(lane) - 1).sum();
-        attempts.max(self.lane().roster.snapshot.load().in_flight())
+        let tally = &self.fleet().tally;
+        // Read in this order a body may be counted that has just ended, never one missed that goes on.
+        let ended = tally.sum(Counter::BodiesEnded);
+        let begun = tally.sum(Counter::BodiesBegun);
+        attempts + usize::try_from(begun.saturating_sub(ended)).unwrap_or(usize::MAX)
     }
 
     pub(crate) fn fleet(&self) -> &Arc<Fleet> {

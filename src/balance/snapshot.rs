@@ -10,7 +10,7 @@ use super::{
     member::Member,
     options::{BalanceOptions, Load, Panic},
 };
-use crate::{error::Cause, sync::Ordering::Relaxed};
+use crate::error::Cause;
 
 /// An endpoint with the service that reaches it.
 pub(crate) struct Entry<S> {
@@ -176,11 +176,6 @@ impl<S> Snapshot<S> {
     /// Whether this connection of this endpoint is part of it.
     pub(crate) fn has(&self, id: u64, incarnation: u32) -> bool {
         self.entries.iter().any(|entry| entry.member.id == id && entry.incarnation == incarnation)
-    }
-
-    /// Requests in flight at the endpoints.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.entries.iter().map(|entry| entry.member.in_flight.load(Relaxed) as usize).sum()
     }
 
     /// Whether some endpoint may be given requests now.

@@ -54,9 +54,10 @@ pub struct Setting {
 pub struct WorstCase {
     /// Attempts that may reach servers.
     pub attempts: u32,
-    /// How long it may take; `None` without any bound but the caller's own.
+    /// How long it may take: its deadline; `None` without any bound but the caller's own.
     pub time: Option<Duration>,
-    /// Load on the servers with every retry that the budget allows, in hundredths of the load without.
+    /// Load on the servers with every retry that the budget allows, in hundredths of the load without. The reserve of the
+    /// budget, and what is sent again because it was never processed, come on top.
     pub load_percent: u32,
 }
 
@@ -99,10 +100,6 @@ impl Explanation {
         }
         let attempts = view.max_attempts.unwrap_or(options.retry.max_attempts).max(1);
         let deadline = view.deadline.or(options.deadline);
-        let longest = options.balance.attempt_limit.map(|limit| {
-            let wait = options.retry.backoff.longest() * (attempts - 1);
-            limit * attempts + wait
-        });
         let share = options.budget.share.get();
         let mut remarks = Vec::new();
         if core.shares_budget {
@@ -127,10 +124,7 @@ impl Explanation {
             settings,
             worst_case: WorstCase {
                 attempts,
-                time: match (deadline, longest) {
-                    (Some(deadline), Some(longest)) => Some(deadline.min(longest)),
-                    (deadline, longest) => deadline.or(longest),
-                },
+                time: deadline,
                 load_percent: if attempts > 1 { 100 + (share * 100.0).round() as u32 } else { 100 },
             },
             remarks,

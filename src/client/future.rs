@@ -14,7 +14,7 @@ use tower::{BoxError, Service};
 
 use super::service::{ClientEnv, Lane, View};
 use crate::{
-    balance::Fleet,
+    balance::{Fleet, Untimed},
     context::{self, EnterInherited, Inherited, Timer},
     error::{Error, Reason},
     outcome::Sent,
@@ -26,13 +26,10 @@ use crate::{
 #[pin_project(PinnedDrop)]
 pub struct ResponseFuture<S, Req>
 where
-    S: Service<Req> + Clone + Send + Sync + 'static,
-    S::Response: 'static,
-    S::Error: Into<BoxError>,
-    Req: 'static,
+    S: Service<Req>,
 {
     #[pin]
-    session: Session<ClientEnv<S, Req>, Req>,
+    session: Session<ClientEnv<S, Req>, Untimed<S, Req>, Req>,
     #[pin]
     timer: Timer,
     total: Option<Duration>,
@@ -51,10 +48,7 @@ struct Began {
 
 impl<S, Req> ResponseFuture<S, Req>
 where
-    S: Service<Req> + Clone + Send + Sync + 'static,
-    S::Response: 'static,
-    S::Error: Into<BoxError>,
-    Req: 'static,
+    S: Service<Req>,
 {
     #[inline]
     pub(super) fn new(lane: &Arc<Lane<S, Req>>, view: &View, request: Req) -> Self {
@@ -65,10 +59,17 @@ where
             session: Session::new(ClientEnv(lane.clone()), request, wishes),
             timer: Timer::default(),
             total,
-            operation: view.operation.clone(),
+            // Its reference count is one for all requests of the view: touched only where somebody listens.
+            operation: view.operation.as_ref().filter(|_| is_traced()).cloned(),
             began: None,
         }
     }
+}
+
+/// Whether somebody listens to spans of requests.
+#[inline]
+fn is_traced() -> bool {
+    tracing::enabled!(target: "mainstay", tracing::Level::DEBUG)
 }
 
 impl Began {
@@ -81,7 +82,7 @@ impl Began {
             Some(deadline) => inherited.with_deadline(deadline),
             None => inherited,
         };
-        let span = tracing::enabled!(target: "mainstay", tracing::Level::DEBUG).then(|| {
+        let span = is_traced().then(|| {
             Box::new(tracing::debug_span!(target: "mainstay", "request", client = &*fleet.label, operation))
         });
         Self { at: now.nanos, inherited, span }
@@ -145,10 +146,7 @@ where
 #[pinned_drop]
 impl<S, Req> PinnedDrop for ResponseFuture<S, Req>
 where
-    S: Service<Req> + Clone + Send + Sync + 'static,
-    S::Response: 'static,
-    S::Error: Into<BoxError>,
-    Req: 'static,
+    S: Service<Req>,
 {
     fn drop(self: Pin<&mut Self>) {
         if self.began.is_some() {
@@ -159,10 +157,7 @@ where
 
 impl<S, Req> fmt::Debug for ResponseFuture<S, Req>
 where
-    S: Service<Req> + Clone + Send + Sync + 'static,
-    S::Response: 'static,
-    S::Error: Into<BoxError>,
-    Req: 'static,
+    S: Service<Req>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture")

@@ -26,7 +26,7 @@ use crate::{
     random::Random,
     retry::{Env, Parts, RetryPolicy},
     sync::{AtomicU32, AtomicU64, Mutex, Ordering::Relaxed, Padded, lock, stripe, stripes},
-    telemetry::{Observer, Tally},
+    telemetry::{Event, Observer, Tally},
 };
 
 /// What all handles and requests of a client share.
@@ -93,17 +93,6 @@ where
         self.max_attempts.store(options.retry.max_attempts, Relaxed);
     }
 
-    #[inline]
-    pub(super) fn deadline(&self) -> Option<Duration> {
-        let nanos = self.deadline.load(Relaxed);
-        (nanos != u64::MAX).then(|| Duration::from_nanos(nanos))
-    }
-
-    #[inline]
-    pub(super) fn max_attempts(&self) -> u32 {
-        self.max_attempts.load(Relaxed)
-    }
-
     /// Notes the latency of a request that began so many nanoseconds after the epoch, and ends now.
     #[inline]
     pub(super) fn latency(&self, began: u64) {
@@ -119,6 +108,22 @@ where
             counts.add(&stripe.0.counts(now));
         }
         counts
+    }
+}
+
+impl<S, Req> Core<S, Req>
+where
+    S: Service<Req>,
+{
+    #[inline]
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        let nanos = self.deadline.load(Relaxed);
+        (nanos != u64::MAX).then(|| Duration::from_nanos(nanos))
+    }
+
+    #[inline]
+    pub(super) fn max_attempts(&self) -> u32 {
+        self.max_attempts.load(Relaxed)
     }
 }
 
@@ -200,10 +205,10 @@ where
         self
     }
 
-    /// The same view with another number of attempts in all; 0 and 1 mean no retry.
+    /// The same view with another number of attempts in all; 0 and 1 mean no retry, and more than 10 count as 10.
     #[must_use]
     pub fn max_attempts(mut self, attempts: u32) -> Self {
-        self.view.max_attempts = Some(attempts);
+        self.view.max_attempts = Some(attempts.min(RetryPolicy::MOST));
         self
     }
 
@@ -219,7 +224,15 @@ where
     /// Refuses new requests, waits for those in flight, and ends the background task. Returns whether all was done within
     /// `within`; what is not goes on. Retries of requests in flight are refused, too.
     pub async fn close(&self, within: Duration) -> bool {
-        self.core().balance.close(within).await
+        let core = self.core();
+        core.balance.refuse();
+        let drained = async {
+            // A request that waits for its next attempt is with the client only, an open body with the balancer only.
+            while self.lanes.iter().any(|lane| Arc::strong_count(lane) > 1) || core.balance.in_flight() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(within, drained).await.is_ok()
     }
 
     /// Replaces the options: all of them, or none if they do not hold together. All state is kept.
@@ -228,16 +241,18 @@ where
     /// [`Invalid`] with all that is wrong. The windows and time constants that running counts are made of cannot change.
     pub fn update(&self, options: ClientOptions) -> Result<(), Invalid> {
         let core = self.core();
-        let _updating = lock(&core.updating);
+        let updating = lock(&core.updating);
         let mut check = Check::default();
         core.options.load().check_update(&options, &mut check);
         check.finish()?;
-        core.balance.update(options.balance.clone())?;
+        core.balance.update_untold(options.balance.clone())?;
         if !core.shares_budget {
             core.parts.budget.update(&options.budget)?;
         }
         core.options.store(Arc::new(options));
         core.take_over();
+        drop(updating);
+        core.balance.fleet().tell(&Event::Updated);
         Ok(())
     }
 

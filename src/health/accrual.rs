@@ -24,7 +24,7 @@ const SLICES: usize = 10;
 
 /// The attempts of one endpoint, as far as the rules need them.
 ///
-/// A success is two relaxed increments: the sequence number of the attempt, from which "in a row" and "among the last
+/// A success is one increment and one compare-and-swap, both relaxed: the sequence number of the attempt, from which "in a row" and "among the last
 /// twenty" follow without touching anything else, and the slice of the time window. Everything else is kept where
 /// failures are.
 #[derive(Debug)]

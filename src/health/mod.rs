@@ -20,7 +20,7 @@
 //! assert_eq!(accrual.failure(now, &options), Some(Trip::Consecutive)); // the fifth in a row
 //! ```
 //!
-//! **Cost.** A success pays two relaxed increments. A failure takes a lock of its endpoint.
+//! **Cost.** A success pays one relaxed increment and one compare-and-swap. A failure takes a lock of its endpoint.
 //!
 //! **Sources.** Finagle's failure accrual (hybrid of consecutive failures and windowed success rate, equal-jittered
 //! ejection), Envoy's ejection cap, Linkerd's penalty for endpoints that ask to be left alone. What is different: probes

@@ -77,8 +77,16 @@ impl HealthOptions {
                 format!("at least failures ({})", self.failures),
             )
             .duration("window", self.window)
-            .rule(self.window_failures >= 1, "window_failures", self.window_failures, "at least 1")
-            .part("ejection", |check| self.ejection.check(check))
+            .rule(
+                (1..=1024).contains(&self.window_failures),
+                "window_failures",
+                self.window_failures,
+                "1 to 1,024",
+            )
+            .part("ejection", |check| {
+                self.ejection.check(check);
+                check.rule(!self.ejection.longest().is_zero(), "cap", self.ejection.longest(), "more than 0");
+            })
             .duration("probe_limit", self.probe_limit)
             .duration("probe_wait", self.probe_wait)
             .duration("back_off", self.back_off)

@@ -53,13 +53,13 @@ enum State<B> {
     Shared(Reader<B>),
 }
 
-/// How many bytes of a body are kept unless told otherwise.
-const LIMIT: usize = 64 * 1024;
-
 impl<B> Replay<B> {
+    /// How many bytes of a body are kept unless told otherwise: 64 KiB.
+    pub const LIMIT: usize = 64 * 1024;
+
     /// A body of which copies can be made as long as it is no longer than 64 KiB.
     pub fn new(body: B) -> Self {
-        Self::with_limit(body, LIMIT)
+        Self::with_limit(body, Self::LIMIT)
     }
 
     /// A body of which copies can be made as long as it is no longer than `limit` bytes. With 0, only empty bodies are

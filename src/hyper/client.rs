@@ -58,6 +58,7 @@ where
     B::Error: Into<BoxError>,
 {
     inner: Inner<B>,
+    replayed: usize,
 }
 
 impl<B> Client<B>
@@ -72,43 +73,44 @@ where
         ClientBuilder {
             inner,
             connector: ConnectorOptions::default(),
+            replayed: Replay::<B>::LIMIT,
             description: DescriptionOptions::default().attempt_header(ATTEMPT),
         }
     }
 
     /// Sends `request`. The future does nothing until it is polled; dropping it cancels the request.
     pub fn send(&self, request: Request<B>) -> ResponseFuture<Transport<Replay<B>>, Request<Replay<B>>> {
-        self.inner.send(request.map(Replay::new))
+        self.inner.send(request.map(|body| Replay::with_limit(body, self.replayed)))
     }
 
     /// A view for one method: the same endpoints, health and budget. `operation` names it in traces.
     #[must_use]
     pub fn method(&self, operation: impl Into<Arc<str>>) -> Self {
-        Self { inner: self.inner.method(operation) }
+        Self { inner: self.inner.method(operation), replayed: self.replayed }
     }
 
     /// The same view with another total deadline; zero refuses every request.
     #[must_use]
     pub fn deadline(self, deadline: Duration) -> Self {
-        Self { inner: self.inner.deadline(deadline) }
+        Self { inner: self.inner.deadline(deadline), replayed: self.replayed }
     }
 
     /// The same view for requests that may be processed twice, whatever their method.
     #[must_use]
     pub fn idempotent(self) -> Self {
-        Self { inner: self.inner.idempotent() }
+        Self { inner: self.inner.idempotent(), replayed: self.replayed }
     }
 
     /// The same view for requests that must not be processed twice, whatever their method.
     #[must_use]
     pub fn not_idempotent(self) -> Self {
-        Self { inner: self.inner.not_idempotent() }
+        Self { inner: self.inner.not_idempotent(), replayed: self.replayed }
     }
 
     /// The same view with another number of attempts in all; 0 and 1 mean no retry.
     #[must_use]
     pub fn max_attempts(self, attempts: u32) -> Self {
-        Self { inner: self.inner.max_attempts(attempts) }
+        Self { inner: self.inner.max_attempts(attempts), replayed: self.replayed }
     }
 
     /// Waits until there is a connected endpoint that may be given requests.
@@ -180,7 +182,7 @@ where
     B::Error: Into<BoxError>,
 {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone() }
+        Self { inner: self.inner.clone(), replayed: self.replayed }
     }
 }
 
@@ -204,6 +206,7 @@ where
 {
     inner: crate::client::ClientBuilder<Transport<Replay<B>>, Request<Replay<B>>>,
     connector: ConnectorOptions,
+    replayed: usize,
     description: DescriptionOptions,
 }
 
@@ -233,6 +236,13 @@ where
     #[must_use]
     pub fn connector(mut self, options: ConnectorOptions) -> Self {
         self.connector = options;
+        self
+    }
+
+    /// How many bytes of a request's body are kept to be sent again \[64 KiB\]. Larger bodies are sent once.
+    #[must_use]
+    pub fn replayed_body(mut self, bytes: usize) -> Self {
+        self.replayed = bytes;
         self
     }
 
@@ -316,7 +326,7 @@ where
         let description = Description::new(self.description).unwrap_or_default();
         let built = inner.describe(description).connect_with(connector).build();
         match built {
-            Ok(inner) => check.finish().map(|()| Client { inner }),
+            Ok(inner) => check.finish().map(|()| Client { inner, replayed: self.replayed }),
             Err(invalid) => {
                 check.absorb("", Err(invalid));
                 Err(check.finish().err().unwrap_or_else(|| Check::missing("options")))

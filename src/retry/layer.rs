@@ -1,8 +1,10 @@
 //! The layer.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
-use arc_swap::ArcSwap;
 use tower::Layer;
 
 use super::{
@@ -23,7 +25,7 @@ use crate::{
 
 /// Sends requests again that failed, where that is safe and within budget.
 ///
-/// The budget lives in the layer: every service it makes shares it. Of requests nothing is known unless
+/// All state lives in the layer: every service it makes shares it. Of requests nothing is known unless
 /// [`describe`](Self::describe) says more, so without it nothing is retried.
 pub struct RetryLayer<Req, Res> {
     policy: RetryPolicy,
@@ -31,6 +33,8 @@ pub struct RetryLayer<Req, Res> {
     describe: Arc<dyn Describe<Req>>,
     classify: Arc<dyn Classify<Res>>,
     random: Arc<dyn Random>,
+    /// What the services share, made with the first of them.
+    shared: Arc<OnceLock<Arc<Shared<Req, Res>>>>,
 }
 
 impl<Req: 'static, Res: 'static> RetryLayer<Req, Res> {
@@ -46,35 +50,42 @@ impl<Req: 'static, Res: 'static> RetryLayer<Req, Res> {
             describe: Arc::new(Opaque),
             classify: Arc::new(ErrorsFail),
             random: Arc::new(Entropy),
+            shared: Arc::default(),
         })
+    }
+
+    /// Services made from here on share nothing with those made before.
+    fn anew(mut self) -> Self {
+        self.shared = Arc::default();
+        self
     }
 
     /// The budget that retries are paid from; clones of one budget share it \[20 % of successes + 1 per 10 s\].
     #[must_use]
     pub fn budget(mut self, budget: Budget) -> Self {
         self.budget = budget;
-        self
+        self.anew()
     }
 
     /// What is known of requests \[nothing\].
     #[must_use]
     pub fn describe(mut self, describe: impl Describe<Req>) -> Self {
         self.describe = Arc::new(describe);
-        self
+        self.anew()
     }
 
     /// What judges responses that no layer below has judged \[errors fail\].
     #[must_use]
     pub fn classify(mut self, classify: impl Classify<Res>) -> Self {
         self.classify = Arc::new(classify);
-        self
+        self.anew()
     }
 
     /// Where chance comes from \[the operating system, a generator per thread\].
     #[must_use]
     pub fn random(mut self, random: impl Random) -> Self {
         self.random = Arc::new(random);
-        self
+        self.anew()
     }
 }
 
@@ -82,19 +93,21 @@ impl<S, Req, Res> Layer<S> for RetryLayer<Req, Res> {
     type Service = Retry<S, Req, Res>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let epoch = crate::clock::now();
-        let shared = Shared {
-            policy: ArcSwap::from_pointee(self.policy.clone()),
-            latencies: (0..stripes()).map(|_| Padded(Recent::new(epoch, Recent::PERIOD))).collect(),
-            parts: Parts {
-                budget: self.budget.clone(),
-                describe: self.describe.clone(),
-                classify: self.classify.clone(),
-                random: self.random.clone(),
-                tally: Tally::new(),
-            },
-        };
-        Retry::new(inner, Arc::new(shared))
+        let shared = self.shared.get_or_init(|| {
+            let epoch = crate::clock::now();
+            Arc::new(Shared {
+                policy: self.policy.clone(),
+                latencies: (0..stripes()).map(|_| Padded(Recent::new(epoch, Recent::PERIOD))).collect(),
+                parts: Parts {
+                    budget: self.budget.clone(),
+                    describe: self.describe.clone(),
+                    classify: self.classify.clone(),
+                    random: self.random.clone(),
+                    tally: Tally::new(),
+                },
+            })
+        });
+        Retry::new(inner, shared.clone())
     }
 }
 
@@ -106,6 +119,7 @@ impl<Req, Res> Clone for RetryLayer<Req, Res> {
             describe: self.describe.clone(),
             classify: self.classify.clone(),
             random: self.random.clone(),
+            shared: self.shared.clone(),
         }
     }
 }

@@ -22,6 +22,9 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
+    /// Attempts that a request may make at the most.
+    pub const MOST: u32 = 10;
+
     /// A policy that never retries.
     pub fn never() -> Self {
         Self::default().max_attempts(1)
@@ -53,7 +56,7 @@ impl RetryPolicy {
 
     pub(crate) fn check(&self, check: &mut Check) {
         check
-            .rule((1..=10).contains(&self.max_attempts), "max_attempts", self.max_attempts, "1 to 10")
+            .rule((1..=Self::MOST).contains(&self.max_attempts), "max_attempts", self.max_attempts, "1 to 10")
             .part("backoff", |check| self.backoff.check(check));
     }
 }

@@ -9,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
 use pin_project::pin_project;
 use tower::{BoxError, Service};
 
@@ -26,7 +25,7 @@ use crate::{
 
 /// What all clones of a [`Retry`] share.
 pub(super) struct Shared<Req, Res> {
-    pub(super) policy: ArcSwap<RetryPolicy>,
+    pub(super) policy: RetryPolicy,
     /// Latencies of calls of the inner service, striped by thread.
     pub(super) latencies: Box<[Padded<Recent>]>,
     pub(super) parts: Parts<Req, Res>,
@@ -65,7 +64,7 @@ where
         // The one that was readied is called; a clone takes its place.
         let clone = self.inner.clone();
         let ready = std::mem::replace(&mut self.inner, clone);
-        let max_attempts = self.shared.policy.load().max_attempts;
+        let max_attempts = self.shared.policy.max_attempts;
         let wishes = Wishes { max_attempts, steps_aside: true, idempotent: None };
         let own = Own { inner: ready, readied: true, began: None, shared: self.shared.clone() };
         ResponseFuture { session: Session::new(own, request, wishes), timer: Timer::default() }
@@ -124,7 +123,7 @@ where
     }
 
     fn policy(&self) -> RetryPolicy {
-        RetryPolicy::clone(&self.shared.policy.load())
+        self.shared.policy.clone()
     }
 
     fn succeeded(&self, now: Instant) {
@@ -147,13 +146,10 @@ where
 #[pin_project]
 pub struct ResponseFuture<S, Req>
 where
-    S: Service<Req> + Clone,
-    S::Response: 'static,
-    S::Error: Into<BoxError>,
-    Req: 'static,
+    S: Service<Req>,
 {
     #[pin]
-    session: Session<Own<S, Req, S::Response>, Req>,
+    session: Session<Own<S, Req, S::Response>, Oneshot<S, Req>, Req>,
     #[pin]
     timer: Timer,
 }
@@ -176,10 +172,7 @@ where
 
 impl<S, Req> fmt::Debug for ResponseFuture<S, Req>
 where
-    S: Service<Req> + Clone,
-    S::Response: 'static,
-    S::Error: Into<BoxError>,
-    Req: 'static,
+    S: Service<Req>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").field("attempts", &self.session.attempts()).finish_non_exhaustive()

@@ -68,15 +68,14 @@ pub(crate) struct Wishes {
     pub(crate) idempotent: Option<bool>,
 }
 
-/// The future of a request that may be tried several times.
+/// The future of a request that may be tried several times; `F` is that of one attempt.
+///
+/// Without bounds, as are the futures around it: an `async` block that holds one over an await has to prove them for
+/// lifetimes it knows nothing of, and for `BoxError: Into<BoxError>` it cannot.
 #[pin_project]
-pub(crate) struct Session<E, Req>
-where
-    E: Env<Req>,
-    Req: 'static,
-{
+pub(crate) struct Session<E, F, Req> {
     #[pin]
-    state: State<E::Future, Req>,
+    state: State<F, Req>,
     env: E,
     copy: Option<Req>,
     call: Call,
@@ -97,11 +96,7 @@ enum State<F, Req> {
     Waiting { until: Instant, request: Option<Req>, withdrawal: Option<Withdrawal> },
 }
 
-impl<E, Req> Session<E, Req>
-where
-    E: Env<Req>,
-    Req: 'static,
-{
+impl<E, F, Req> Session<E, F, Req> {
     #[inline]
     pub(crate) fn new(env: E, request: Req, wishes: Wishes) -> Self {
         Self {
@@ -140,7 +135,14 @@ where
     pub(crate) fn succeeded(&self) -> bool {
         self.call.verdict.is_some_and(|verdict| verdict.is_success())
     }
+}
 
+impl<E, F, Req> Session<E, F, Req>
+where
+    E: Env<Req, Future = F>,
+    F: Future<Output = Result<E::Response, BoxError>>,
+    Req: 'static,
+{
     /// Polls the session; `Start` and waits are passed through until there is something to wait for.
     pub(crate) fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<E::Response, BoxError>> {
         let mut this = self.project();

@@ -11,9 +11,12 @@ pub(crate) enum Counter {
     Cancelled,
     Retries,
     BudgetExhausted,
+    /// Responses whose body is tracked, and those whose body is over.
+    BodiesBegun,
+    BodiesEnded,
 }
 
-const COUNTERS: usize = 5;
+const COUNTERS: usize = 7;
 
 /// A set of counters, one stripe for each thread.
 #[derive(Debug)]
