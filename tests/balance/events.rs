@@ -129,3 +129,23 @@ async fn a_resolution_to_a_single_address_is_told() {
     client.send(0).await.unwrap();
     assert_eq!((heard.count("resolved"), heard.count("single_endpoint")), (1, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_may_replace_the_options_of_the_client_that_tells_it() {
+    let client = mainstay::Client::builder("users")
+        .resolve(resolve::fixed(["a:1", "b:1"]))
+        .connect(|_: &mainstay::Endpoint| {
+            tower::service_fn(|n: u32| async move { Ok::<_, tower::BoxError>(n) })
+        })
+        .build()
+        .unwrap();
+    let told = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let (inner, counted) = (client.clone(), told.clone());
+    client.observe(move |_: &str, event: &Event| {
+        if event.kind() == "updated" && counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 {
+            inner.update(inner.options()).unwrap();
+        }
+    });
+    client.update(client.options()).unwrap();
+    assert_eq!(told.load(std::sync::atomic::Ordering::SeqCst), 2);
+}

@@ -56,3 +56,18 @@ async fn five_timeouts_by_the_attempt_s_own_limit_eject() {
     cut_off(&client, &stage, secs(9), 5).await;
     assert_eq!((status(&client, "a:1").word(), status(&client, "a:1").failures), ("ejected", 5));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_s_own_timeouts_do_not_hide_a_dead_endpoint_from_a_client_with_little_traffic() {
+    let stage = Stage::default();
+    let client = stage.client(resolve::fixed(["a:1", "b:1", "c:1"]));
+    stage.server("a:1").set(Mode::Hang);
+    let mut lost = 0;
+    for _ in 0..600 {
+        lost += usize::from(!matches!(tokio::time::timeout(secs(1), client.send(0)).await, Ok(Ok(_))));
+        tokio::time::sleep(secs(1)).await;
+    }
+    // The first of them are not known to be overlong; the rest are failures, and eject it.
+    let failures = status(&client, "a:1").failures;
+    assert!(failures >= 5 && lost <= 20, "{lost} of 600 lost, {failures} failures");
+}

@@ -48,3 +48,21 @@ async fn a_client_that_is_called_beside_another_keeps_its_own_retries() -> Test 
     assert_eq!((done?, one.count(), other.count()), (3, 3, 3));
     Ok::<(), BoxError>(())
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_refusal_of_a_limit_around_everything_below_is_final() -> Test {
+    use mainstay::limit::{ConcurrencyLimitLayer, ConcurrencyLimitOptions};
+    let calls = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = calls.clone();
+    let none_left = ConcurrencyLimitLayer::new(ConcurrencyLimitOptions::default().limit(1).max_waiting(0))?;
+    let _taken = none_left.gate().try_acquire();
+    let limited = none_left.layer(service_fn(|_: Request| std::future::pending::<Result<_, BoxError>>()));
+    let seen = service_fn(move |request: Request| {
+        counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        limited.clone().oneshot(request)
+    });
+    let service = layer(at_once(3))?.layer(seen);
+    assert!(service.oneshot(request(1)).await.is_err());
+    assert_eq!(calls.load(std::sync::atomic::Ordering::SeqCst), 1);
+    Ok(())
+}
