@@ -50,7 +50,8 @@ impl<S, Req> ResponseFuture<S, Req>
 where
     S: Service<Req>,
 {
-    #[inline]
+    // Always, or the future is made in one place and copied to another.
+    #[inline(always)]
     pub(super) fn new(lane: &Arc<Lane<S, Req>>, view: &View, request: Req) -> Self {
         let total = view.deadline.or_else(|| lane.0.deadline());
         let max_attempts = view.max_attempts.unwrap_or_else(|| lane.0.max_attempts());

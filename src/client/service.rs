@@ -172,7 +172,7 @@ where
     }
 
     /// Sends `request`. The future does nothing until it is polled; dropping it cancels the request.
-    #[inline]
+    #[inline(always)]
     pub fn send(&self, request: Req) -> ResponseFuture<S, Req> {
         ResponseFuture::new(self.lane(), &self.view, request)
     }
@@ -307,7 +307,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         self.send(request)
     }

@@ -111,20 +111,21 @@ fn read(state: &State) -> Instant {
 /// Nanoseconds from `epoch` to [`now`], computed once for each time and epoch.
 #[inline]
 pub(crate) fn nanos_since(epoch: Instant) -> u64 {
-    STATE.with(|state| {
-        if let Some((of, nanos)) = state.passed.get()
-            && of == epoch
-        {
-            return nanos;
-        }
-        let now = state.now.get();
-        let nanos = slices::nanos_since(epoch, now.unwrap_or_else(|| read(state)));
-        // Outside of a poll time goes on between two looks.
-        if now.is_some() || state.now.get().is_some() {
-            state.passed.set(Some((epoch, nanos)));
-        }
-        nanos
+    STATE.with(|state| match state.passed.get() {
+        Some((of, nanos)) if of == epoch => nanos,
+        _ => measure(state, epoch),
     })
+}
+
+#[inline(never)]
+fn measure(state: &State, epoch: Instant) -> u64 {
+    let now = state.now.get();
+    let nanos = slices::nanos_since(epoch, now.unwrap_or_else(|| read(state)));
+    // Outside of a poll time goes on between two looks.
+    if now.is_some() || state.now.get().is_some() {
+        state.passed.set(Some((epoch, nanos)));
+    }
+    nanos
 }
 
 /// Asks the layer that holds the timer to poll this task at `at`, or earlier.

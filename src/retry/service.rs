@@ -142,6 +142,8 @@ where
     }
 }
 
+type OwnSession<S, Req> = Session<Own<S, Req, <S as Service<Req>>::Response>, Oneshot<S, Req>, Req>;
+
 /// The future of [`Retry`].
 #[pin_project]
 pub struct ResponseFuture<S, Req>
@@ -149,7 +151,7 @@ where
     S: Service<Req>,
 {
     #[pin]
-    session: Session<Own<S, Req, S::Response>, Oneshot<S, Req>, Req>,
+    session: OwnSession<S, Req>,
     #[pin]
     timer: Timer,
 }

@@ -97,7 +97,7 @@ enum State<F, Req> {
 }
 
 impl<E, F, Req> Session<E, F, Req> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(env: E, request: Req, wishes: Wishes) -> Self {
         Self {
             state: State::Start(Some(request)),
