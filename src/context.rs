@@ -75,7 +75,8 @@ impl Inherited {
         self.criticality
     }
 
-    /// Whether this work is itself a retry by somebody above.
+    /// Whether this work is itself a retry by somebody above. Every attempt of a retry layer or client but the first runs
+    /// with this set, for what it calls to see.
     pub fn is_retry(&self) -> bool {
         self.retry
     }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     budget::{Budget, Withdrawal},
-    context::{self, Call, EnterCall},
+    context::{self, Call, EnterCall, EnterInherited},
     describe::{Describe, Sending},
     error::Error,
     outcome::{Again, Classify, Sent, Verdict},
@@ -148,7 +148,8 @@ where
             match this.state.as_mut().project() {
                 StateProjection::Start(request) => {
                     let Some(mut request) = request.take() else { return Poll::Pending };
-                    *this.aside = this.wishes.steps_aside && context::call().is_some();
+                    let above = this.wishes.steps_aside.then(context::call).flatten();
+                    *this.aside = above.is_some();
                     let parts = this.env.parts();
                     *this.idempotent =
                         this.wishes.idempotent.unwrap_or_else(|| parts.describe.is_idempotent(&request));
@@ -159,7 +160,7 @@ where
                     *this.sent = 1;
                     this.call.repeatable =
                         this.copy.is_some() && *this.idempotent && this.wishes.max_attempts > 1;
-                    stamp(parts, &mut request, 1);
+                    stamp(parts, &mut request, above.map_or(1, |call| call.attempt));
                     let future = {
                         let _call = (!*this.aside).then(|| EnterCall::new(this.call));
                         this.env.first(request)
@@ -170,6 +171,9 @@ where
                     let polled = if *this.aside {
                         future.poll(cx)
                     } else {
+                        // Whatever is called on the way, by whichever client, knows that it is being done again.
+                        let _retry = (this.call.attempt > 1)
+                            .then(|| EnterInherited::new(context::inherited().with_retry(true)));
                         let _call = EnterCall::new(this.call);
                         future.poll(cx)
                     };
@@ -317,5 +321,7 @@ fn unjudged<Req, Res: 'static>(parts: &Parts<Req, Res>, result: &Result<Res, Box
 }
 
 fn stamp<Req: 'static, Res>(parts: &Parts<Req, Res>, request: &mut Req, attempt: u32) {
-    parts.describe.stamp(request, &Sending::new(attempt, context::now(), context::deadline()));
+    let inherited = context::inherited();
+    let sending = Sending::new(attempt, context::now(), inherited.deadline());
+    parts.describe.stamp(request, &sending.with_retry_above(inherited.is_retry()));
 }

@@ -28,6 +28,7 @@ pub(crate) struct Request {
     pub(crate) id: u32,
     pub(crate) attempt: u32,
     pub(crate) remaining: Option<Duration>,
+    pub(crate) is_retry: bool,
 }
 
 pub(crate) fn request(id: u32) -> Request {
@@ -52,6 +53,7 @@ impl Describe<Request> for Requests {
     fn stamp(&self, request: &mut Request, sending: &Sending) {
         request.attempt = sending.attempt;
         request.remaining = sending.remaining();
+        request.is_retry = sending.is_retry();
     }
 }
 
