@@ -87,6 +87,8 @@ where
     sent: u32,
     unsent: u32,
     refused: bool,
+    /// Whether an attempt before this one may have been processed.
+    maybe: bool,
     waited: Duration,
 }
 
@@ -115,6 +117,7 @@ where
             sent: 0,
             unsent: 0,
             refused: false,
+            maybe: false,
             waited: Duration::ZERO,
         }
     }
@@ -204,10 +207,12 @@ where
                     match another(this.env, this.copy, progress, verdict, now) {
                         Some(Planned { until, wait, request, withdrawal }) => {
                             *this.waited = wait;
+                            *this.maybe |= verdict.was_sent() == Sent::Maybe;
                             // What was answered is dropped here: a body is not read to its end.
                             drop(result);
                             this.state.set(State::Waiting { until, request: Some(request), withdrawal });
                         }
+                        None if *this.maybe => return Poll::Ready(result.map_err(maybe_sent)),
                         None => return Poll::Ready(result),
                     }
                 }
@@ -318,6 +323,16 @@ fn unjudged<Req, Res: 'static>(parts: &Parts<Req, Res>, result: &Result<Res, Box
     let verdict = parts.classify.classify(result.as_ref());
     let refused = result.as_ref().err().and_then(|error| Error::find(&**error));
     if refused.is_some_and(|error| error.reason().is_final()) { verdict.again(Again::Never) } else { verdict }
+}
+
+/// That nothing was sent in the last attempt does not mean that of the request.
+#[cold]
+fn maybe_sent(error: BoxError) -> BoxError {
+    match error.downcast::<Error>() {
+        Ok(ours) if ours.sent() != Sent::Maybe => ours.with_sent(Sent::Maybe).into(),
+        Ok(ours) => ours,
+        Err(foreign) => foreign,
+    }
 }
 
 fn stamp<Req: 'static, Res>(parts: &Parts<Req, Res>, request: &mut Req, attempt: u32) {
