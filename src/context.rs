@@ -166,6 +166,11 @@ pub(crate) fn has_tried() -> bool {
     AMBIENT.with(|ambient| ambient.active.get() && !ambient.call.get().is_untried())
 }
 
+/// Whether this is another attempt of a call that was begun before.
+pub(crate) fn is_again() -> bool {
+    AMBIENT.with(|ambient| ambient.active.get() && ambient.call.get().attempt > 1)
+}
+
 /// Changes the current call, if there is one, for the layers above and below to see.
 #[inline]
 pub(crate) fn change_call(change: impl FnOnce(&mut Call)) {

@@ -199,7 +199,7 @@ where
             return self.place_slowly(held, None, cx);
         }
         if !self.roster.is_running() || context::deadline().is_some() || self.roster.fleet.is_closed() {
-            if let Err(error) = self.roster.ensure_running().and_then(|()| self.admits()) {
+            if let Err(error) = self.begins() {
                 return Poll::Ready(Err(error));
             }
         }
@@ -265,12 +265,28 @@ where
         Poll::Ready(done)
     }
 
+    /// Whether an attempt may begin. A call that was begun before the client was closed is tried to its end, as long as
+    /// an endpoint can take it at once.
+    #[inline]
+    fn begins(&self) -> Result<(), Error> {
+        if !(self.roster.fleet.is_closed() && context::is_again()) {
+            self.roster.ensure_running()?;
+            return self.admits();
+        }
+        self.is_in_time()
+    }
+
     /// Whether a request may go on at all.
     #[inline]
     fn admits(&self) -> Result<(), Error> {
         if self.roster.fleet.is_closed() {
             return Err(self.roster.refusal(Reason::Closed));
         }
+        self.is_in_time()
+    }
+
+    #[inline]
+    fn is_in_time(&self) -> Result<(), Error> {
         match context::deadline() {
             Some(deadline) if deadline <= context::now() => Err(self.roster.refusal(Reason::Deadline)),
             _ => Ok(()),

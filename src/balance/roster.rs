@@ -94,8 +94,8 @@ impl<S: Send + Sync + 'static> Roster<S> {
         also
     }
 
-    /// Replaces the options, if they hold together.
-    pub(crate) fn update(&self, options: BalanceOptions) -> Result<(), Invalid> {
+    /// Replaces the options, if they hold together; whoever calls tells of it.
+    pub(crate) fn replace(&self, options: BalanceOptions) -> Result<(), Invalid> {
         let mut check = Check::default();
         self.fleet.options.load().check_update(&options, &mut check);
         check.finish()?;
@@ -106,7 +106,6 @@ impl<S: Send + Sync + 'static> Roster<S> {
             (before.with_options(options, crate::clock::now()), ())
         });
         self.fleet.bell.ring(Message::Options);
-        self.fleet.tell(&Event::Updated);
         Ok(())
     }
 

@@ -26,7 +26,7 @@ use crate::{
     random::{Entropy, Random},
     resolve::Resolve,
     sync::{stripe, stripes},
-    telemetry::{Observer, Observers},
+    telemetry::{Event, Observer, Observers},
     track::Track,
 };
 
@@ -152,7 +152,18 @@ where
     /// # Errors
     /// [`Invalid`] with all that is wrong.
     pub fn update(&self, options: BalanceOptions) -> Result<(), Invalid> {
-        self.lane().roster.update(options)
+        self.replace(options)?;
+        self.tell_updated();
+        Ok(())
+    }
+
+    /// The same, for one that tells of it when it has let go of its locks.
+    pub(crate) fn replace(&self, options: BalanceOptions) -> Result<(), Invalid> {
+        self.lane().roster.replace(options)
+    }
+
+    pub(crate) fn tell_updated(&self) {
+        self.fleet().tell(&Event::Updated);
     }
 
     /// The options that are in force.
@@ -168,10 +179,15 @@ where
     /// Refuses new requests, waits for those in flight, and ends the background task. Returns whether all was done
     /// within `within`; what is not goes on.
     pub async fn close(&self, within: Duration) -> bool {
+        self.close_with(within, || self.in_flight()).await
+    }
+
+    /// The same, for one that has more in flight than attempts.
+    pub(crate) async fn close_with(&self, within: Duration, in_flight: impl Fn() -> usize) -> bool {
         self.lane().roster.close();
         let drained = async {
             // Closing is rare, and its end need not be exact.
-            while self.in_flight() > 0 {
+            while in_flight() > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };

@@ -217,9 +217,19 @@ where
     }
 
     /// Refuses new requests, waits for those in flight, and ends the background task. Returns whether all was done within
-    /// `within`; what is not goes on. Retries of requests in flight are refused, too.
+    /// `within`; what is not goes on.
+    ///
+    /// In flight are requests whose futures exist, waiting for their next attempt included, and bodies that are still
+    /// being read. Their further attempts are made where an endpoint can take them at once; a request that waits for an
+    /// endpoint is refused.
     pub async fn close(&self, within: Duration) -> bool {
-        self.core().balance.close(within).await
+        self.core().balance.close_with(within, || self.in_flight()).await
+    }
+
+    /// Requests that have not ended yet, and bodies that are still being read.
+    fn in_flight(&self) -> usize {
+        let requests: usize = self.lanes.iter().map(|lane| Arc::strong_count(lane) - 1).sum();
+        requests.max(self.core().balance.in_flight())
     }
 
     /// Replaces the options: all of them, or none if they do not hold together. All state is kept.
@@ -228,16 +238,19 @@ where
     /// [`Invalid`] with all that is wrong. The windows and time constants that running counts are made of cannot change.
     pub fn update(&self, options: ClientOptions) -> Result<(), Invalid> {
         let core = self.core();
-        let _updating = lock(&core.updating);
+        let updating = lock(&core.updating);
         let mut check = Check::default();
         core.options.load().check_update(&options, &mut check);
         check.finish()?;
-        core.balance.update(options.balance.clone())?;
+        core.balance.replace(options.balance.clone())?;
         if !core.shares_budget {
             core.parts.budget.update(&options.budget)?;
         }
         core.options.store(Arc::new(options));
         core.take_over();
+        drop(updating);
+        // An observer may well update again.
+        core.balance.tell_updated();
         Ok(())
     }
 
