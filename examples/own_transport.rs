@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, net::SocketAddr, task::Context, task::Poll};
 
 use futures::future::BoxFuture;
 use mainstay::{Classify, Describe, Error, Reason, Verdict, balance::Balance, resolve};
-use mainstay::{outcome, outcome::Sent, retry::RetryLayer, retry::RetryPolicy};
+use mainstay::{outcome::Sent, retry::RetryLayer, retry::RetryPolicy};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tower::{BoxError, Layer as _, Service, ServiceExt as _};
@@ -56,7 +56,7 @@ impl Classify<String> for Protocol {
             // Busy for a while, and did not even look at the request.
             Ok(answer) if answer == "-BUSY" => Verdict::back_off(None).sent(Sent::Refused),
             Ok(_) => Verdict::success(), // -ERR as well: it is the caller's
-            Err(error) => outcome::of_error(error),
+            Err(error) => mainstay::error::of_error(error),
         }
     }
 }

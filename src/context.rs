@@ -75,7 +75,8 @@ impl Inherited {
         self.criticality
     }
 
-    /// Whether this work is itself a retry by somebody above.
+    /// Whether this work is itself a retry by somebody above. Every attempt of a retry layer or client but the first runs
+    /// with this set, for what it calls to see.
     pub fn is_retry(&self) -> bool {
         self.retry
     }
@@ -163,6 +164,11 @@ pub(crate) fn call() -> Option<Call> {
 #[inline]
 pub(crate) fn has_tried() -> bool {
     AMBIENT.with(|ambient| ambient.active.get() && !ambient.call.get().is_untried())
+}
+
+/// Whether this is another attempt of a call that was begun before.
+pub(crate) fn is_again() -> bool {
+    AMBIENT.with(|ambient| ambient.active.get() && ambient.call.get().attempt > 1)
 }
 
 /// Changes the current call, if there is one, for the layers above and below to see.

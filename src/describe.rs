@@ -28,12 +28,27 @@ pub struct Sending {
     pub attempt: u32,
     now: Instant,
     deadline: Option<Instant>,
+    above: bool,
 }
 
 impl Sending {
     /// The sending of attempt `attempt` at `now`, within `deadline`.
     pub fn new(attempt: u32, now: Instant, deadline: Option<Instant>) -> Self {
-        Self { attempt, now, deadline }
+        Self { attempt, now, deadline, above: false }
+    }
+
+    /// The same sending, on behalf of work that is itself a retry by somebody above.
+    #[must_use]
+    pub fn with_retry_above(mut self, above: bool) -> Self {
+        self.above = above;
+        self
+    }
+
+    /// Whether the work is being done again: this is not the first attempt, or it is made on behalf of a retry by somebody
+    /// above, as [`Inherited::is_retry`](crate::context::Inherited::is_retry) says. Nobody below takes that for a reason
+    /// not to retry: what calls another service keeps its own retries.
+    pub fn is_retry(&self) -> bool {
+        self.attempt > 1 || self.above
     }
 
     /// What is left of the total deadline.

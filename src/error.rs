@@ -6,7 +6,9 @@
 
 use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
-use crate::outcome::{Again, Sent, Verdict};
+use tower::BoxError;
+
+use crate::outcome::{Again, Classify, Sent, Verdict};
 
 /// Why a request was refused or cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -246,6 +248,29 @@ impl fmt::Debug for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.cause.as_deref().map(|cause| cause as &(dyn StdError + 'static))
+    }
+}
+
+/// Errors are failures and everything else is a success: for services whose response says nothing of failure.
+///
+/// An [`Error`] of this crate in the chain tells whether the request was sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ErrorsFail;
+
+impl<Res> Classify<Res> for ErrorsFail {
+    fn classify(&self, result: Result<&Res, &BoxError>) -> Verdict {
+        match result {
+            Ok(_) => Verdict::success(),
+            Err(error) => of_error(error),
+        }
+    }
+}
+
+/// The verdict on an error that nothing is known about but its chain.
+pub fn of_error(error: &BoxError) -> Verdict {
+    match Error::find(&**error) {
+        Some(ours) => ours.verdict(),
+        None => Verdict::failure(),
     }
 }
 

@@ -24,8 +24,6 @@ use std::time::Duration;
 
 use tower::BoxError;
 
-use crate::error::Error;
-
 /// The end of an attempt, as far as the endpoint is to be blamed or praised for it: what the algorithms count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
@@ -202,28 +200,5 @@ where
 {
     fn classify(&self, result: Result<&Res, &BoxError>) -> Verdict {
         self(result)
-    }
-}
-
-/// Errors are failures and everything else is a success: for services whose response says nothing of failure.
-///
-/// An [`Error`] of this crate in the chain tells whether the request was sent.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ErrorsFail;
-
-impl<Res> Classify<Res> for ErrorsFail {
-    fn classify(&self, result: Result<&Res, &BoxError>) -> Verdict {
-        match result {
-            Ok(_) => Verdict::success(),
-            Err(error) => of_error(error),
-        }
-    }
-}
-
-/// The verdict on an error that nothing is known about but its chain.
-pub fn of_error(error: &BoxError) -> Verdict {
-    match Error::find(&**error) {
-        Some(ours) => ours.verdict(),
-        None => Verdict::failure(),
     }
 }

@@ -265,10 +265,15 @@ where
         Poll::Ready(done)
     }
 
-    /// Whether a request may begin; starts the background task.
+    /// Whether an attempt may begin. A call that was begun before the client was closed is tried to its end, as long as
+    /// an endpoint can take it at once.
     #[cold]
     fn begin(&self) -> Result<(), Error> {
-        self.roster.ensure_running().and_then(|()| self.admits())
+        if !(self.roster.fleet.is_closed() && context::is_again()) {
+            self.roster.ensure_running()?;
+            return self.admits();
+        }
+        self.is_in_time()
     }
 
     /// Whether a request may go on at all.
@@ -276,6 +281,11 @@ where
         if self.roster.fleet.is_closed() {
             return Err(self.roster.refusal(Reason::Closed));
         }
+        self.is_in_time()
+    }
+
+    #[inline]
+    fn is_in_time(&self) -> Result<(), Error> {
         match context::deadline() {
             Some(deadline) if deadline <= context::now() => Err(self.roster.refusal(Reason::Deadline)),
             _ => Ok(()),

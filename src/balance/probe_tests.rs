@@ -17,8 +17,8 @@ use super::{Balance, BalanceOptions, Load};
 use crate::{
     Endpoint, Verdict,
     context::{Call, EnterCall},
+    error::ErrorsFail,
     health::State,
-    outcome::ErrorsFail,
     random::Seeded,
     resolve,
     telemetry::Event,

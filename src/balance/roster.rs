@@ -94,8 +94,8 @@ impl<S: Send + Sync + 'static> Roster<S> {
         also
     }
 
-    /// Replaces the options, if they hold together. The caller tells it, when it holds no lock any more.
-    pub(crate) fn update(&self, options: BalanceOptions) -> Result<(), Invalid> {
+    /// Replaces the options, if they hold together; whoever calls tells of it.
+    pub(crate) fn replace(&self, options: BalanceOptions) -> Result<(), Invalid> {
         let mut check = Check::default();
         self.fleet.options.load().check_update(&options, &mut check);
         check.finish()?;

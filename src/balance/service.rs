@@ -20,9 +20,10 @@ use super::{
 use crate::{
     Endpoint,
     context::Timer,
+    error::ErrorsFail,
     error::{Error, Reason},
     invalid::{Check, Invalid},
-    outcome::{Classify, ErrorsFail},
+    outcome::Classify,
     random::{Entropy, Random},
     resolve::Resolve,
     sync::{stripe, stripes},
@@ -152,13 +153,18 @@ where
     /// # Errors
     /// [`Invalid`] with all that is wrong.
     pub fn update(&self, options: BalanceOptions) -> Result<(), Invalid> {
-        self.update_untold(options)?;
-        self.fleet().tell(&Event::Updated);
+        self.replace(options)?;
+        self.tell_updated();
         Ok(())
     }
 
-    pub(crate) fn update_untold(&self, options: BalanceOptions) -> Result<(), Invalid> {
-        self.lane().roster.update(options)
+    /// The same, for one that tells of it when it has let go of its locks.
+    pub(crate) fn replace(&self, options: BalanceOptions) -> Result<(), Invalid> {
+        self.lane().roster.replace(options)
+    }
+
+    pub(crate) fn tell_updated(&self) {
+        self.fleet().tell(&Event::Updated);
     }
 
     /// The options that are in force.
@@ -174,19 +180,19 @@ where
     /// Refuses new requests, waits for those in flight, and ends the background task. Returns whether all was done
     /// within `within`; what is not goes on.
     pub async fn close(&self, within: Duration) -> bool {
-        self.refuse();
+        self.close_with(within, || self.in_flight()).await
+    }
+
+    /// The same, for one that has more in flight than attempts.
+    pub(crate) async fn close_with(&self, within: Duration, in_flight: impl Fn() -> usize) -> bool {
+        self.lane().roster.close();
         let drained = async {
             // Closing is rare, and its end need not be exact.
-            while self.in_flight() > 0 {
+            while in_flight() > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         tokio::time::timeout(within, drained).await.is_ok()
-    }
-
-    /// Refuses new requests from now on and ends the background task.
-    pub(crate) fn refuse(&self) {
-        self.lane().roster.close();
     }
 
     /// Attempts that have not ended yet, waiting ones included, and bodies that are still being read.

@@ -85,6 +85,11 @@ impl Budget {
         u32::try_from(available).unwrap_or(u32::MAX)
     }
 
+    /// Withdrawals per deposit, from 0 to 1.
+    pub(crate) fn share(&self) -> f64 {
+        lock(&self.0.ledger).share()
+    }
+
     /// Replaces share and reserve. What was deposited and withdrawn stays, so a smaller share may refuse until enough
     /// withdrawals have left the window.
     ///

@@ -42,6 +42,10 @@ impl Ledger {
         Self { rule: Rule::new(options), newest: 0, slots: [(0, 0); LIVE as usize] }
     }
 
+    pub(super) fn share(&self) -> f64 {
+        self.rule.billionths as f64 / BILLION as f64
+    }
+
     pub(super) fn set(&mut self, options: &BudgetOptions) {
         self.rule = Rule::new(options);
     }

@@ -8,6 +8,7 @@ use super::{
     options::ClientOptions,
     service::{Core, View},
 };
+use crate::balance::Panic;
 
 /// Where the value of an option comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +53,7 @@ pub struct Setting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorstCase {
-    /// Attempts that may reach servers.
+    /// Attempts that servers may process.
     pub attempts: u32,
     /// How long it may take: its deadline; `None` without any bound but the caller's own.
     pub time: Option<Duration>,
@@ -90,8 +91,8 @@ impl Explanation {
         let mut settings = settings(&options, &core.built);
         for setting in &mut settings {
             let wish = match setting.option {
-                "deadline" => view.deadline.map(|deadline| format!("{deadline:?}")),
-                "retry.max_attempts" => view.max_attempts.map(|attempts| attempts.to_string()),
+                "deadline" => view.deadline.map(|deadline| told(&Some(deadline))),
+                "retry.max_attempts" => view.max_attempts.map(|attempts| told(&attempts)),
                 _ => None,
             };
             if let Some(value) = wish {
@@ -99,8 +100,7 @@ impl Explanation {
             }
         }
         let attempts = view.max_attempts.unwrap_or(options.retry.max_attempts).max(1);
-        let deadline = view.deadline.or(options.deadline);
-        let share = options.budget.share.get();
+        let share = core.parts.budget.share();
         let mut remarks = Vec::new();
         if core.shares_budget {
             remarks
@@ -116,7 +116,10 @@ impl Explanation {
             remarks.push(format!("the last look-up failed, the last set stays: {failure}"));
         }
         if status.panic {
-            remarks.push("too few endpoints are available: ejections are set aside".to_owned());
+            remarks.push(match options.balance.panic {
+                Panic::FailOpen => "too few endpoints are available: ejections are set aside".to_owned(),
+                Panic::FailClosed => "too few endpoints are available: ejections stand".to_owned(),
+            });
         }
         Self {
             label: core.label.clone(),
@@ -124,11 +127,23 @@ impl Explanation {
             settings,
             worst_case: WorstCase {
                 attempts,
-                time: deadline,
+                // Attempts are limited, but waits for an endpoint, and those that servers ask for, are not.
+                time: view.deadline.or(options.deadline),
                 load_percent: if attempts > 1 { 100 + (share * 100.0).round() as u32 } else { 100 },
             },
             remarks,
         }
+    }
+}
+
+/// The value of an option for people: without the wrappings of the language.
+fn told(value: &impl fmt::Debug) -> String {
+    let value = format!("{value:?}");
+    let bare = value.strip_prefix("Some(").and_then(|value| value.strip_suffix(')'));
+    match bare {
+        Some(bare) => bare.to_owned(),
+        None if value == "None" => "none".to_owned(),
+        None => value,
     }
 }
 
@@ -148,7 +163,7 @@ fn settings(now: &ClientOptions, built: &ClientOptions) -> Vec<Setting> {
             settings.push(Setting {
                 layer: $layer,
                 option: concat!($(".", stringify!($path)),+).trim_start_matches('.'),
-                value: format!("{:?}", now.$($path).+),
+                value: told(&now.$($path).+),
                 origin,
             });
         };

@@ -26,7 +26,7 @@ use crate::{
     random::Random,
     retry::{Env, Parts, RetryPolicy},
     sync::{AtomicU32, AtomicU64, Mutex, Ordering::Relaxed, Padded, lock, stripe, stripes},
-    telemetry::{Event, Observer, Tally},
+    telemetry::{Observer, Tally},
 };
 
 /// What all handles and requests of a client share.
@@ -222,17 +222,19 @@ where
     }
 
     /// Refuses new requests, waits for those in flight, and ends the background task. Returns whether all was done within
-    /// `within`; what is not goes on. Retries of requests in flight are refused, too.
+    /// `within`; what is not goes on.
+    ///
+    /// In flight are requests whose futures exist, waiting for their next attempt included, and bodies that are still
+    /// being read. Their further attempts are made where an endpoint can take them at once; a request that waits for an
+    /// endpoint is refused.
     pub async fn close(&self, within: Duration) -> bool {
-        let core = self.core();
-        core.balance.refuse();
-        let drained = async {
-            // A request that waits for its next attempt is with the client only, an open body with the balancer only.
-            while self.lanes.iter().any(|lane| Arc::strong_count(lane) > 1) || core.balance.in_flight() > 0 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(within, drained).await.is_ok()
+        self.core().balance.close_with(within, || self.in_flight()).await
+    }
+
+    /// Requests that have not ended yet, and bodies that are still being read.
+    fn in_flight(&self) -> usize {
+        let requests: usize = self.lanes.iter().map(|lane| Arc::strong_count(lane) - 1).sum();
+        requests.max(self.core().balance.in_flight())
     }
 
     /// Replaces the options: all of them, or none if they do not hold together. All state is kept.
@@ -245,14 +247,15 @@ where
         let mut check = Check::default();
         core.options.load().check_update(&options, &mut check);
         check.finish()?;
-        core.balance.update_untold(options.balance.clone())?;
+        core.balance.replace(options.balance.clone())?;
         if !core.shares_budget {
             core.parts.budget.update(&options.budget)?;
         }
         core.options.store(Arc::new(options));
         core.take_over();
         drop(updating);
-        core.balance.fleet().tell(&Event::Updated);
+        // An observer may well update again.
+        core.balance.tell_updated();
         Ok(())
     }
 

@@ -88,7 +88,7 @@ fn in_chain<E: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
 #[cfg(all(test, not(mainstay_loom)))]
 mod tests {
     use super::*;
-    use crate::{Error, Reason, outcome, outcome::Class};
+    use crate::{Error, Reason, outcome::Class};
 
     #[derive(Debug, thiserror::Error)]
     #[error("outer")]
@@ -99,7 +99,7 @@ mod tests {
         let ours: BoxError = Box::new(Outer(Box::new(Error::new(Reason::Connect))));
         let other: BoxError = "broken".into();
         for error in [ours, other] {
-            assert_eq!(of_error(&error), outcome::of_error(&error));
+            assert_eq!(of_error(&error), crate::error::of_error(&error));
         }
     }
 

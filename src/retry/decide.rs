@@ -60,9 +60,9 @@ pub(super) fn decide(ended: &Ended) -> Next {
         // Nothing was sent: another endpoint may have it at once.
         Sent::No if ended.unsent > UNSENT => Next::Stop,
         Sent::No => Next::Again { free: true, wait: if wait == Wait::Backoff { Wait::No } else { wait } },
-        _ if ended.sent >= ended.most => Next::Stop,
-        // A server did not process it: free the first time.
+        // A server did not process it: free the first time, even if that was the last attempt.
         Sent::Refused if !ended.refused_before => Next::Again { free: true, wait: Wait::No },
+        _ if ended.sent >= ended.most => Next::Stop,
         Sent::Refused => Next::Again { free: false, wait },
         _ if !ended.idempotent || verdict.class() == Class::Inconclusive => Next::Stop,
         // The request that proved an endpoint bad did everybody a service.
@@ -101,6 +101,14 @@ mod tests {
         let refused = Ended { idempotent: false, ..ended(Verdict::failure().sent(Sent::Refused)) };
         assert_eq!(decide(&refused), FREE);
         assert_eq!(decide(&Ended { refused_before: true, ..refused }), PAID);
+    }
+
+    #[test]
+    fn what_a_server_refused_goes_out_once_more_even_after_the_last_attempt() {
+        let refused = Ended { sent: 3, ..ended(Verdict::failure().sent(Sent::Refused)) };
+        assert_eq!(decide(&refused), FREE);
+        assert_eq!(decide(&Ended { sent: 4, refused_before: true, ..refused }), Next::Stop);
+        assert_eq!(decide(&Ended { sent: 4, ..ended(Verdict::failure()) }), Next::Stop);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     budget::{Budget, Withdrawal},
-    context::{self, Call, EnterCall},
+    context::{self, Call, EnterCall, EnterInherited},
     describe::{Describe, Sending},
     error::Error,
     outcome::{Again, Classify, Sent, Verdict},
@@ -86,6 +86,8 @@ pub(crate) struct Session<E, F, Req> {
     sent: u32,
     unsent: u32,
     refused: bool,
+    /// Whether an attempt before this one may have been processed.
+    maybe: bool,
     waited: Duration,
 }
 
@@ -110,6 +112,7 @@ impl<E, F, Req> Session<E, F, Req> {
             sent: 0,
             unsent: 0,
             refused: false,
+            maybe: false,
             waited: Duration::ZERO,
         }
     }
@@ -150,7 +153,8 @@ where
             match this.state.as_mut().project() {
                 StateProjection::Start(request) => {
                     let Some(mut request) = request.take() else { return Poll::Pending };
-                    *this.aside = this.wishes.steps_aside && context::call().is_some();
+                    let above = this.wishes.steps_aside.then(context::call).flatten();
+                    *this.aside = above.is_some();
                     let parts = this.env.parts();
                     *this.idempotent =
                         this.wishes.idempotent.unwrap_or_else(|| parts.describe.is_idempotent(&request));
@@ -161,7 +165,7 @@ where
                     *this.sent = 1;
                     this.call.repeatable =
                         this.copy.is_some() && *this.idempotent && this.wishes.max_attempts > 1;
-                    stamp(parts, &mut request, 1);
+                    stamp(parts, &mut request, above.map_or(1, |call| call.attempt));
                     let future = {
                         let _call = (!*this.aside).then(|| EnterCall::new(this.call));
                         this.env.first(request)
@@ -172,6 +176,9 @@ where
                     let polled = if *this.aside {
                         future.poll(cx)
                     } else {
+                        // Whatever is called on the way, by whichever client, knows that it is being done again.
+                        let _retry = (this.call.attempt > 1)
+                            .then(|| EnterInherited::new(context::inherited().with_retry(true)));
                         let _call = EnterCall::new(this.call);
                         future.poll(cx)
                     };
@@ -202,10 +209,12 @@ where
                     match another(this.env, this.copy, progress, verdict, now) {
                         Some(Planned { until, wait, request, withdrawal }) => {
                             *this.waited = wait;
+                            *this.maybe |= verdict.was_sent() == Sent::Maybe;
                             // What was answered is dropped here: a body is not read to its end.
                             drop(result);
                             this.state.set(State::Waiting { until, request: Some(request), withdrawal });
                         }
+                        None if *this.maybe => return Poll::Ready(result.map_err(maybe_sent)),
                         None => return Poll::Ready(result),
                     }
                 }
@@ -318,6 +327,18 @@ fn unjudged<Req, Res: 'static>(parts: &Parts<Req, Res>, result: &Result<Res, Box
     if refused.is_some_and(|error| error.reason().is_final()) { verdict.again(Again::Never) } else { verdict }
 }
 
+/// That nothing was sent in the last attempt does not mean that of the request.
+#[cold]
+fn maybe_sent(error: BoxError) -> BoxError {
+    match error.downcast::<Error>() {
+        Ok(ours) if ours.sent() != Sent::Maybe => ours.with_sent(Sent::Maybe).into(),
+        Ok(ours) => ours,
+        Err(foreign) => foreign,
+    }
+}
+
 fn stamp<Req: 'static, Res>(parts: &Parts<Req, Res>, request: &mut Req, attempt: u32) {
-    parts.describe.stamp(request, &Sending::new(attempt, context::now(), context::deadline()));
+    let inherited = context::inherited();
+    let sending = Sending::new(attempt, context::now(), inherited.deadline());
+    parts.describe.stamp(request, &sending.with_retry_above(inherited.is_retry()));
 }

@@ -119,6 +119,15 @@ async fn what_a_server_refused_is_free_once_and_draws_on_the_budget_then() -> Te
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_server_refused_on_the_last_attempt_is_sent_once_more() -> Test {
+    let refused = Answer::Bad(Verdict::failure().sent(Sent::Refused));
+    assert_eq!(sent(true, &[FAIL, FAIL, refused]).await?, 4);
+    assert_eq!(sent(true, &[FAIL, FAIL, refused, FAIL]).await?, 4);
+    assert_eq!(sent(true, &[refused, FAIL, FAIL]).await?, 3);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
 async fn never_means_never() -> Test {
     for verdict in [Verdict::failure(), Verdict::back_off(None), Verdict::failure().sent(Sent::No)] {
         assert_eq!(sent(true, &[Answer::Bad(verdict.again(Again::Never))]).await?, 1);
@@ -170,7 +179,9 @@ async fn no_script_breaks_a_rule() -> Test {
         let processed = seen.iter().filter(|verdict| verdict.was_sent() == Sent::Maybe).count();
         assert!(idempotent || processed <= 1, "{context}");
         let sent = seen.iter().filter(|verdict| verdict.was_sent() != Sent::No).count();
-        assert!(sent <= attempts as usize && seen.len() - sent <= 5, "{context}");
+        let refused = before.iter().any(|verdict| verdict.was_sent() == Sent::Refused);
+        assert!(sent <= attempts as usize + usize::from(refused), "{context}");
+        assert!(seen.len() - sent <= 5, "{context}");
         assert!(before.iter().all(|verdict| verdict.may_repeat() != Again::Never), "{context}");
         let known =
             |verdict: &Verdict| verdict.was_sent() != Sent::Maybe || verdict.class() != Class::Inconclusive;

@@ -137,6 +137,25 @@ async fn a_refusal_by_the_whole_balancer_is_final() -> Test {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refusal_does_not_hide_that_an_earlier_attempt_may_have_been_processed() -> Test {
+    let ours = |sent| {
+        tower::service_fn(move |request: Request| async move {
+            let failed = Error::new(Reason::AttemptTimeout).with_sent(sent);
+            let refused = Error::new(Reason::Closed);
+            Err::<u32, tower::BoxError>(if request.attempt == 1 { failed } else { refused }.into())
+        })
+    };
+    for sent in [Sent::Maybe, Sent::Refused] {
+        let service = layer(at_once(3))?.layer(ours(sent));
+        let error = service.oneshot(request(1)).await.unwrap_err();
+        let found = Error::find(&*error).map(|error| (error.reason(), error.sent()));
+        let told = if sent == Sent::Maybe { Sent::Maybe } else { Sent::No };
+        assert_eq!(found, Some((Reason::Closed, told)));
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_request_that_proves_an_endpoint_bad_goes_elsewhere_free() -> Test {
     let (good, bad) = (Server::answers([]), Server::failing());
     let (inner, broken) = (good.clone(), bad.clone());

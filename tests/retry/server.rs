@@ -13,7 +13,6 @@ use mainstay::{
     budget::{Budget, BudgetOptions},
     clock,
     describe::Sending,
-    outcome,
     retry::{RetryLayer, RetryPolicy},
 };
 use tower::{BoxError, Service};
@@ -28,6 +27,7 @@ pub(crate) struct Request {
     pub(crate) id: u32,
     pub(crate) attempt: u32,
     pub(crate) remaining: Option<Duration>,
+    pub(crate) is_retry: bool,
 }
 
 pub(crate) fn request(id: u32) -> Request {
@@ -52,6 +52,7 @@ impl Describe<Request> for Requests {
     fn stamp(&self, request: &mut Request, sending: &Sending) {
         request.attempt = sending.attempt;
         request.remaining = sending.remaining();
+        request.is_retry = sending.is_retry();
     }
 }
 
@@ -76,9 +77,9 @@ impl Classify<u32> for Believe {
     fn classify(&self, result: Result<&u32, &BoxError>) -> Verdict {
         match result {
             Ok(_) => Verdict::success(),
-            Err(error) => {
-                error.downcast_ref::<Bad>().map_or_else(|| outcome::of_error(error), |bad| bad.verdict)
-            }
+            Err(error) => error
+                .downcast_ref::<Bad>()
+                .map_or_else(|| mainstay::error::of_error(error), |bad| bad.verdict),
         }
     }
 }

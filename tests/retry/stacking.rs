@@ -1,6 +1,11 @@
 //! Retries above and below each other.
 
-use mainstay::{balance::Balance, clock, resolve};
+use mainstay::{
+    balance::Balance,
+    clock,
+    context::{self, Inherited},
+    resolve,
+};
 use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
 
 use crate::server::{Believe, FAIL, Request, Server, Test, at_once, layer, request, reserve};
@@ -36,6 +41,52 @@ async fn a_client_inside_an_endpoint_keeps_its_own_retries() -> Test {
     assert!(service.oneshot(request(1)).await.is_err());
     assert_eq!(server.count(), 6);
     assert!(server.seen().iter().map(|seen| seen.attempt).eq([1, 2, 3, 1, 2, 3]));
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_layer_that_steps_aside_leaves_the_number_of_the_attempt() -> Test {
+    let server = Server::failing();
+    let service =
+        ServiceBuilder::new().layer(layer(at_once(3))?).layer(layer(at_once(3))?).service(server.clone());
+    assert!(service.oneshot(request(1)).await.is_err());
+    assert!(server.seen().iter().map(|seen| seen.attempt).eq([1, 2, 3]));
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_called_on_behalf_of_a_retry_knows_and_what_is_called_beside_it_does_not() -> Test {
+    let server = Server::failing();
+    let nested = layer(at_once(2))?.layer(server.clone());
+    let beside = Server::answers([]);
+    let other = layer(at_once(2))?.layer(beside.clone());
+    let balance = Balance::builder(resolve::fixed(["a"]))
+        .connect(move |_| {
+            let nested = nested.clone();
+            service_fn(move |_: Request| nested.clone().oneshot(request(1)))
+        })
+        .classify(Believe)
+        .build()?;
+    let service = layer(at_once(2))?.layer(balance);
+    let (failed, done) = tokio::join!(service.oneshot(request(1)), other.oneshot(request(2)));
+    assert!(failed.is_err() && done.is_ok());
+    assert!(server.seen().iter().map(|seen| (seen.attempt, seen.is_retry)).eq([
+        (1, false),
+        (2, true),
+        (1, true),
+        (2, true)
+    ]));
+    assert!(!beside.seen()[0].is_retry);
+    assert!(!context::inherited().is_retry(), "it does not outlast the request");
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_scopes_a_retry_has_all_its_calls_marked() -> Test {
+    let server = Server::answers([]);
+    let service = layer(at_once(2))?.layer(server.clone());
+    context::scope(Inherited::default().with_retry(true), service.oneshot(request(1))).await?;
+    assert!(server.seen()[0].is_retry);
     Ok(())
 }
 
