@@ -43,12 +43,14 @@ mod bell;
 mod connect;
 mod control;
 mod fleet;
+mod lane;
 mod lease;
 mod member;
 #[cfg(all(test, mainstay_loom))]
 mod model;
 mod options;
 mod pick;
+mod place;
 #[cfg(all(test, not(mainstay_loom)))]
 mod probe_tests;
 mod roster;

@@ -13,6 +13,7 @@ use super::{
     attempt::{Attempt, Untimed},
     connect::Connector,
     fleet::Fleet,
+    lane::Lane,
     options::BalanceOptions,
     roster::Roster,
     status::BalanceStatus,
@@ -30,17 +31,6 @@ use crate::{
     telemetry::{Counter, Event, Observer, Observers},
     track::Track,
 };
-
-/// What an attempt needs while it lasts. There is one for each stripe of threads, so that attempts on different threads
-/// do not write the same reference count.
-pub(crate) struct Lane<S, Req>
-where
-    S: Service<Req>,
-{
-    pub(super) roster: Arc<Roster<S>>,
-    pub(super) classify: Arc<dyn Classify<S::Response>>,
-    pub(super) track: Option<Arc<dyn Track<S::Response>>>,
-}
 
 /// A balancer over the endpoints of a resolution: a handle that is cheap to clone and to share.
 ///

@@ -1,0 +1,339 @@
+//! Finding an endpoint that takes a request, at once or after a wait.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use arc_swap::Guard;
+use tower::{BoxError, Service};
+
+use super::{
+    bell::Message,
+    fleet::Fleet,
+    lane::Lane,
+    lease::Lease,
+    member::Member,
+    pick::Picked,
+    snapshot::{Resolved, Snapshot},
+    wake::Place,
+};
+use crate::{
+    context::{self, HideCall},
+    error::{Cause, Error, Reason},
+};
+
+/// What an attempt holds besides the call.
+pub(super) struct Held<S, Req> {
+    /// Until an endpoint is given it.
+    pub(super) request: Option<Req>,
+    /// While an endpoint has it.
+    pub(super) lease: Option<Lease>,
+    /// While no endpoint can take it.
+    pub(super) waiting: Option<Box<Waiting<S>>>,
+}
+
+/// What a request holds while it waits.
+pub(super) struct Waiting<S> {
+    place: Option<Place>,
+    since: Instant,
+    fleet: Arc<Fleet>,
+    /// Endpoints that were picked and are not ready yet: their services wake this request when they are.
+    candidates: Vec<Candidate<S>>,
+}
+
+struct Candidate<S> {
+    member: Arc<Member>,
+    incarnation: u32,
+    service: S,
+}
+
+/// Not-ready services that a waiting request keeps polling: both choices.
+const CANDIDATES: usize = 2;
+
+impl<S> Drop for Waiting<S> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.fleet.waiters.leave(place);
+        }
+    }
+}
+
+/// What trying to place a request came to.
+enum Tried<S> {
+    /// A service that is ready; the place there is in [`Held::lease`].
+    Ready(S),
+    Wait,
+    Refused(Error),
+}
+
+impl<S, Req> Lane<S, Req>
+where
+    S: Service<Req> + Clone + Send + Sync + 'static,
+    S::Response: 'static,
+    S::Error: Into<BoxError>,
+{
+    /// Finds an endpoint whose service is ready, and takes a place there.
+    #[inline]
+    pub(super) fn place(&self, held: &mut Held<S, Req>, cx: &mut Context<'_>) -> Poll<Result<S, Error>> {
+        if held.request.is_none() || held.waiting.is_some() {
+            return self.place_slowly(held, None, cx);
+        }
+        let late = context::deadline().is_some_and(|deadline| deadline <= context::now());
+        let unusual = late || !self.roster.is_running() || self.roster.fleet.is_closed();
+        if unusual && let Err(error) = self.begin() {
+            return Poll::Ready(Err(error));
+        }
+        // Almost always the first pick of two is ready.
+        let fleet = &*self.roster.fleet;
+        let snapshot: Guard<Arc<Snapshot<S>>> = self.roster.snapshot.load();
+        // The clock is not read where nothing goes by time.
+        let now = snapshot.timed.then(|| fleet.now());
+        let Some(entry) = snapshot.pick_of_two(now, fleet) else {
+            drop(snapshot);
+            return self.place_slowly(held, None, cx);
+        };
+        let (member, limit) = (entry.member.clone(), snapshot.attempt_limit);
+        let lease = held.lease.insert(Lease::begin(member, entry.incarnation, now, limit, None));
+        let mut service = S::clone(&entry.service);
+        // Nothing may hold the snapshot while the service does what it likes.
+        drop(snapshot);
+        note_pick(lease);
+        let ready = {
+            let _hidden = HideCall::new();
+            service.poll_ready(cx)
+        };
+        match ready {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(service)),
+            Poll::Ready(Err(error)) => self.place_slowly(held, Some((service, Some(error.into()))), cx),
+            Poll::Pending => self.place_slowly(held, Some((service, None)), cx),
+        }
+    }
+
+    /// The rest of [`place`](Self::place): the first pick was not ready, or there was none, or the request waits.
+    #[cold]
+    #[inline(never)]
+    fn place_slowly(
+        &self,
+        held: &mut Held<S, Req>,
+        first: Option<(S, Option<BoxError>)>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<S, Error>> {
+        if held.request.is_none() {
+            return Poll::Pending;
+        }
+        if held.waiting.is_none() {
+            let (mut out, mut candidates) = (Vec::new(), Vec::new());
+            if let (Some((service, error)), Some(lease)) = (first, held.lease.take()) {
+                self.not_ready(lease, service, error, &mut out, &mut candidates);
+            }
+            match self.try_each(&mut held.lease, &mut out, &mut candidates, cx) {
+                Tried::Ready(service) => return Poll::Ready(Ok(service)),
+                Tried::Refused(error) => return Poll::Ready(Err(error)),
+                Tried::Wait => match self.join(candidates, cx) {
+                    Ok(waiting) => held.waiting = Some(Box::new(waiting)),
+                    Err(error) => return Poll::Ready(Err(error)),
+                },
+            }
+        }
+        let Some(waiting) = &mut held.waiting else { return Poll::Pending };
+        let done = match self.wait(&mut held.lease, waiting, cx) {
+            Tried::Ready(service) => Ok(service),
+            Tried::Refused(error) => Err(error),
+            Tried::Wait => return Poll::Pending,
+        };
+        held.waiting = None;
+        Poll::Ready(done)
+    }
+
+    /// Whether an attempt may begin. A call that was begun before the client was closed is tried to its end, as long as
+    /// an endpoint can take it at once.
+    #[cold]
+    fn begin(&self) -> Result<(), Error> {
+        if !(self.roster.fleet.is_closed() && context::is_again()) {
+            self.roster.ensure_running()?;
+            return self.admits();
+        }
+        self.is_in_time()
+    }
+
+    /// Whether a request may go on at all.
+    fn admits(&self) -> Result<(), Error> {
+        if self.roster.fleet.is_closed() {
+            return Err(self.roster.refusal(Reason::Closed));
+        }
+        self.is_in_time()
+    }
+
+    #[inline]
+    fn is_in_time(&self) -> Result<(), Error> {
+        match context::deadline() {
+            Some(deadline) if deadline <= context::now() => Err(self.roster.refusal(Reason::Deadline)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Picks until a service is ready, each endpoint at most once.
+    fn try_each(
+        &self,
+        held: &mut Option<Lease>,
+        out: &mut Vec<u64>,
+        candidates: &mut Vec<Candidate<S>>,
+        cx: &mut Context<'_>,
+    ) -> Tried<S> {
+        let call = context::call().unwrap_or_default();
+        loop {
+            let snapshot: Guard<Arc<Snapshot<S>>> = self.roster.snapshot.load();
+            let (mut service, lease) = match snapshot.pick(&call, out, &self.roster.fleet) {
+                Picked::One(entry, lease) => (S::clone(&entry.service), lease),
+                Picked::Wait => return Tried::Wait,
+                Picked::Refuse(error) => return Tried::Refused(error),
+            };
+            drop(snapshot);
+            let ready = {
+                let _hidden = HideCall::new();
+                service.poll_ready(cx)
+            };
+            match ready {
+                Poll::Ready(Ok(())) => {
+                    note_pick(held.insert(lease));
+                    return Tried::Ready(service);
+                }
+                Poll::Ready(Err(error)) => {
+                    self.not_ready(lease, service, Some(error.into()), out, candidates)
+                }
+                Poll::Pending => self.not_ready(lease, service, None, out, candidates),
+            }
+        }
+    }
+
+    /// A service that was picked is not ready, or never will be.
+    fn not_ready(
+        &self,
+        lease: Lease,
+        service: S,
+        error: Option<BoxError>,
+        out: &mut Vec<u64>,
+        candidates: &mut Vec<Candidate<S>>,
+    ) {
+        let (member, incarnation) = (lease.member().cloned(), lease.incarnation());
+        lease.unused();
+        let Some(member) = member else { return };
+        out.push(member.id);
+        match error {
+            Some(error) => {
+                self.roster.fleet.bell.ring(Message::Broken(member, incarnation, Arc::from(error)))
+            }
+            None if candidates.len() < CANDIDATES => {
+                candidates.push(Candidate { member, incarnation, service });
+            }
+            None => {}
+        }
+    }
+
+    /// Takes a waiting place.
+    fn join(&self, candidates: Vec<Candidate<S>>, cx: &Context<'_>) -> Result<Waiting<S>, Error> {
+        let fleet = &self.roster.fleet;
+        let most = fleet.options.load().max_waiting as usize;
+        match fleet.waiters.join(most, cx) {
+            Some(place) => {
+                Ok(Waiting { place: Some(place), since: context::now(), fleet: fleet.clone(), candidates })
+            }
+            None => Err(self.roster.refusal(Reason::QueueFull)),
+        }
+    }
+
+    /// Tries again, with the waker registered before the look, so that no change in between is missed.
+    fn wait(&self, held: &mut Option<Lease>, waiting: &mut Waiting<S>, cx: &mut Context<'_>) -> Tried<S> {
+        let (fleet, now) = (&*self.roster.fleet, context::now());
+        if let Some(place) = &waiting.place {
+            fleet.waiters.register(place, cx);
+        }
+        if let Err(error) = self.admits() {
+            return Tried::Refused(
+                self.explain(error.with_lasted(now.saturating_duration_since(waiting.since))),
+            );
+        }
+        if !waiting.candidates.is_empty() {
+            // Those whose endpoint, or connection, is gone by now are given nothing.
+            let snapshot = self.roster.snapshot.load();
+            waiting.candidates.retain(|candidate| snapshot.has(candidate.member.id, candidate.incarnation));
+        }
+        let mut index = 0;
+        while let Some(candidate) = waiting.candidates.get_mut(index) {
+            let ready = {
+                let _hidden = HideCall::new();
+                candidate.service.poll_ready(cx)
+            };
+            if ready.is_pending() && candidate.member.health.is_usable_in_panic() {
+                index += 1;
+                continue;
+            }
+            let Candidate { member, incarnation, service } = waiting.candidates.swap_remove(index);
+            match ready {
+                Poll::Ready(Ok(())) if member.health.is_available() => {
+                    let (limit, most) = {
+                        let snapshot = self.roster.snapshot.load();
+                        (snapshot.attempt_limit, snapshot.most)
+                    };
+                    let stamp = Some(fleet.stamp(now));
+                    if let Some(lease) = Lease::begin_within(most, member, incarnation, stamp, limit) {
+                        note_pick(held.insert(lease));
+                        return Tried::Ready(service);
+                    }
+                }
+                Poll::Ready(Err(error)) => {
+                    let cause: Cause = Arc::from(error.into());
+                    fleet.bell.ring(Message::Broken(member, incarnation, cause));
+                }
+                _ => {}
+            }
+        }
+        let mut out: Vec<u64> = waiting.candidates.iter().map(|candidate| candidate.member.id).collect();
+        match self.try_each(held, &mut out, &mut waiting.candidates, cx) {
+            Tried::Wait => {}
+            tried => return tried,
+        }
+        if let Some(deadline) = context::deadline() {
+            context::wake_at(deadline);
+        }
+        let snapshot = self.roster.snapshot.load();
+        if snapshot.resolved == Resolved::Pending {
+            let until = waiting.since + snapshot.options.first_resolution;
+            if until <= now {
+                let error = self.roster.refusal(Reason::Unresolved);
+                let lasted = now.saturating_duration_since(waiting.since);
+                return Tried::Refused(self.explain(error.with_lasted(lasted)));
+            }
+            context::wake_at(until);
+        }
+        Tried::Wait
+    }
+
+    /// The same error with why nothing was available.
+    fn explain(&self, error: Error) -> Error {
+        let snapshot = self.roster.snapshot.load();
+        let cause = snapshot
+            .unconnected
+            .iter()
+            .find_map(|unconnected| unconnected.cause.clone())
+            .or_else(|| snapshot.failure.clone());
+        match cause {
+            Some(cause) => error.with_cause(cause),
+            None => error,
+        }
+    }
+}
+
+/// Tells the layers above where the request goes.
+#[inline]
+fn note_pick(lease: &Lease) {
+    context::change_call(|call| {
+        if let Some(member) = lease.member() {
+            call.tried(member.id);
+        }
+        call.verdict = None;
+        call.probe = lease.is_probe();
+    });
+}
