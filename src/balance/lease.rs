@@ -179,7 +179,6 @@ impl Lease {
         member.release();
         let fleet = &member.fleet;
         fleet.count(Counter::Cancelled);
-        member.cancelled.fetch_add(1, Relaxed);
         let elapsed = self.elapsed(Some(fleet.stamp(now)));
         let overlong = self.limit.is_some_and(|limit| elapsed >= limit)
             || fleet.p99(now).is_some_and(|p99| elapsed > p99 * OVERLONG);
@@ -190,6 +189,7 @@ impl Lease {
             penalise(&member, now, elapsed);
             member.failed(now, self.generation);
         } else {
+            member.cancelled.fetch_add(1, Relaxed);
             member.latency.observe_at_least(fleet.decay.at(now), elapsed);
         }
     }
