@@ -79,6 +79,8 @@ pub(crate) struct Control<S> {
     resolutions: u64,
     /// What requests go by has changed and is not, or not wholly, true yet.
     unapplied: bool,
+    /// The resolver has ended, and observers do not know yet.
+    ended_untold: bool,
     dirty: bool,
     panicking: bool,
     ramp_ends: Option<Instant>,
@@ -114,6 +116,10 @@ pub(crate) async fn run<S: Send + Sync + 'static>(mut running: Running<S>) {
         if control.unapplied {
             control.apply().await;
         }
+        // After what it has told last.
+        if std::mem::take(&mut control.ended_untold) {
+            control.fleet.tell(&Event::ResolutionEnded);
+        }
         control.start_dials().await;
         if control.dirty {
             let Some(roster) = running.roster.upgrade() else {
@@ -141,6 +147,7 @@ impl<S: Send + Sync + 'static> Control<S> {
             dials: FuturesUnordered::new(),
             resolutions: 0,
             unapplied: false,
+            ended_untold: false,
             turn: 0,
             dirty: false,
             panicking: false,
@@ -226,7 +233,7 @@ impl<S: Send + Sync + 'static> Control<S> {
             }
             Work::Resolved(None) => {
                 self.resolver = None;
-                self.fleet.tell(&Event::ResolutionEnded);
+                self.ended_untold = true;
             }
             Work::Resolved(Some(resolution)) => {
                 if let Resolution::Failed(cause) = &resolution {

@@ -197,7 +197,6 @@ impl Lease {
         let Some(member) = self.member.take() else { return };
         member.release();
         let fleet = &member.fleet;
-        member.cancelled.fetch_add(1, Relaxed);
         let elapsed = self.elapsed(Some(fleet.stamp(now)));
         let overlong = self.limit.is_some_and(|limit| elapsed >= limit)
             || fleet.p99(now).is_some_and(|p99| elapsed > p99 * OVERLONG);
@@ -208,6 +207,7 @@ impl Lease {
             penalise(&member, now, elapsed);
             member.failed(now, self.generation);
         } else {
+            member.cancelled.fetch_add(1, Relaxed);
             member.latency.observe_at_least(fleet.decay.at(now), elapsed);
         }
     }

@@ -58,9 +58,9 @@ pub struct EndpointStatus {
     pub in_flight: u32,
     /// Attempts that succeeded.
     pub successes: u64,
-    /// Attempts that failed.
+    /// Attempts that failed, with those that were cut off after far longer than an answer takes.
     pub failures: u64,
-    /// Attempts that were cut off before there was an answer.
+    /// Attempts that were cut off before there was an answer, sooner than that.
     pub cancelled: u64,
     /// The latency estimate that balancing goes by.
     pub estimate: Option<Duration>,

@@ -35,6 +35,7 @@ where
     total: Option<Duration>,
     operation: Option<Arc<str>>,
     began: Option<Began>,
+    over: bool,
 }
 
 /// What is fixed when a request is first polled.
@@ -63,6 +64,7 @@ where
             // Its reference count is one for all requests of the view: touched only where somebody listens.
             operation: view.operation.as_ref().filter(|_| is_traced()).cloned(),
             began: None,
+            over: false,
         }
     }
 }
@@ -102,7 +104,11 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let (mut session, began) = (this.session, this.began);
+        if *this.over {
+            // Polled after its end: it may do anything then but count again.
+            return Poll::Pending;
+        }
+        let (mut session, began, over) = (this.session, this.began, this.over);
         let (operation, total) = (this.operation.as_deref(), *this.total);
         this.timer.poll(cx, |cx| {
             let current = began
@@ -138,6 +144,7 @@ where
                 core.parts.tally.count(Counter::Failures);
             }
             *began = None;
+            *over = true;
             Poll::Ready(result)
         })
     }

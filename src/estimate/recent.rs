@@ -64,7 +64,7 @@ impl Recent {
             let newest = self.periods.number(now) + 1;
             for half in halves.iter() {
                 let period = half.period.load(Acquire);
-                if period != 0 && (period == newest || period + 1 == newest) {
+                if period != 0 && (period == newest || period == newest - 1) {
                     half.histogram.add_to(&mut counts);
                 }
             }
@@ -104,6 +104,17 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
     const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_half_that_is_being_cleared_counts_as_nothing() {
+        let epoch = crate::clock::now();
+        let recent = Recent::new(epoch, SECOND);
+        recent.record(epoch, MS);
+        recent.halves.get().unwrap()[0].period.store(CLEARING, Relaxed);
+        recent.record(epoch, MS);
+        assert_eq!(recent.counts(epoch).total(), 0);
+        assert_eq!(recent.counts(epoch + SECOND).total(), 0);
+    }
 
     #[test]
     fn readers_see_this_period_and_the_one_before() {

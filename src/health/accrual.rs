@@ -47,6 +47,8 @@ struct Log {
     from: u64,
     /// All failures, and the sequence numbers that resets have taken.
     failures: u64,
+    /// Failures that no rule has looked at.
+    late: u64,
     resets: u64,
 }
 
@@ -81,7 +83,12 @@ impl Accrual {
     pub fn totals(&self) -> (u64, u64) {
         let log = lock(&self.log);
         let others = log.failures + log.resets;
-        (self.sequence.load(Relaxed).saturating_sub(others), log.failures)
+        (self.sequence.load(Relaxed).saturating_sub(others), log.failures + log.late)
+    }
+
+    /// Counts a failure in the total alone: it comes from before the endpoint was set aside or let back.
+    pub(crate) fn late_failure(&self) {
+        lock(&self.log).late += 1;
     }
 
     /// Counts a failure, and says which rule it trips.
@@ -127,7 +134,7 @@ impl Accrual {
     pub fn reset(&self) {
         let mut log = lock(&self.log);
         let from = self.sequence.fetch_add(1, Relaxed) + 1;
-        *log = Log { from, failures: log.failures, resets: log.resets + 1, ..Log::default() };
+        *log = Log { from, failures: log.failures, late: log.late, resets: log.resets + 1, ..Log::default() };
         drop(log);
         self.successes.clear();
     }

@@ -218,6 +218,7 @@ impl Health {
         random: &dyn Random,
     ) -> Option<Transition> {
         if self.generation() != generation {
+            self.accrual.late_failure();
             return None;
         }
         let why = self.accrual.failure(now, options)?;

@@ -1,0 +1,31 @@
+//! The client as a user meets it: one handle over the whole stack, on virtual time, with servers in memory.
+#![allow(missing_docs)]
+
+#[path = "client/build.rs"]
+mod build;
+#[path = "client/cancel.rs"]
+mod cancel;
+#[path = "client/deadline.rs"]
+mod deadline;
+#[path = "client/explain.rs"]
+mod explain;
+#[path = "client/fleet.rs"]
+mod fleet;
+#[path = "client/life.rs"]
+mod life;
+#[path = "client/nested.rs"]
+mod nested;
+#[path = "client/retries.rs"]
+mod retries;
+#[path = "stage/mod.rs"]
+mod stage;
+#[path = "client/status.rs"]
+mod status;
+#[path = "client/threads.rs"]
+mod threads;
+#[path = "client/tower.rs"]
+mod tower_stack;
+#[path = "client/update.rs"]
+mod update;
+#[path = "client/views.rs"]
+mod views;
