@@ -120,11 +120,9 @@ mod tests {
         result.as_ref().err().and_then(|error| Error::find(&**error)).map(Error::reason)
     }
 
-    fn takes(time: Duration) -> impl Future<Output = Result<(), BoxError>> {
-        async move {
-            tokio::time::sleep(time).await;
-            Ok(())
-        }
+    async fn takes(time: Duration) -> Result<(), BoxError> {
+        tokio::time::sleep(time).await;
+        Ok(())
     }
 
     #[tokio::test(start_paused = true)]
@@ -148,7 +146,7 @@ mod tests {
         let start = clock::now();
         let own = Deadline::new(seen, MS * 100);
         let inherited = |millis| Inherited::default().with_deadline(start + MS * millis);
-        let shorter = context::scope(inherited(30), own.clone().oneshot(())).await.unwrap();
+        let shorter = context::scope(inherited(30), own.oneshot(())).await.unwrap();
         assert_eq!(shorter, Some(start + MS * 30));
         let longer = context::scope(inherited(900), own.oneshot(())).await.unwrap();
         assert_eq!(longer, Some(start + MS * 100));
