@@ -1,0 +1,11 @@
+//! `mainstay::hyper::Client` against servers on loopback sockets.
+#![allow(missing_docs)]
+
+#[path = "hyper/bodies.rs"]
+mod bodies;
+#[path = "hyper/client.rs"]
+mod client;
+#[path = "hyper/failures.rs"]
+mod failures;
+#[path = "hyper/server.rs"]
+mod server;
