@@ -2,7 +2,7 @@
 //!
 //! Errors of the transport pass through untouched. What mainstay itself refuses or cuts off is an [`Error`] that says
 //! why, at which client and endpoint, since when, when to come back, and whether anything was sent. Layers speak
-//! [`BoxError`](tower::BoxError); [`Error::find`] finds ours anywhere in a chain.
+//! [`BoxError`]; [`Error::find`] finds ours anywhere in a chain.
 
 use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
