@@ -19,7 +19,7 @@ use crate::client::{Client, Failed, HEADER, Who};
 
 #[derive(Debug)]
 pub(crate) struct Resilient {
-    client: mainstay::hyper::Client<Empty<Bytes>>,
+    client: mainstay::hyper::Client,
     feed: Feed,
     events: Arc<Mutex<BTreeMap<String, u64>>>,
 }
@@ -60,7 +60,7 @@ impl Client for Resilient {
     async fn send(&self) -> Result<(), Failed> {
         let request = Request::get("http://demo.internal/")
             .header(HEADER, Who::Mainstay.header())
-            .body(Empty::new())
+            .body(Empty::<Bytes>::new())
             .map_err(|_| Failed)?;
         let response = self.client.send(request).await.map_err(|_| Failed)?;
         let status = response.status();

@@ -149,7 +149,7 @@ where
 }
 
 /// Free for data that is `Bytes` already.
-pub(super) fn into_bytes(mut data: impl Buf) -> Bytes {
+pub(crate) fn into_bytes(mut data: impl Buf) -> Bytes {
     data.copy_to_bytes(data.remaining())
 }
 

@@ -47,6 +47,8 @@ mod shared;
 mod track;
 mod unsendable;
 
+#[cfg(feature = "hyper")]
+pub(crate) use body::into_bytes;
 pub use body::{Replay, ReplayError};
 pub use classify::Classifier;
 pub use describe::{Description, DescriptionOptions};

@@ -9,10 +9,10 @@ use std::{
 
 use ::http::{HeaderName, Request, Response};
 use ::hyper::body::Incoming;
-use http_body::Body;
+use http_body::Body as HttpBody;
 use tower::{BoxError, Service};
 
-use super::{Connector, ConnectorOptions, Transport};
+use super::{Body, Connector, ConnectorOptions, Transport};
 use crate::{
     balance::BalanceOptions,
     budget::{Budget, BudgetOptions},
@@ -30,7 +30,11 @@ use crate::{
 /// The header that tells a server which attempt it is looking at, from the second on.
 const ATTEMPT: HeaderName = HeaderName::from_static("x-attempt-count");
 
-type Inner<B> = crate::Client<Transport<Replay<B>>, Request<Replay<B>>>;
+type Sent = Request<Replay<Body>>;
+type Inner = crate::Client<Transport<Replay<Body>>, Sent>;
+
+/// The future of [`Client`].
+pub type ClientFuture = ResponseFuture<Transport<Replay<Body>>, Sent>;
 
 /// An HTTP client over the instances behind a name.
 ///
@@ -48,39 +52,33 @@ type Inner<B> = crate::Client<Transport<Replay<B>>, Request<Replay<B>>>;
 /// # }
 /// ```
 ///
-/// Requests keep the URI and `Host` that the caller wrote, whichever endpoint is dialled. Their bodies stream through; a
+/// One client sends requests with bodies of any kind. Requests keep the URI and `Host` that the caller wrote, whichever endpoint is dialled. Their bodies stream through; a
 /// copy of up to 64 KiB is kept for retries of requests that can be repeated. Responses stream, too, and count as in
 /// flight until their body ends or is dropped.
-pub struct Client<B>
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
-    inner: Inner<B>,
+pub struct Client {
+    inner: Inner,
     replayed: usize,
 }
 
-impl<B> Client<B>
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+impl Client {
     /// Begins to build a client. `label` names it in errors, events and metrics.
-    pub fn builder(label: impl Into<Arc<str>>) -> ClientBuilder<B> {
-        let inner = Inner::<B>::builder(label).classify(Classifier).track(BodyTrack);
+    pub fn builder(label: impl Into<Arc<str>>) -> ClientBuilder {
+        let inner = Inner::builder(label).classify(Classifier).track(BodyTrack);
         ClientBuilder {
             inner,
             connector: ConnectorOptions::default(),
-            replayed: Replay::<B>::LIMIT,
+            replayed: Replay::<Body>::LIMIT,
             description: DescriptionOptions::default().attempt_header(ATTEMPT),
         }
     }
 
     /// Sends `request`. The future does nothing until it is polled; dropping it cancels the request.
-    pub fn send(&self, request: Request<B>) -> ResponseFuture<Transport<Replay<B>>, Request<Replay<B>>> {
-        self.inner.send(request.map(|body| Replay::with_limit(body, self.replayed)))
+    pub fn send<B>(&self, request: Request<B>) -> ClientFuture
+    where
+        B: HttpBody + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        self.inner.send(request.map(|body| Replay::with_limit(Body::new(body), self.replayed)))
     }
 
     /// A view for one method: the same endpoints, health and budget. `operation` names it in traces.
@@ -156,15 +154,14 @@ where
     }
 }
 
-impl<B> Service<Request<B>> for Client<B>
+impl<B> Service<Request<B>> for Client
 where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
+    B: HttpBody + Send + 'static,
     B::Error: Into<BoxError>,
 {
     type Response = Response<Tracked<Incoming>>;
     type Error = BoxError;
-    type Future = ResponseFuture<Transport<Replay<B>>, Request<Replay<B>>>;
+    type Future = ClientFuture;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
@@ -175,52 +172,32 @@ where
     }
 }
 
-impl<B> Clone for Client<B>
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+impl Clone for Client {
     fn clone(&self) -> Self {
         Self { inner: self.inner.clone(), replayed: self.replayed }
     }
 }
 
-impl<B> fmt::Debug for Client<B>
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.fmt(f)
     }
 }
 
 /// Builds a [`Client`].
-pub struct ClientBuilder<B>
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
-    inner: crate::client::ClientBuilder<Transport<Replay<B>>, Request<Replay<B>>>,
+pub struct ClientBuilder {
+    inner: crate::client::ClientBuilder<Transport<Replay<Body>>, Sent>,
     connector: ConnectorOptions,
     replayed: usize,
     description: DescriptionOptions,
 }
 
-impl<B> ClientBuilder<B>
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+impl ClientBuilder {
     fn with(
         mut self,
         change: impl FnOnce(
-            crate::client::ClientBuilder<Transport<Replay<B>>, Request<Replay<B>>>,
-        ) -> crate::client::ClientBuilder<Transport<Replay<B>>, Request<Replay<B>>>,
+            crate::client::ClientBuilder<Transport<Replay<Body>>, Sent>,
+        ) -> crate::client::ClientBuilder<Transport<Replay<Body>>, Sent>,
     ) -> Self {
         self.inner = change(self.inner);
         self
@@ -317,7 +294,7 @@ where
     ///
     /// # Errors
     /// [`Invalid`] with every mistake at once.
-    pub fn build(self) -> Result<Client<B>, Invalid> {
+    pub fn build(self) -> Result<Client, Invalid> {
         let mut check = Check::default();
         check.absorb("connector", self.connector.check()).absorb("description", self.description.check());
         let inner = self.inner;
@@ -335,12 +312,7 @@ where
     }
 }
 
-impl<B> fmt::Debug for ClientBuilder<B>
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientBuilder")
             .field("inner", &self.inner)

@@ -44,6 +44,7 @@
 //! One boxed future per request, and under HTTP/1.1 a task that waits for the connection to become idle again when the
 //! response has a body.
 
+mod body;
 mod client;
 mod connector;
 mod dial;
@@ -55,7 +56,8 @@ mod target;
 mod tests;
 mod transport;
 
-pub use client::{Client, ClientBuilder};
+pub use body::{Body, BodyError};
+pub use client::{Client, ClientBuilder, ClientFuture};
 pub use connector::{Connecting, Connector};
 pub use options::{ConnectorOptions, Protocol};
 pub use transport::{Transport, TransportFuture};

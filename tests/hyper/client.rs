@@ -35,7 +35,7 @@ async fn it_is_a_tower_service_and_its_views_are_the_same_client() {
 #[tokio::test]
 async fn every_mistake_of_client_connector_and_description_is_told_at_once() {
     use mainstay::{http::DescriptionOptions, hyper::ConnectorOptions};
-    let invalid = mainstay::hyper::Client::<Body>::builder("users")
+    let invalid = mainstay::hyper::Client::builder("users")
         .connector(ConnectorOptions::default().connections_per_endpoint(0))
         .description(DescriptionOptions::default().attempt_header(http::header::HOST))
         .deadline(std::time::Duration::ZERO)
@@ -57,4 +57,21 @@ async fn closing_waits_for_a_body_that_is_still_read() {
     assert!(!users.close(Duration::from_millis(20)).await);
     drop(response);
     assert!(users.close(Duration::from_secs(30)).await);
+}
+
+#[tokio::test]
+async fn one_client_sends_bodies_of_any_kind_from_spawned_blocks() {
+    use bytes::Bytes;
+    use http_body_util::{BodyExt as _, Empty, Full};
+    let fleet = fleet(PROTOCOLS[0], 1).await;
+    let client = client(&fleet).await;
+    let sent = tokio::spawn(async move {
+        let boxed =
+            Full::new(Bytes::from("four")).map_err(|never| -> tower::BoxError { match never {} }).boxed();
+        let put = http::Request::put("http://users.internal/").body(boxed).unwrap();
+        let get = http::Request::get("http://users.internal/").body(Empty::<Bytes>::new()).unwrap();
+        (client.send(put).await.unwrap().status(), client.send(get).await.unwrap().status())
+    });
+    let (put, get) = sent.await.unwrap();
+    assert!(put.is_success() && get.is_success());
 }

@@ -37,7 +37,7 @@ use tower::BoxError;
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
 type Answer = UnsyncBoxBody<Bytes, BoxError>;
-pub(crate) type Users = Client<Body>;
+pub(crate) type Users = Client;
 
 pub(crate) const PROTOCOLS: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
 
@@ -247,7 +247,7 @@ pub(crate) async fn fleet(protocol: Protocol, servers: usize) -> Vec<Server> {
 }
 
 /// A client of the fleet. How fast the machine is decides nothing: load is counted, not timed.
-pub(crate) fn builder(fleet: &[Server]) -> ClientBuilder<Body> {
+pub(crate) fn builder(fleet: &[Server]) -> ClientBuilder {
     let mut options = BalanceOptions::default();
     options.load = Load::InFlight;
     options.attempt_limit = Some(Duration::from_secs(30));
