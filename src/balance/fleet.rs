@@ -65,6 +65,9 @@ pub(crate) struct Stamp {
     pub(crate) nanos: u64,
 }
 
+/// So many attempts must have ended at an endpoint before its latencies are counted apart: 1.7 kB begin to pay then.
+const FIRST: u64 = 16;
+
 /// Fewer latencies than this say nothing about a 99th percentile.
 const ENOUGH: u64 = 10;
 
@@ -122,7 +125,10 @@ impl Fleet {
     pub(crate) fn latency(&self, member: &Member, now: Stamp, latency: u64) {
         let (period, bucket) = (self.periods.divide(now.nanos), bucket_of(latency));
         self.latencies[stripe() & (self.latencies.len() - 1)].0.record_in(period, bucket);
-        member.recent.record_in(period, bucket);
+        // One of very many endpoints, which has a request now and then, needs no distribution of its own.
+        if member.health.ended() >= FIRST {
+            member.recent.record_in(period, bucket);
+        }
     }
 
     /// The recent latencies of the whole client.

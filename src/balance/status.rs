@@ -64,7 +64,7 @@ pub struct EndpointStatus {
     pub cancelled: u64,
     /// The latency estimate that balancing goes by.
     pub estimate: Option<Duration>,
-    /// The median of recent latencies to the head of a good response.
+    /// The median of recent latencies to the head of a good response; they are counted from the 17th attempt on.
     pub p50: Option<Duration>,
     /// Their 99th percentile.
     pub p99: Option<Duration>,

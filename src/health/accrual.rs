@@ -79,6 +79,12 @@ impl Accrual {
         self.successes.add(self.slices.divide(nanos));
     }
 
+    /// How many attempts were counted.
+    #[inline]
+    pub(crate) fn ended(&self) -> u64 {
+        self.sequence.load(Relaxed)
+    }
+
     /// How many successes and failures were counted in all, resets or not.
     pub fn totals(&self) -> (u64, u64) {
         let log = lock(&self.log);

@@ -201,6 +201,12 @@ impl Health {
         self.accrual.success_at(nanos);
     }
 
+    /// How many attempts have ended, more or less.
+    #[inline]
+    pub(crate) fn ended(&self) -> u64 {
+        self.accrual.ended()
+    }
+
     /// How many successes and failures there were.
     pub fn totals(&self) -> (u64, u64) {
         self.accrual.totals()
