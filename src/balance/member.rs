@@ -84,7 +84,7 @@ impl Member {
     pub(crate) fn release(&self) {
         self.in_flight.fetch_sub(1, Relaxed);
         if self.fleet.limited.load(Relaxed) {
-            self.fleet.waiters.wake_all();
+            self.fleet.waiters.wake_first();
         }
     }
 

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     context::{self, HideCall},
     error::{Cause, Error, Reason},
+    sync::Ordering::Relaxed,
 };
 
 /// What an attempt holds besides the call.
@@ -49,13 +50,18 @@ struct Candidate<S> {
     service: S,
 }
 
-/// Not-ready services that a waiting request keeps polling: both choices.
-const CANDIDATES: usize = 2;
+/// Not-ready services that a waiting request keeps polling: each may be the one that becomes ready. Of more than these it
+/// hears only when the fleet changes.
+const CANDIDATES: usize = 64;
 
 impl<S> Drop for Waiting<S> {
     fn drop(&mut self) {
         if let Some(place) = self.place.take() {
             self.fleet.waiters.leave(place);
+            if self.fleet.limited.load(Relaxed) {
+                // Only the first in line looks for a place: now that is the next.
+                self.fleet.waiters.wake_first();
+            }
         }
     }
 }
@@ -128,7 +134,14 @@ where
             if let (Some((service, error)), Some(lease)) = (first, held.lease.take()) {
                 self.not_ready(lease, service, error, &mut out, &mut candidates);
             }
-            match self.try_each(&mut held.lease, &mut out, &mut candidates, cx) {
+            let fleet = &self.roster.fleet;
+            let tried = if fleet.limited.load(Relaxed) && fleet.waiters.waiting() > 0 {
+                // Places are few, and others came first.
+                Tried::Wait
+            } else {
+                self.try_each(&mut held.lease, &mut out, &mut candidates, cx)
+            };
+            match tried {
                 Tried::Ready(service) => return Poll::Ready(Ok(service)),
                 Tried::Refused(error) => return Poll::Ready(Err(error)),
                 Tried::Wait => match self.join(candidates, cx) {
@@ -255,6 +268,15 @@ where
                 self.explain(error.with_lasted(now.saturating_duration_since(waiting.since))),
             );
         }
+        if !self.roster.is_running() {
+            // Its runtime has ended while this request waited; without one here the wait goes on.
+            let _ = self.roster.ensure_running();
+        }
+        if fleet.limited.load(Relaxed)
+            && waiting.place.as_ref().is_some_and(|place| !fleet.waiters.is_first(place))
+        {
+            return self.keep_waiting(waiting, now);
+        }
         if !waiting.candidates.is_empty() {
             // Those whose endpoint, or connection, is gone by now are given nothing.
             let snapshot = self.roster.snapshot.load();
@@ -292,9 +314,13 @@ where
         }
         let mut out: Vec<u64> = waiting.candidates.iter().map(|candidate| candidate.member.id).collect();
         match self.try_each(held, &mut out, &mut waiting.candidates, cx) {
-            Tried::Wait => {}
-            tried => return tried,
+            Tried::Wait => self.keep_waiting(waiting, now),
+            tried => tried,
         }
+    }
+
+    /// Waits on, as long as there is time.
+    fn keep_waiting(&self, waiting: &Waiting<S>, now: Instant) -> Tried<S> {
         if let Some(deadline) = context::deadline() {
             context::wake_at(deadline);
         }

@@ -121,6 +121,11 @@ impl<S: Send + Sync + 'static> Roster<S> {
         }
     }
 
+    /// Lets go of all connections, once nobody needs them any more.
+    pub(crate) fn let_go(&self) {
+        self.publish(|before| (Snapshot::empty(before.options.clone()), ()));
+    }
+
     pub(crate) fn refusal(&self, reason: Reason) -> Error {
         Error::new(reason).with_client(self.fleet.label.clone())
     }
@@ -155,6 +160,12 @@ impl<S> Drop for Running<S> {
             roster.running.store(false, Release);
             if !roster.fleet.is_closed() {
                 *parked = Some(control);
+            }
+            drop(parked);
+            // Who waits on another runtime starts it there. What has panicked would only do so again: the next request
+            // tries.
+            if !std::thread::panicking() {
+                roster.fleet.wake();
             }
         }
     }

@@ -117,6 +117,10 @@ where
         std::future::poll_fn(|cx| {
             timer.as_mut().poll(cx, |cx| {
                 waiting.register(cx);
+                // Its runtime may have ended while we waited.
+                if let Err(error) = roster.ensure_running() {
+                    return Poll::Ready(Err(error));
+                }
                 if roster.fleet.is_closed() {
                     return Poll::Ready(Err(roster.refusal(Reason::Closed)));
                 }
@@ -182,7 +186,11 @@ where
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(within, drained).await.is_ok()
+        let done = tokio::time::timeout(within, drained).await.is_ok();
+        if done {
+            self.lane().roster.let_go();
+        }
+        done
     }
 
     /// Attempts that have not ended yet, waiting ones included, and bodies that are still being read.

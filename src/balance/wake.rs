@@ -1,6 +1,9 @@
 //! Requests that wait for an endpoint.
 
-use std::task::{Context, Waker};
+use std::{
+    collections::BTreeMap,
+    task::{Context, Waker},
+};
 
 use crate::sync::{AtomicUsize, Mutex, Ordering::SeqCst, fence, lock};
 
@@ -11,67 +14,62 @@ use crate::sync::{AtomicUsize, Mutex, Ordering::SeqCst, fence, lock};
 /// publisher at once, one sees the other. A waiter that goes away takes its waker with it and leaves the others theirs.
 #[derive(Debug)]
 pub(crate) struct WakeSet {
-    slots: Mutex<Slots>,
+    line: Mutex<Line>,
     /// How many wait: whoever publishes looks here first.
     count: AtomicUsize,
 }
 
+/// Who waits, in the order in which they came. A waker is taken when it is woken, and comes back with the next poll.
 #[derive(Debug, Default)]
-struct Slots {
-    wakers: Vec<Option<Waker>>,
-    free: Vec<usize>,
+struct Line {
+    wakers: BTreeMap<u64, Option<Waker>>,
+    next: u64,
 }
 
 /// A place in a [`WakeSet`]; give it back with [`WakeSet::leave`].
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Place(usize);
+pub(crate) struct Place(u64);
 
 impl WakeSet {
     pub(crate) fn new() -> Self {
-        Self { slots: Mutex::new(Slots::default()), count: AtomicUsize::new(0) }
+        Self { line: Mutex::new(Line::default()), count: AtomicUsize::new(0) }
     }
 
     /// Takes a place, unless `most` are taken already.
     pub(crate) fn join(&self, most: usize, cx: &Context<'_>) -> Option<Place> {
-        let mut slots = lock(&self.slots);
-        if slots.wakers.len() - slots.free.len() >= most {
+        let mut line = lock(&self.line);
+        if line.wakers.len() >= most {
             return None;
         }
-        let waker = Some(cx.waker().clone());
-        let index = match slots.free.pop() {
-            Some(index) => {
-                slots.wakers[index] = waker;
-                index
-            }
-            None => {
-                slots.wakers.push(waker);
-                slots.wakers.len() - 1
-            }
-        };
+        let number = line.next;
+        line.next += 1;
+        line.wakers.insert(number, Some(cx.waker().clone()));
         self.count.fetch_add(1, SeqCst);
-        drop(slots);
+        drop(line);
         fence(SeqCst);
-        Some(Place(index))
+        Some(Place(number))
     }
 
     /// Registers the waker of the current poll in `place`. Look again at what you wait for after this.
     pub(crate) fn register(&self, place: &Place, cx: &Context<'_>) {
-        let mut slots = lock(&self.slots);
-        match &mut slots.wakers[place.0] {
-            Some(waker) => waker.clone_from(cx.waker()),
-            empty => *empty = Some(cx.waker().clone()),
-        }
-        drop(slots);
+        let waker = Some(cx.waker().clone());
+        let before = lock(&self.line).wakers.insert(place.0, waker);
+        // A waker may be the last that holds a task, and do anything when it is dropped: not under the lock.
+        drop(before);
         fence(SeqCst);
     }
 
     /// Gives a place back.
     pub(crate) fn leave(&self, place: Place) {
-        let mut slots = lock(&self.slots);
-        slots.wakers[place.0] = None;
-        slots.free.push(place.0);
+        let waker = lock(&self.line).wakers.remove(&place.0);
         self.count.fetch_sub(1, SeqCst);
+        drop(waker);
+    }
+
+    /// Whether nobody has waited longer.
+    pub(crate) fn is_first(&self, place: &Place) -> bool {
+        lock(&self.line).wakers.first_key_value().is_none_or(|(first, _)| *first == place.0)
     }
 
     /// Wakes everybody. Call it after the change is there to be seen.
@@ -80,8 +78,20 @@ impl WakeSet {
         if self.count.load(SeqCst) == 0 {
             return;
         }
-        let woken: Vec<Waker> = lock(&self.slots).wakers.iter_mut().filter_map(Option::take).collect();
+        let woken: Vec<Waker> = lock(&self.line).wakers.values_mut().filter_map(Option::take).collect();
         for waker in woken {
+            waker.wake();
+        }
+    }
+
+    /// Wakes who has waited longest. Call it after the change is there to be seen.
+    pub(crate) fn wake_first(&self) {
+        fence(SeqCst);
+        if self.count.load(SeqCst) == 0 {
+            return;
+        }
+        let woken = lock(&self.line).wakers.first_entry().and_then(|mut first| first.get_mut().take());
+        if let Some(waker) = woken {
             waker.wake();
         }
     }

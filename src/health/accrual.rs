@@ -114,7 +114,10 @@ impl Accrual {
             return Some(Trip::Consecutive);
         }
         let from = log.from;
-        let nth_last = |n: u32| log.recent.iter().rev().filter(|(seen, _)| *seen >= from).nth(n as usize - 1);
+        let nth_last = |n: u32| {
+            let before = (n as usize).checked_sub(1)?;
+            log.recent.iter().rev().filter(|(seen, _)| *seen >= from).nth(before)
+        };
         if nth_last(options.failures).is_some_and(|(seen, _)| number - seen < u64::from(options.of_last)) {
             return Some(Trip::Count);
         }

@@ -113,8 +113,11 @@ where
                     self.shared.waiting.note(self.id, cx.waker());
                     let pulled = ready!(source.poll_pull(&self.shared.waiting));
                     self.shared.waiting.forget(self.id);
-                    // A body that becomes ready by itself (by the clock) wakes nobody.
+                    // A body that becomes ready by itself (by the clock) wakes nobody. A waker may poll the other reader
+                    // on the spot: not under the lock.
+                    drop(source);
                     self.shared.waiting.wake_all();
+                    source = lock(&self.shared.source);
                     pulled
                 }
             };

@@ -7,7 +7,7 @@
 use std::{
     fmt,
     sync::{Arc, Weak},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use ::http::{Request, Response};
@@ -16,7 +16,7 @@ use ::hyper::{
     client::conn::http1::{self, SendRequest},
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     task::AbortHandle,
 };
 use tower::BoxError;
@@ -89,11 +89,28 @@ where
             }
             tokio::task::yield_now().await;
         }
-        let sender = match self.take_idle(target) {
-            Some(sender) => sender,
-            None => connect(target).await?,
-        };
-        Ok(Lease { sender, slot })
+        match self.take_idle(target) {
+            Some(sender) => Ok(Lease { sender, slot }),
+            None => self.dial(target, slot).await,
+        }
+    }
+
+    /// Makes a connection, in a task of its own: a request that gives up does not take it along, and the next finds it.
+    async fn dial(&self, target: &Arc<Target>, slot: OwnedSemaphorePermit) -> Result<Lease<B>, Error> {
+        let (told, dialed) = oneshot::channel();
+        let (idle, own) = (Arc::downgrade(&self.idle), Arc::clone(target));
+        tokio::spawn(async move {
+            let sender = match tokio::time::timeout(DIAL, connect(&own)).await {
+                Ok(sender) => sender,
+                Err(_) => Err(Error::new(Reason::Connect).with_endpoint(own.name().into()).with_lasted(DIAL)),
+            };
+            if let Err(Ok(lease)) = told.send(sender.map(|sender| Lease { sender, slot }))
+                && let Some(idle) = idle.upgrade()
+            {
+                put(&idle, lease, &own);
+            }
+        });
+        dialed.await.unwrap_or_else(|_| Err(Error::new(Reason::Connect).with_endpoint(target.name().into())))
     }
 
     /// The connection used last, so that those not needed grow old.
@@ -127,6 +144,9 @@ where
         });
     }
 }
+
+/// How long a connection that a request waits for may take to be made.
+const DIAL: Duration = Duration::from_secs(1);
 
 async fn connect<B>(target: &Target) -> Result<SendRequest<B>, Error>
 where

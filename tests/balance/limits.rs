@@ -87,3 +87,25 @@ async fn a_limit_that_is_raised_lets_those_in_who_wait() {
     assert_eq!(stage.server("a:1").active(), 3);
     drop(held);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_is_not_passed_over_by_those_who_come_later() {
+    let stage = Stage::default();
+    stage.server("a:1").set(Mode::Answer(ms(10)));
+    let limited = options(|options| options.max_in_flight = Some(1));
+    let client = stage.builder(resolve::fixed(["a:1"])).options(limited).build().unwrap();
+    client.ready().await.unwrap();
+    let busy = client.clone();
+    let busy = tokio::spawn(async move {
+        for _ in 0..1_000 {
+            busy.send(0).await.unwrap();
+        }
+    });
+    settle().await;
+    let start = crate::stage::now();
+    for _ in 0..20 {
+        client.send(0).await.unwrap();
+    }
+    assert!(crate::stage::now() - start <= ms(20 * 20 + 20), "{:?}", crate::stage::now() - start);
+    busy.abort();
+}
