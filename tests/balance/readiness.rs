@@ -84,3 +84,75 @@ async fn a_single_broken_endpoint_makes_the_request_wait_until_it_is_made_anew()
     stage.server("a:1").gate(Gate::Open);
     waiting.await.unwrap().unwrap();
 }
+
+/// Never ready, or ready for one request at a time.
+#[derive(Clone)]
+enum Gated {
+    Never,
+    One(tower::limit::ConcurrencyLimit<Slow>),
+}
+
+/// Answers after so many milliseconds as it is asked to.
+#[derive(Clone)]
+struct Slow;
+
+type Answer = std::pin::Pin<Box<dyn Future<Output = Result<u64, tower::BoxError>> + Send>>;
+
+impl tower::Service<u64> for Slow {
+    type Response = u64;
+    type Error = tower::BoxError;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), tower::BoxError>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, millis: u64) -> Answer {
+        Box::pin(async move {
+            tokio::time::sleep(ms(millis)).await;
+            Ok(millis)
+        })
+    }
+}
+
+impl tower::Service<u64> for Gated {
+    type Response = u64;
+    type Error = tower::BoxError;
+    type Future = Answer;
+
+    fn poll_ready(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), tower::BoxError>> {
+        match self {
+            Self::Never => std::task::Poll::Pending,
+            Self::One(limited) => limited.poll_ready(cx),
+        }
+    }
+
+    fn call(&mut self, millis: u64) -> Answer {
+        match self {
+            Self::Never => Box::pin(std::future::pending()),
+            Self::One(limited) => Box::pin(limited.call(millis)),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whichever_endpoint_becomes_ready_first_wakes_the_request() {
+    for _ in 0..20 {
+        let connect = |endpoint: &mainstay::Endpoint| {
+            mainstay::balance::Shared::new(match endpoint.address().to_string().as_str() {
+                "c:1" => Gated::One(tower::limit::ConcurrencyLimit::new(Slow, 1)),
+                _ => Gated::Never,
+            })
+        };
+        let client = mainstay::balance::Balance::new(resolve::fixed(["a:1", "b:1", "c:1"]), connect);
+        let first = tokio::spawn(client.send(20));
+        settle().await;
+        let start = crate::stage::now();
+        assert_eq!(client.send(1).await.unwrap(), 1);
+        assert!(crate::stage::now() - start < ms(100), "{:?}", crate::stage::now() - start);
+        first.await.unwrap().unwrap();
+    }
+}

@@ -133,3 +133,20 @@ fn a_request_polled_outside_of_the_runtime_does_not_panic() {
         assert_eq!(status(&client, "a:1").in_flight, 0);
     });
 }
+
+#[test]
+fn a_request_that_waits_survives_the_runtime_of_the_background_task() {
+    promptly(|| {
+        let stage = Stage::default();
+        let (feed, channel) = resolve::channel();
+        let client = stage.client(channel);
+        let first = paused();
+        let _ = first.block_on(async { tokio::time::timeout(ms(1), client.ready()).await });
+        let second = paused();
+        let waiting = second.spawn(client.send(0));
+        second.block_on(settle());
+        drop(first);
+        feed.set(["a:1"]);
+        assert_eq!(second.block_on(waiting).unwrap().unwrap(), "a:1");
+    });
+}
