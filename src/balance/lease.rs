@@ -177,15 +177,28 @@ impl Lease {
     }
 
     /// The endpoint was picked and not used: it was not ready, or refused.
-    pub(crate) fn unused(mut self) {
-        if let Some(member) = self.member.take() {
+    pub(crate) fn unused(self) {
+        if let Some(member) = self.give_up_probe() {
             member.release();
-            if let Some(probe) = self.probe.take()
-                && member.health.forgo(probe, crate::context::now(), &member.fleet.ledger)
-            {
-                member.fleet.bell.ring(Message::Changed(member.clone()));
-            }
         }
+    }
+
+    /// The same for the first in line: of the place that it did not use it need not be told, or it would wake itself for
+    /// ever. Those behind it do not look for one.
+    pub(crate) fn unused_untold(self) {
+        if let Some(member) = self.give_up_probe() {
+            member.release_untold();
+        }
+    }
+
+    fn give_up_probe(mut self) -> Option<Arc<Member>> {
+        let member = self.member.take();
+        if let (Some(member), Some(probe)) = (&member, self.probe.take())
+            && member.health.forgo(probe, crate::context::now(), &member.fleet.ledger)
+        {
+            member.fleet.bell.ring(Message::Changed(member.clone()));
+        }
+        member
     }
 
     /// The caller gave up, or its deadline passed, before there was a head.

@@ -79,10 +79,16 @@ impl Member {
         Some((from + (1.0 - from) * passed, began + slow_start.lasts))
     }
 
-    /// Gives the place in flight back.
+    /// Gives the place in flight back, and tells nobody.
+    #[inline]
+    pub(crate) fn release_untold(&self) {
+        self.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    /// Gives the place in flight back, and tells who waits for one.
     #[inline]
     pub(crate) fn release(&self) {
-        self.in_flight.fetch_sub(1, Relaxed);
+        self.release_untold();
         if self.fleet.limited.load(Relaxed) {
             self.fleet.waiters.wake_first();
         }

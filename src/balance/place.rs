@@ -132,14 +132,14 @@ where
         if held.waiting.is_none() {
             let (mut out, mut candidates) = (Vec::new(), Vec::new());
             if let (Some((service, error)), Some(lease)) = (first, held.lease.take()) {
-                self.not_ready(lease, service, error, &mut out, &mut candidates);
+                self.not_ready(lease, service, error, &mut out, &mut candidates, false);
             }
             let fleet = &self.roster.fleet;
             let tried = if fleet.limited.load(Relaxed) && fleet.waiters.waiting() > 0 {
                 // Places are few, and others came first.
                 Tried::Wait
             } else {
-                self.try_each(&mut held.lease, &mut out, &mut candidates, cx)
+                self.try_each(&mut held.lease, &mut out, &mut candidates, false, cx)
             };
             match tried {
                 Tried::Ready(service) => return Poll::Ready(Ok(service)),
@@ -193,6 +193,7 @@ where
         held: &mut Option<Lease>,
         out: &mut Vec<u64>,
         candidates: &mut Vec<Candidate<S>>,
+        first_in_line: bool,
         cx: &mut Context<'_>,
     ) -> Tried<S> {
         let call = context::call().unwrap_or_default();
@@ -214,9 +215,9 @@ where
                     return Tried::Ready(service);
                 }
                 Poll::Ready(Err(error)) => {
-                    self.not_ready(lease, service, Some(error.into()), out, candidates)
+                    self.not_ready(lease, service, Some(error.into()), out, candidates, first_in_line)
                 }
-                Poll::Pending => self.not_ready(lease, service, None, out, candidates),
+                Poll::Pending => self.not_ready(lease, service, None, out, candidates, first_in_line),
             }
         }
     }
@@ -229,9 +230,14 @@ where
         error: Option<BoxError>,
         out: &mut Vec<u64>,
         candidates: &mut Vec<Candidate<S>>,
+        first_in_line: bool,
     ) {
         let (member, incarnation) = (lease.member().cloned(), lease.incarnation());
-        lease.unused();
+        if first_in_line {
+            lease.unused_untold();
+        } else {
+            lease.unused();
+        }
         let Some(member) = member else { return };
         out.push(member.id);
         match error {
@@ -313,7 +319,7 @@ where
             }
         }
         let mut out: Vec<u64> = waiting.candidates.iter().map(|candidate| candidate.member.id).collect();
-        match self.try_each(held, &mut out, &mut waiting.candidates, cx) {
+        match self.try_each(held, &mut out, &mut waiting.candidates, true, cx) {
             Tried::Wait => self.keep_waiting(waiting, now),
             tried => tried,
         }

@@ -109,3 +109,44 @@ async fn who_waits_is_not_passed_over_by_those_who_come_later() {
     assert!(crate::stage::now() - start <= ms(20 * 20 + 20), "{:?}", crate::stage::now() - start);
     busy.abort();
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_first_in_line_does_not_wake_itself_over_endpoints_that_are_not_ready() {
+    use std::task::{Context, Poll};
+
+    #[derive(Clone)]
+    struct Never(Arc<AtomicUsize>);
+    impl tower::Service<u64> for Never {
+        type Response = u64;
+        type Error = tower::BoxError;
+        type Future = std::future::Pending<Result<u64, tower::BoxError>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), tower::BoxError>> {
+            self.0.fetch_add(1, SeqCst);
+            Poll::Pending
+        }
+
+        fn call(&mut self, _: u64) -> Self::Future {
+            std::future::pending()
+        }
+    }
+
+    let polls = Arc::new(AtomicUsize::new(0));
+    let counted = polls.clone();
+    let names: Vec<String> = (0..100).map(|number| format!("{number:03}:1")).collect();
+    let client = mainstay::balance::Balance::builder(resolve::fixed(names))
+        .connect(move |_| Never(counted.clone()))
+        .options(options(|options| options.max_in_flight = Some(1)))
+        .build()
+        .unwrap();
+    let waiting = tokio::spawn(client.send(0));
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let before = polls.load(SeqCst);
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(polls.load(SeqCst), before);
+    waiting.abort();
+}
