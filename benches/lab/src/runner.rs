@@ -1,0 +1,1 @@
+//! Runs experiments, several at a time.
