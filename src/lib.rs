@@ -110,12 +110,14 @@
 //! | be told what happens | [`telemetry`] |
 //! | read what was refused, and why | [`error`] |
 //! | test with a set clock and set chance | [`clock`], [`random`] |
+//! | try a policy in an outage | `testing` |
 //!
 //! # Features
 //!
 //! | feature | default | brings |
 //! |---|---|---|
 //! | `http` | off | the module `http`: description, classification and replayable bodies for the types of the `http` crate |
+//! | `testing` | off | the module `testing`: a virtual fleet on tokio's paused clock, and a layer that makes trouble |
 //! | `hyper` | off | the module `hyper`: a pooled HTTP/1.1 and HTTP/2 transport, without TLS, and the client over it; implies `http` |
 
 #![forbid(unsafe_code)]
@@ -145,6 +147,8 @@ pub mod retry;
 
 mod sync;
 pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod track;
 
 pub use client::Client;

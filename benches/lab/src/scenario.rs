@@ -115,11 +115,7 @@ impl Results {
     }
 
     /// The runs of a contender at a point, in the order of their seeds.
-    pub fn of<'a>(
-        &'a self,
-        point: &'a Point,
-        contender: &'a str,
-    ) -> impl Iterator<Item = &'a Finished> + 'a {
+    pub fn of<'a>(&'a self, point: &'a Point, contender: &'a str) -> impl Iterator<Item = &'a Finished> + 'a {
         self.0.iter().filter(move |run| run.run.contender == contender && run.run.point == *point)
     }
 
