@@ -4,6 +4,8 @@
 //! what is owed. [`runner`] runs them, [`report`] writes down what came out.
 
 pub mod chart;
+pub mod contender;
+pub mod measure;
 pub mod report;
 pub mod runner;
 pub mod scenario;
