@@ -6,6 +6,9 @@ use crate::scenario::{Scenario, Waiting};
 pub static ALL: &[&dyn Scenario] = &[];
 
 /// Those that wait for their layer.
-pub static WAITING: &[Waiting] = &[
-    Waiting { number: 8, name: "gc_pauses", question: "Does hedging hide servers that freeze?", waits_for: "hedging" },
-];
+pub static WAITING: &[Waiting] = &[Waiting {
+    number: 8,
+    name: "gc_pauses",
+    question: "Does hedging hide servers that freeze?",
+    waits_for: "hedging",
+}];
