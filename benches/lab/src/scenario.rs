@@ -181,7 +181,13 @@ impl Claim {
     }
 
     fn new(owed: impl Into<String>, found: Option<f64>, met: impl Fn(f64) -> bool) -> Self {
-        let text = found.map_or_else(|| "nothing".to_owned(), |value| format!("{value:.4}"));
+        let text = match found {
+            None => "nothing".to_owned(),
+            Some(f64::INFINITY) => "never".to_owned(),
+            // Rounded to four digits, .99946 would look as if it met .9995.
+            Some(value) if value.abs() <= 1.0 => format!("{value:.5}"),
+            Some(value) => format!("{value:.4}"),
+        };
         Self { owed: owed.into(), found: text, met: found.is_some_and(met) }
     }
 }
@@ -314,6 +320,12 @@ mod tests {
         ]);
         let ratio = results.ratio(&Point::default(), "mainstay", "tower", "p99_ms").unwrap();
         assert_eq!((ratio.least, ratio.median, ratio.greatest), (0.5, 1.75, 3.0));
+    }
+
+    #[test]
+    fn what_was_found_is_not_rounded_to_what_is_owed() {
+        assert_eq!(Claim::at_least("success", Some(0.99946), 0.9995).found, "0.99946");
+        assert_eq!(Claim::at_most("seconds", Some(f64::INFINITY), 5.0).found, "never");
     }
 
     #[test]
