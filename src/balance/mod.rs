@@ -49,6 +49,7 @@ mod member;
 #[cfg(all(test, mainstay_loom))]
 mod model;
 mod options;
+mod pace;
 mod pick;
 mod place;
 #[cfg(all(test, not(mainstay_loom)))]

@@ -99,6 +99,9 @@ pub struct BalanceOptions {
     pub connect_timeout: Duration,
     /// The waits between tries to connect \[100 ms, doubling to 30 s, full jitter\].
     pub redial: Backoff,
+    /// Over how long a client redials all of its endpoints, where many have lost their connection: the first few at once,
+    /// the others in turn \[15 s\]. Zero leaves each to its own backoff.
+    pub redial_spread: Duration,
     /// How many connections are being made at the same time \[64\].
     pub dials: u32,
 }
@@ -123,6 +126,7 @@ impl Default for BalanceOptions {
                 .factor(2.0)
                 .cap(Duration::from_secs(30))
                 .jitter(Jitter::Full),
+            redial_spread: Duration::from_secs(15),
             dials: 64,
         }
     }
@@ -162,6 +166,7 @@ impl BalanceOptions {
                 self.redial.check(check);
                 check.rule(!self.redial.longest().is_zero(), "cap", self.redial.longest(), "more than 0");
             })
+            .rule(self.redial_spread <= FOREVER, "redial_spread", self.redial_spread, "at most 10 years")
             .rule(
                 self.max_in_flight.is_none_or(|most| (1..=i32::MAX as u32).contains(&most)),
                 "max_in_flight",

@@ -186,6 +186,7 @@ fn settings(now: &ClientOptions, built: &ClientOptions) -> Vec<Setting> {
     tell!("balance": balance.keep_removed);
     tell!("balance": balance.connect_timeout);
     tell!("balance": balance.redial);
+    tell!("balance": balance.redial_spread);
     tell!("balance": balance.dials);
     tell!("health": balance.health.enabled);
     tell!("health": balance.health.consecutive);

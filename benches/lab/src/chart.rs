@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::scenario::{Moment, Point, Results, Scenario, Spread};
+use crate::scenario::{Fault, Moment, Point, Results, Scenario, Spread};
 
 /// As many points of a grid as a page can show over time.
 const SHOWN: usize = 3;
@@ -14,6 +14,28 @@ pub struct Line {
     pub points: Vec<(f64, f64)>,
     /// Drawn dashed and grey: a bound, a theory, something to compare with.
     pub reference: bool,
+}
+
+impl Line {
+    /// What moments have of something at a point: the medians over the seeds, a line for each contender.
+    pub fn over_time(results: &Results, point: &Point, value: fn(&Moment) -> f64) -> Vec<Self> {
+        let line = |contender: &&'static str| {
+            let mut values: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+            for moment in results.of(point, contender).flat_map(|run| &run.outcome.timeline) {
+                let values = values.entry(moment.at.to_bits()).or_default();
+                // Without requests there is no percentile, whatever stands there.
+                if moment.requests > 0 && !value(moment).is_nan() {
+                    values.push(value(moment));
+                }
+            }
+            let median = |values| Spread::of(values).map_or(f64::NAN, |spread| spread.median);
+            let mut points: Vec<_> =
+                values.into_iter().map(|(at, values)| (f64::from_bits(at), median(values))).collect();
+            points.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+            Self { name: (*contender).to_owned(), points, reference: false }
+        };
+        results.contenders().iter().map(line).filter(|line| !line.points.is_empty()).collect()
+    }
 }
 
 /// One diagram.
@@ -51,8 +73,8 @@ impl Chart {
                 x: "seconds".to_owned(),
                 y: y.to_owned(),
                 log_y,
-                lines: lines(results, point, value),
-                bands: bands.iter().map(|fault| (fault.from, fault.to, fault.what.to_owned())).collect(),
+                lines: Line::over_time(results, point, value),
+                bands: bands.iter().cloned().map(Fault::into_band).collect(),
             };
             panels.push(panel("Success", "success", false, |moment| moment.success));
             panels.push(panel("99th percentile", "p99, ms", true, |moment| moment.p99_ms));
@@ -74,25 +96,6 @@ fn chosen(points: &[Point]) -> Vec<&Point> {
         [first, .., last] if points.len() > SHOWN => vec![first, &points[points.len() / 2], last],
         _ => points.iter().collect(),
     }
-}
-
-fn lines(results: &Results, point: &Point, value: fn(&Moment) -> f64) -> Vec<Line> {
-    let line = |contender: &&'static str| {
-        let mut values: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
-        for moment in results.of(point, contender).flat_map(|run| &run.outcome.timeline) {
-            let values = values.entry(moment.at.to_bits()).or_default();
-            // Without requests there is no percentile, whatever stands there.
-            if moment.requests > 0 && !value(moment).is_nan() {
-                values.push(value(moment));
-            }
-        }
-        let median = |values| Spread::of(values).map_or(f64::NAN, |spread| spread.median);
-        let mut points: Vec<_> =
-            values.into_iter().map(|(at, values)| (f64::from_bits(at), median(values))).collect();
-        points.sort_by(|(one, _), (other, _)| one.total_cmp(other));
-        Line { name: (*contender).to_owned(), points, reference: false }
-    };
-    results.contenders().iter().map(line).filter(|line| !line.points.is_empty()).collect()
 }
 
 #[cfg(test)]

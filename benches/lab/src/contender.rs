@@ -13,6 +13,7 @@ use std::{
 use mainstay::{
     Client,
     balance::{BalanceOptions, Load},
+    client::ClientBuilder,
     random::{Random, Seeded},
     retry::RetryPolicy,
     testing::{Classifier, Connection, Description, Fleet, Request, Response, World},
@@ -122,25 +123,41 @@ pub fn sender(name: &str, world: &World, fleet: &Fleet, number: u32, terms: Term
     }
 }
 
+fn mainstay(
+    fleet: &Fleet,
+    terms: Terms,
+    random: Seeded,
+    options: BalanceOptions,
+) -> Client<Connection, Request> {
+    client(fleet, terms, random, options).build().expect("the terms of the scenarios hold together")
+}
+
 /// mainstay's client with default options but for the terms.
-pub fn mainstay(
+pub fn client(
+    fleet: &Fleet,
+    terms: Terms,
+    random: Seeded,
+    options: BalanceOptions,
+) -> ClientBuilder<Connection, Request> {
+    unconnected(fleet, terms, random, options).connect(fleet.connect_from(terms.place))
+}
+
+/// The same without a word on how it connects.
+pub fn unconnected(
     fleet: &Fleet,
     terms: Terms,
     random: Seeded,
     mut options: BalanceOptions,
-) -> Client<Connection, Request> {
+) -> ClientBuilder<Connection, Request> {
     options.attempt_limit = Some(terms.attempt_limit);
     Client::builder("lab")
         .resolve(fleet.resolver())
-        .connect(fleet.connect_from(terms.place))
         .describe(Description)
         .classify(Classifier)
         .deadline(terms.deadline)
         .balance(options)
         .retry(RetryPolicy::default().max_attempts(terms.attempts))
         .random(random)
-        .build()
-        .expect("the terms of the scenarios hold together")
 }
 
 fn boxed<S>(service: S) -> Sender

@@ -7,11 +7,15 @@ use mainstay::testing::{Fleet, Record, Recorder, Summary, Timeline};
 use crate::scenario::{Metrics, Moment, Outcome};
 
 /// A run that is over, and the stretch of it that is measured.
+///
+/// Times count from when a request was due. One that failed counts as at least the attempt limit: who fails fast is not
+/// fast.
 pub struct Measured<'a> {
-    pub recorder: &'a Recorder,
     pub fleet: &'a Fleet,
     pub from: Duration,
     pub to: Duration,
+    /// The requests that were due from `from` up to before `to`, with their times as they count.
+    pub records: Vec<Record>,
 }
 
 /// What a detection is: a second in which the server gets under half of its fair share.
@@ -20,11 +24,31 @@ const DETECTED: Duration = Duration::from_secs(1);
 const RECOVERED: Duration = Duration::from_secs(5);
 const SHARE_OF_USUAL: f64 = 0.95;
 
-impl Measured<'_> {
+impl<'a> Measured<'a> {
+    /// What was due from `from` up to before `to`.
+    pub fn new(
+        recorder: &'a Recorder,
+        fleet: &'a Fleet,
+        from: Duration,
+        to: Duration,
+        failed_as: Duration,
+    ) -> Self {
+        let mut records = recorder.records();
+        records.retain(|record| (from..to).contains(&record.due));
+        for record in records.iter_mut().filter(|record| !record.is_success()) {
+            record.took = record.took.max(failed_as);
+        }
+        Self { fleet, from, to, records }
+    }
+
+    /// What was measured, summed up.
+    pub fn summary(&self) -> Summary {
+        Summary::of(&self.records)
+    }
+
     /// The metrics that every scenario has, and the timeline.
     pub fn outcome(&self) -> Outcome {
-        let records = self.recorder.records();
-        let summary = Summary::of(within(&records, self.from, self.to));
+        let summary = self.summary();
         let received: Vec<u64> =
             self.received().iter().map(|server| server.between(self.from, self.to)).collect();
         let (total, most) = (received.iter().sum::<u64>(), received.iter().max().copied().unwrap_or(0));
@@ -39,7 +63,7 @@ impl Measured<'_> {
             ("amplification", total as f64 / summary.requests().max(1) as f64),
             ("load_imbalance", most as f64 * received.len() as f64 / total.max(1) as f64),
         ]);
-        Outcome { metrics, timeline: self.timeline(&records) }
+        Outcome { metrics, timeline: self.timeline() }
     }
 
     fn received(&self) -> Vec<Timeline> {
@@ -47,11 +71,11 @@ impl Measured<'_> {
     }
 
     /// A moment a second, by when requests were due.
-    fn timeline(&self, records: &[Record]) -> Vec<Moment> {
+    fn timeline(&self) -> Vec<Moment> {
         let second = Duration::from_secs(1);
         let seconds = (self.to - self.from).as_secs() as usize;
         let mut took = vec![(0_usize, Vec::new()); seconds];
-        for record in within(records, self.from, self.to) {
+        for record in &self.records {
             if let Some((successes, took)) = took.get_mut((record.due - self.from).as_secs() as usize) {
                 *successes += usize::from(record.is_success());
                 took.push(record.took);
@@ -98,11 +122,10 @@ impl Measured<'_> {
     /// How long after `end` of a fault as large a share of what is due is answered well as before `fault`, but for 5 %, for
     /// five seconds; in seconds, infinite if it never is.
     pub fn recovered(&self, fault: Duration, end: Duration) -> f64 {
-        let records = self.recorder.records();
-        let usual = Summary::of(within(&records, self.from, fault)).success();
+        let usual = Summary::of(within(&self.records, self.from, fault)).success();
         let mut from = end;
         while from + RECOVERED <= self.to {
-            let now = Summary::of(within(&records, from, from + RECOVERED));
+            let now = Summary::of(within(&self.records, from, from + RECOVERED));
             if now.requests() > 0 && now.success() >= usual * SHARE_OF_USUAL {
                 return (from - end).as_secs_f64();
             }

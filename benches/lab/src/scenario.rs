@@ -200,6 +200,13 @@ pub struct Fault {
     pub what: &'static str,
 }
 
+impl Fault {
+    /// As a picture marks it.
+    pub fn into_band(self) -> (f64, f64, String) {
+        (self.from, self.to, self.what.to_owned())
+    }
+}
+
 /// An experiment.
 pub trait Scenario: Sync {
     /// The row in the table of experiments.

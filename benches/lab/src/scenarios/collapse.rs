@@ -26,12 +26,12 @@ impl Scenario for Collapse {
     }
 
     fn question(&self) -> &'static str {
-        "Five seconds at twice the load drive a server into its timeouts: does it come out again?"
+        "Five seconds at twice the load, or thrice, drive a server into its timeouts: does it come out again?"
     }
 
     fn setup(&self) -> String {
         "One server whose requests take 1 s and 10 ms more for each that is there; those that are given up leave at once. \
-         20 clients, Poisson, 40 requests a second in all, 80 from 20 to 25 s, measured for 80 s. Attempts end after 3 s, \
+         20 clients, Poisson, 40 requests a second in all, 80 (or 120) from 20 to 25 s, measured for 80 s. Attempts end after 3 s, \
          three at most, 10 s in all."
             .to_owned()
     }
@@ -39,7 +39,7 @@ impl Scenario for Collapse {
     fn parameters(&self) -> &'static [Parameter] {
         &[
             Parameter { name: "rate", values: &[40.0], means: "requests a second" },
-            Parameter { name: "spike", values: &[80.0], means: "requests a second in the spike" },
+            Parameter { name: "spike", values: &[80.0, 120.0], means: "requests a second in the spike" },
             Parameter { name: "clients", values: &[20.0], means: "clients that share the load" },
         ]
     }
@@ -79,8 +79,8 @@ impl Scenario for Collapse {
             }
             world.until(stage.end()).await;
             recorder.idle().await;
-            let measured =
-                Measured { recorder: &recorder, fleet: &fleet, from: stage.warm_up, to: stage.end() };
+            let (from, to) = (stage.warm_up, stage.end());
+            let measured = Measured::new(&recorder, &fleet, from, to, terms.attempt_limit);
             let mut outcome = measured.outcome();
             outcome.metrics.insert("recover_s", measured.recovered(fault, fault_ends));
             outcome
@@ -95,7 +95,12 @@ impl Scenario for Collapse {
         claims.collect()
     }
 
+    fn remarks(&self) -> &'static str {
+        "At 80 requests a second the spike is just too short to bring the server to its 3 s with most seeds, so that nothing \
+         happens; at 120 it does with every seed."
+    }
+
     fn faults(&self, _: &Point) -> Vec<Fault> {
-        vec![Fault { from: SPIKE as f64, to: SPIKE_ENDS as f64, what: "twice the load" }]
+        vec![Fault { from: SPIKE as f64, to: SPIKE_ENDS as f64, what: "spike" }]
     }
 }

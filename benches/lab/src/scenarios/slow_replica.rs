@@ -62,7 +62,7 @@ impl Scenario for SlowReplica {
             },
             |measured| {
                 let mut outcome = measured.outcome();
-                let summary = measured.recorder.summary(measured.from, measured.to);
+                let summary = measured.summary();
                 outcome.metrics.insert("detect_s", measured.detected(SLOW, fault));
                 outcome.metrics.insert("lost", (summary.requests() - summary.successes()) as f64);
                 outcome

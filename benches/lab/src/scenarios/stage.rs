@@ -70,8 +70,7 @@ impl Stage {
             }
             world.until(end).await;
             recorder.idle().await;
-            let measured = Measured { recorder: &recorder, fleet: &fleet, from: self.warm_up, to: end };
-            measure(&measured)
+            measure(&Measured::new(&recorder, &fleet, self.warm_up, end, self.terms.attempt_limit))
         })
     }
 }

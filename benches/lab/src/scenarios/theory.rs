@@ -90,7 +90,7 @@ impl Scenario for Theory {
             },
             |measured| {
                 let mut outcome = measured.outcome();
-                let summary = measured.recorder.summary(measured.from, measured.to);
+                let summary = measured.summary();
                 let (mean, p99) = (ms(summary.mean()), ms(summary.quantile(0.99)));
                 let law = Law { load, draws };
                 outcome.metrics.insert("mean_ms", mean);
