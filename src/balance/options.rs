@@ -100,7 +100,7 @@ pub struct BalanceOptions {
     /// The waits between tries to connect \[100 ms, doubling to 30 s, full jitter\].
     pub redial: Backoff,
     /// Over how long a client redials all of its endpoints, where many have lost their connection: the first few at once,
-    /// the others in turn \[15 s\]. Zero leaves each to its own backoff.
+    /// the others in turn \[30 s\]. Zero leaves each to its own backoff.
     pub redial_spread: Duration,
     /// How many connections are being made at the same time \[64\].
     pub dials: u32,
@@ -126,7 +126,7 @@ impl Default for BalanceOptions {
                 .factor(2.0)
                 .cap(Duration::from_secs(30))
                 .jitter(Jitter::Full),
-            redial_spread: Duration::from_secs(15),
+            redial_spread: Duration::from_secs(30),
             dials: 64,
         }
     }

@@ -7,7 +7,7 @@ use crate::random::{Random, unit};
 /// As many as this are redialled without waiting for each other: an endpoint or two that are gone are none of a storm's.
 const BURST: u32 = 4;
 /// However few endpoints there are, they wait no longer for each other.
-const LONGEST: Duration = Duration::from_secs(2);
+const LONGEST: Duration = Duration::from_secs(3);
 
 /// Spaces the redials of one client.
 ///
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
     use crate::random::Seeded;
 
-    const SPREAD: Duration = Duration::from_secs(15);
+    const SPREAD: Duration = Duration::from_secs(30);
 
     /// The times of `count` redials that all want to begin at once, in seconds.
     fn times(count: usize, endpoints: usize, spread: Duration) -> Vec<f64> {
@@ -66,15 +66,15 @@ mod tests {
     #[test]
     fn a_few_begin_at_once_and_all_take_about_the_spread() {
         let times = times(100, 100, SPREAD);
-        assert!(times[2] == 0.0 && times[99] > 12.0 && times[99] < 17.0, "{times:?}");
+        assert!(times[2] == 0.0 && times[99] > 25.0 && times[99] < 33.0, "{times:?}");
         assert!(times.windows(2).all(|pair| pair[0] <= pair[1]));
     }
 
     #[test]
-    fn one_endpoint_waits_for_others_two_seconds_at_most() {
+    fn one_endpoint_waits_for_others_a_few_seconds_at_most() {
         let times = times(12, 1, SPREAD);
-        assert!(times.windows(2).all(|pair| pair[1] - pair[0] <= 3.0 + 1e-9), "{times:?}");
-        assert!(times[11] > 10.0);
+        assert!(times.windows(2).all(|pair| pair[1] - pair[0] <= 4.5 + 1e-9), "{times:?}");
+        assert!(times[11] > 15.0);
     }
 
     #[test]
