@@ -6,10 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{fleet::Fleet, options::SlowStart};
+use super::{estimator::Latency, fleet::Fleet, options::SlowStart};
 use crate::{
     Endpoint,
-    estimate::{PeakEwma, Recent},
+    estimate::Recent,
     health::Health,
     outcome::{Class, Verdict},
     sync::{AtomicU32, AtomicU64, Mutex, Ordering::Relaxed, lock},
@@ -22,7 +22,7 @@ use crate::{
 pub(crate) struct Member {
     pub(crate) in_flight: AtomicU32,
     pub(crate) health: Health,
-    pub(crate) latency: PeakEwma,
+    pub(crate) latency: Latency,
     /// When the ramp began, in ms since the fleet's epoch plus 1; 0 for none.
     ramp: AtomicU64,
     pub(crate) id: u64,
@@ -39,7 +39,7 @@ impl Member {
         Self {
             in_flight: AtomicU32::new(0),
             health: Health::starting(fleet.epoch, now, &fleet.options.load().health),
-            latency: PeakEwma::new(),
+            latency: Latency::new(),
             ramp: AtomicU64::new(0),
             id,
             cancelled: AtomicU64::new(0),

@@ -40,8 +40,10 @@
 mod alias;
 mod attempt;
 mod bell;
+mod choice;
 mod connect;
 mod control;
+mod estimator;
 mod fleet;
 mod lane;
 mod lease;

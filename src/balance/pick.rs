@@ -3,6 +3,8 @@
 use std::time::Instant;
 
 use super::{
+    choice::{Drawn, Look, Looks, lightest},
+    estimator::At,
     fleet::{Fleet, Stamp},
     lease::Lease,
     member::Member,
@@ -16,15 +18,10 @@ use crate::{
     sync::Ordering::Relaxed,
 };
 
-/// Draws before the whole pool is looked at. With half of it unusable, one pick in 256 gets there.
-const DRAWS: usize = 4;
+/// Endpoints drawn before the whole pool is looked at. With half of it unusable, one pick in 256 gets there.
+const DRAWS: u32 = 8;
 /// Draws by weight before a ramp is no longer held against an endpoint.
 const RAMP_DRAWS: usize = 16;
-
-/// By so much of a request must the second of two draws by weight be less loaded than the first: between none and one
-/// request in flight at a light endpoint there is nothing, and each step is more than its share. With a half, shares stay
-/// within 2 points from 5 in flight per endpoint on, and within 5 below; with 0.45 or 0.6 they do not.
-const HANDICAP: f32 = 0.5;
 
 /// What a pick comes to.
 pub(crate) enum Picked<'a, S> {
@@ -38,26 +35,26 @@ pub(crate) enum Picked<'a, S> {
 
 impl<S> Snapshot<S> {
     /// The usual pick: the first attempt of a request, no endpoint waits for a probe, and all weights are equal. `None`
-    /// where that is not so, or where an endpoint was drawn that may not be used: then [`pick`](Self::pick) goes on.
+    /// where that is not so, or where none that was drawn may be used: then [`pick`](Self::pick) goes on.
     #[inline]
-    pub(crate) fn pick_of_two(&self, now: Option<Stamp>, fleet: &Fleet) -> Option<&Entry<S>> {
+    pub(crate) fn pick_of_few(&self, now: Option<Stamp>, fleet: &Fleet) -> Option<&Entry<S>> {
         let pool = self.pool as u32;
         let limited = self.most != u32::MAX;
         if pool < 2 || !self.plain || limited || fleet.ledger.wants_probes() || context::has_tried() {
             return None;
         }
-        let word = fleet.random.next();
-        let first = below(word as u32, pool);
-        let second = below((word >> 32) as u32, pool - 1);
-        let (first, second) = (
-            self.entries.get(first as usize)?,
-            self.entries.get((second + u32::from(second >= first)) as usize)?,
-        );
-        if !(first.member.health.is_available() && second.member.health.is_available()) {
-            return None;
+        let drawn = Drawn::distinct(self.choices, pool, &*fleet.random);
+        let at = now.map(|now| fleet.estimator.at(now.nanos));
+        let mut looks = Looks::default();
+        for index in drawn.numbers() {
+            let member = &self.entries.get(*index as usize)?.member;
+            if self.allows(member) {
+                looks.push(self.look(*index, member, 1.0, at));
+            }
         }
-        // The draw has no order, so a tie for the first is a tie at random.
-        Some(if self.is_lighter(second, first, now, fleet) { second } else { first })
+        // Draws have no order, so a tie for the first is a tie at random.
+        let best = lightest(looks.as_slice(), drawn.explores)?;
+        self.entries.get(best.index as usize)
     }
 
     /// Picks for `call`, leaving out the endpoints in `out`, which have refused or are not ready.
@@ -88,8 +85,7 @@ impl<S> Snapshot<S> {
         }
     }
 
-    /// Two choices.
-    #[inline]
+    /// The least loaded of a few.
     fn draw(&self, now: Option<Stamp>, call: &Call, out: &[u64], fleet: &Fleet) -> Option<&Entry<S>> {
         let (pool, random) = (self.pool as u32, &*fleet.random);
         if pool == 0 {
@@ -105,25 +101,20 @@ impl<S> Snapshot<S> {
         if pool == 1 {
             return Some(&self.entries[0]).filter(|entry| fits(entry));
         }
-        for _ in 0..DRAWS {
-            let (first, second) = if self.plain {
-                // Two distinct ones.
-                let word = random.next();
-                let first = below(word as u32, pool);
-                let second = below((word >> 32) as u32, pool - 1);
-                (first as usize, (second + u32::from(second >= first)) as usize)
-            } else {
-                (self.by_weight(now, random), self.by_weight(now, random))
-            };
-            let (first, second) = (&self.entries[first], &self.entries[second]);
-            match (fits(first), fits(second)) {
-                // The draw has no order, so a tie for the first is a tie at random.
-                (true, true) => {
-                    return Some(if self.is_lighter(second, first, now, fleet) { second } else { first });
+        for _ in 0..DRAWS.div_ceil(self.choices) {
+            let mut drawn = Drawn::distinct(self.choices, pool, random);
+            if !self.plain {
+                drawn.replace(|| self.by_weight(now, random) as u32);
+            }
+            let mut looks = Looks::default();
+            for index in drawn.numbers() {
+                let entry = &self.entries[*index as usize];
+                if fits(entry) {
+                    looks.push(self.look_at(*index, entry, now, fleet));
                 }
-                (true, false) => return Some(first),
-                (false, true) => return Some(second),
-                (false, false) => {}
+            }
+            if let Some(best) = lightest(looks.as_slice(), drawn.explores) {
+                return self.entries.get(best.index as usize);
             }
         }
         None
@@ -149,26 +140,23 @@ impl<S> Snapshot<S> {
         index
     }
 
-    /// Whether `a` is less loaded than `b`, which was drawn first.
+    /// What is to be seen of an entry.
+    fn look_at(&self, index: u32, entry: &Entry<S>, now: Option<Stamp>, fleet: &Fleet) -> Look {
+        let share = if self.plain { 1.0 } else { self.weight(entry, now) };
+        self.look(index, &entry.member, share, now.map(|now| fleet.estimator.at(now.nanos)))
+    }
+
     #[inline(always)]
-    fn is_lighter(&self, a: &Entry<S>, b: &Entry<S>, now: Option<Stamp>, fleet: &Fleet) -> bool {
+    fn look(&self, index: u32, member: &Member, share: f32, at: Option<At>) -> Look {
         // Signed, because that is one instruction to convert.
-        let count = |entry: &Entry<S>| entry.member.in_flight.load(Relaxed) as i32 as f32;
-        let (mut a_count, mut b_count) = (count(a), count(b));
-        if !self.plain {
-            // Only what is in flight goes by weight: where nothing is, the draw has given each its share already.
-            a_count = (a_count + HANDICAP) / self.weight(a, now);
-            b_count /= self.weight(b, now);
-        }
-        let (a_count, b_count) = (a_count + 1.0, b_count + 1.0);
-        if let (Load::PeakEwma { .. }, Some(now)) = (self.load, now) {
-            let at = fleet.decay.at_nanos(now.nanos);
-            // Without a history an endpoint is taken for as fast as the other.
-            if let (Some(a_cost), Some(b_cost)) = (a.member.latency.value(at), b.member.latency.value(at)) {
-                return a_count * a_cost < b_count * b_cost;
-            }
-        }
-        a_count < b_count
+        let in_flight = member.in_flight.load(Relaxed) as i32 as f32;
+        let known = match at {
+            Some(at) if self.load != Load::InFlight => member.latency.known(at),
+            _ => None,
+        };
+        let (mean, weight, is_silent) =
+            known.map_or((0.0, 0.0, false), |known| (known.mean, known.weight, known.is_silent));
+        Look { index, in_flight, share, mean, weight, is_silent }
     }
 
     fn weight(&self, entry: &Entry<S>, now: Option<Stamp>) -> f32 {
@@ -211,18 +199,18 @@ impl<S> Snapshot<S> {
             &usable,
         ];
         for tier in tiers {
-            let mut best: Option<&Entry<S>> = None;
-            for offset in 0..count {
-                let entry = &self.entries[(start + offset) % count];
-                if out.contains(&entry.member.id) || !self.has_room(&entry.member) || !tier(&entry.member) {
-                    continue;
-                }
-                if best.is_none_or(|best| self.is_lighter(entry, best, now, fleet)) {
-                    best = Some(entry);
-                }
-            }
-            if best.is_some() {
-                return best;
+            let looks: Vec<Look> = (0..count)
+                .map(|offset| (start + offset) % count)
+                .filter_map(|index| {
+                    let entry = &self.entries[index];
+                    let fits = !out.contains(&entry.member.id)
+                        && self.has_room(&entry.member)
+                        && tier(&entry.member);
+                    fits.then(|| self.look_at(index as u32, entry, now, fleet))
+                })
+                .collect();
+            if let Some(best) = lightest(&looks, false) {
+                return self.entries.get(best.index as usize);
             }
         }
         None

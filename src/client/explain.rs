@@ -175,6 +175,7 @@ fn settings(now: &ClientOptions, built: &ClientOptions) -> Vec<Setting> {
     tell!("retry": budget.window);
     tell!("retry": budget.reserve);
     tell!("balance": balance.load);
+    tell!("balance": balance.choices);
     tell!("balance": balance.panic);
     tell!("balance": balance.panic_below);
     tell!("balance": balance.slow_start);

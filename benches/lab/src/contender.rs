@@ -67,8 +67,10 @@ impl Default for Terms {
 /// | `tower_pending`, `tower_ewma` | tower's `Balance` (two choices) over `PendingRequests`, or over `PeakEwma` with 30 ms and 10 s |
 /// | `mainstay` | `Client` with its defaults, retries included, within the terms |
 /// | `mainstay_once` | the same without retries, to be compared with those that have none |
-/// | `mainstay_in_flight`, `mainstay_peak` | `mainstay_once` with another load estimate |
-/// | `oracle_p2c`, `oracle_all` | two draws, or all servers, by the true queue and speed |
+/// | `mainstay_in_flight`, `mainstay_in_flight_3` | the same, by requests in flight alone, the best of two or three |
+/// | `mainstay_peak` | the same, by requests in flight times peak EWMA, the best of four |
+/// | `mainstay_two`, `mainstay_six` | the same, with the default load and the best of two, or of six |
+/// | `oracle_p2c`, `oracle_p3c`, `oracle_all` | two draws, three, or all servers, by the true queue and speed |
 /// | `nothing` | one attempt, at random |
 /// | `naive` | all the attempts at once after each other, at random |
 /// | `token_bucket` | as `naive`, within a bucket of 10 tokens: a success pays in 0.1, a retry takes out 1 |
@@ -78,11 +80,22 @@ impl Default for Terms {
 /// For any other name.
 pub fn sender(name: &str, world: &World, fleet: &Fleet, number: u32, terms: Terms) -> Sender {
     let random = world.random(format!("client {number}"));
+    let once = |load, choices| {
+        let mut options = BalanceOptions::default();
+        (options.load, options.choices) = (load, choices);
+        boxed(mainstay(
+            fleet,
+            Terms { attempts: 1, ..terms },
+            world.random(format!("client {number}")),
+            options,
+        ))
+    };
     let limit = |picker: Picker| Timeout::new(picker, terms.attempt_limit);
     match name {
         "random" | "nothing" => boxed(limit(Picker::new(fleet, terms.place, random, pick_random))),
         "round_robin" => boxed(limit(Picker::new(fleet, terms.place, random, pick_in_turn))),
         "oracle_p2c" => boxed(limit(Picker::new(fleet, terms.place, random, pick_of_two))),
+        "oracle_p3c" => boxed(limit(Picker::new(fleet, terms.place, random, pick_of_three))),
         "oracle_all" => boxed(limit(Picker::new(fleet, terms.place, random, pick_of_all))),
         "naive" => {
             let retry = Naive { left: terms.attempts - 1 };
@@ -114,11 +127,11 @@ pub fn sender(name: &str, world: &World, fleet: &Fleet, number: u32, terms: Term
         "mainstay_once" => {
             boxed(mainstay(fleet, Terms { attempts: 1, ..terms }, random, BalanceOptions::default()))
         }
-        "mainstay_in_flight" => {
-            let mut options = BalanceOptions::default();
-            options.load = Load::InFlight;
-            boxed(mainstay(fleet, Terms { attempts: 1, ..terms }, random, options))
-        }
+        "mainstay_in_flight" => once(Load::InFlight, 2),
+        "mainstay_in_flight_3" => once(Load::InFlight, 3),
+        "mainstay_peak" => once(Load::PeakEwma { decay: Duration::from_secs(10) }, 4),
+        "mainstay_two" => once(Load::default(), 2),
+        "mainstay_six" => once(Load::default(), 6),
         _ => panic!("there is no contender {name}"),
     }
 }
@@ -234,6 +247,25 @@ fn pick_of_two(picker: &Picker) -> usize {
     let second = picker.draw(picker.servers - 1);
     let second = second + usize::from(second >= first);
     if picker.expected(second) < picker.expected(first) { second } else { first }
+}
+
+fn pick_of_three(picker: &Picker) -> usize {
+    let mut best: Option<(f64, usize)> = None;
+    let mut seen = [usize::MAX; 3];
+    for place in 0..3 {
+        let server = loop {
+            let drawn = picker.draw(picker.servers);
+            if !seen.contains(&drawn) {
+                break drawn;
+            }
+        };
+        seen[place] = server;
+        let expected = picker.expected(server);
+        if best.is_none_or(|(least, _)| expected < least) {
+            best = Some((expected, server));
+        }
+    }
+    best.map_or(0, |(_, server)| server)
 }
 
 fn pick_of_all(picker: &Picker) -> usize {

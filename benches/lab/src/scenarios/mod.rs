@@ -11,6 +11,7 @@ pub mod retry_frontier;
 pub mod sinkhole;
 pub mod slow_replica;
 pub mod stage;
+pub mod sweep;
 pub mod theory;
 pub mod trace;
 
@@ -29,6 +30,7 @@ pub static ALL: &[&dyn Scenario] = &[
     &retry_frontier::RetryFrontier,
     &collapse::Collapse,
     &reconnect_storm::ReconnectStorm,
+    &sweep::Sweep,
 ];
 
 /// Those that wait for their layer.

@@ -40,10 +40,10 @@ impl Scenario for Theory {
     fn setup(&self) -> String {
         "500 servers with one slot, first come first served, work Exp(1 s), no network; one client with a Poisson stream of \
          load x 500 requests a second. `random` is d = 1; it starts with the queues that theory says, since at load 0.95 it \
-         would take half an hour to build them up. The others are d = 2 and start empty: `oracle_p2c` looks into the \
-         queues, `tower_pending` and `mainstay_in_flight` are the real layers, whose own counts are exact with a single \
+         would take half an hour to build them up. The others start empty: `oracle_p2c` and `oracle_p3c` look \
+         into the queues, d = 2 and 3; `tower_pending` and `mainstay_in_flight` are the real layers, whose own counts are exact with a single \
          client. Theory: the mean field of Mitzenmacher, in which a queue is at least k long with probability \
-         load^((d^k - 1) / (d - 1)), and Erlang's distribution for who finds k before him. (Three draws are not there yet.)"
+         load^((d^k - 1) / (d - 1)), and Erlang's distribution for who finds k before him."
             .to_owned()
     }
 
@@ -56,7 +56,7 @@ impl Scenario for Theory {
     }
 
     fn contenders(&self) -> &'static [&'static str] {
-        &["random", "oracle_p2c", "tower_pending", "mainstay_in_flight"]
+        &["random", "oracle_p2c", "oracle_p3c", "tower_pending", "mainstay_in_flight", "mainstay_in_flight_3"]
     }
 
     fn metrics(&self) -> &'static [&'static str] {
@@ -124,7 +124,7 @@ impl Scenario for Theory {
             reference,
         };
         let panel = |title: &str, metric: &'static str, theory: &dyn Fn(Law) -> f64| {
-            let mut lines: Vec<Line> = [1, 2]
+            let mut lines: Vec<Line> = [1, 2, 3]
                 .into_iter()
                 .map(|draws| {
                     let law = |point: &Point| Some(theory(Law { load: point.get("load"), draws }) * 1e3);
@@ -155,7 +155,11 @@ impl Scenario for Theory {
 }
 
 fn draws(contender: &str) -> i32 {
-    if contender == "random" { 1 } else { 2 }
+    match contender {
+        "random" => 1,
+        "oracle_p3c" | "mainstay_in_flight_3" => 3,
+        _ => 2,
+    }
 }
 
 /// The best of `draws` queues, with exponential work of mean 1 s.
