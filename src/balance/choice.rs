@@ -1,9 +1,6 @@
 //! Which of the endpoints that were looked at is the least loaded.
 
-use super::options::MOST_CHOICES;
 use crate::random::{Random, below};
-
-const MOST: usize = MOST_CHOICES as usize;
 
 /// By so much of a request must the others be less loaded than the first that was drawn, in requests.
 ///
@@ -23,14 +20,14 @@ const PRIOR: f32 = 2.0;
 const EXPLORE: u64 = 16;
 
 /// What is to be seen of an endpoint.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Look {
     /// Where it stands in the snapshot.
     pub(super) index: u32,
-    /// Requests in flight there.
+    /// Requests in flight there; infinitely many where it may not be used.
     pub(super) in_flight: f32,
-    /// Its share of the traffic relative to the mean: 1 where all are equal.
-    pub(super) share: f32,
+    /// The mean share of the traffic by its own: 1 where all are equal.
+    pub(super) by_share: f32,
     /// How long it takes in nanoseconds, and how many samples that stands on: 0 where nothing is known.
     pub(super) mean: f32,
     pub(super) weight: f32,
@@ -38,77 +35,40 @@ pub(super) struct Look {
     pub(super) is_silent: bool,
 }
 
-/// Distinct numbers below some bound, in random order.
-#[derive(Debug)]
-pub(super) struct Drawn {
-    numbers: [u32; MOST],
-    count: usize,
-    /// Whether this pick may explore.
-    pub(super) explores: bool,
+impl Look {
+    /// At one that may not be used.
+    #[inline]
+    pub(super) fn away(index: u32) -> Self {
+        Self { index, in_flight: f32::INFINITY, by_share: 1.0, mean: 0.0, weight: 0.0, is_silent: false }
+    }
 }
 
-impl Drawn {
-    /// `count` of the numbers below `bound`, or all of them; at most 8.
-    #[inline]
-    pub(super) fn distinct(count: u32, bound: u32, random: &dyn Random) -> Self {
-        let count = count.min(bound).min(MOST_CHOICES) as usize;
-        let (mut numbers, mut sorted) = ([0_u32; MOST], [0_u32; MOST]);
-        let mut word = random.next();
-        // The low bits of a word decide next to nothing else.
-        let explores = word.is_multiple_of(EXPLORE);
-        for (drawn, number) in numbers.iter_mut().enumerate().take(count) {
-            if drawn > 0 {
-                word = if drawn % 2 == 0 { random.next() } else { word >> 32 };
-            }
-            // One of those that are left: counted on over the ones before it that are taken.
-            let mut next = below(word as u32, bound - drawn as u32);
-            let mut place = 0;
-            while place < drawn && next >= sorted[place] {
-                next += 1;
-                place += 1;
-            }
-            sorted.copy_within(place..drawn, place + 1);
-            sorted[place] = next;
-            *number = next;
+/// Distinct numbers below `bound`, which is at least `D`, in random order; and whether this pick may explore.
+#[inline]
+pub(super) fn distinct<const D: usize>(bound: u32, random: &dyn Random) -> ([u32; D], bool) {
+    let (mut numbers, mut sorted) = ([0_u32; D], [0_u32; D]);
+    let mut word = random.next();
+    // The low bits of a word decide next to nothing else.
+    let explores = word.is_multiple_of(EXPLORE);
+    for drawn in 0..D {
+        if drawn > 0 {
+            word = if drawn % 2 == 0 { random.next() } else { word >> 32 };
         }
-        Self { numbers, count, explores }
-    }
-
-    /// Puts other numbers in their place.
-    pub(super) fn replace(&mut self, draw: impl FnMut() -> u32) {
-        self.numbers[..self.count].fill_with(draw);
-    }
-
-    #[inline]
-    pub(super) fn numbers(&self) -> &[u32] {
-        &self.numbers[..self.count]
-    }
-}
-
-/// A few looks, without a heap.
-#[derive(Debug, Default)]
-pub(super) struct Looks {
-    looks: [Look; MOST],
-    count: usize,
-}
-
-impl Looks {
-    /// Takes one in; beyond 8 there are none.
-    #[inline]
-    pub(super) fn push(&mut self, look: Look) {
-        if let Some(place) = self.looks.get_mut(self.count) {
-            *place = look;
-            self.count += 1;
+        // One of those that are left: counted on over the ones before it that are taken.
+        let mut number = below(word as u32, bound - drawn as u32);
+        for taken in &sorted[..drawn] {
+            number += u32::from(number >= *taken);
         }
+        numbers[drawn] = number;
+        for place in &mut sorted[..drawn] {
+            (*place, number) = ((*place).min(number), (*place).max(number));
+        }
+        sorted[drawn] = number;
     }
-
-    #[inline]
-    pub(super) fn as_slice(&self) -> &[Look] {
-        &self.looks[..self.count]
-    }
+    (numbers, explores)
 }
 
-/// The least loaded of `looks`, in the order in which they were drawn.
+/// The least loaded of `looks`, in the order in which they were drawn; `None` where none of them may be used.
 ///
 /// Load is what would be in flight there with this request, by its share, times how long it takes. Each mean is drawn
 /// towards that of all of them, as far as it stands on few samples.
@@ -118,23 +78,33 @@ pub(super) fn lightest(looks: &[Look], explores: bool) -> Option<&Look> {
     if explores && first.is_silent && first.in_flight == 0.0 {
         return Some(first);
     }
-    let (total, sum) = looks
-        .iter()
-        .fold((0.0_f32, 0.0_f32), |(total, sum), look| (total + look.weight, sum + look.weight * look.mean));
-    // Where nothing is known all are as fast as each other.
-    let prior = if total > 0.0 { sum / total * PRIOR } else { PRIOR };
-    let load = |look: &Look, handicap: f32| {
-        let latency = (look.weight * look.mean + prior) / (look.weight + PRIOR);
-        latency * ((look.in_flight + handicap) / look.share + 1.0)
-    };
-    let (mut best, mut least) = (first, load(first, 0.0));
-    for look in others {
-        let load = load(look, HANDICAP);
-        if load < least {
-            (best, least) = (look, load);
+    let (mut total, mut sum) = (0.0_f32, 0.0_f32);
+    for look in looks {
+        (total, sum) = (total + look.weight, sum + look.weight * look.mean);
+    }
+    let requests = |look: &Look, handicap: f32| (look.in_flight + handicap) * look.by_share + 1.0;
+    let (mut best, mut least);
+    if total == 0.0 {
+        // Where nothing is known all are as fast as each other.
+        (best, least) = (first, requests(first, 0.0));
+        for look in others {
+            let load = requests(look, HANDICAP);
+            if load < least {
+                (best, least) = (look, load);
+            }
+        }
+    } else {
+        let prior = sum / total * PRIOR;
+        let latency = |look: &Look| (look.weight * look.mean + prior) / (look.weight + PRIOR);
+        (best, least) = (first, latency(first) * requests(first, 0.0));
+        for look in others {
+            let load = latency(look) * requests(look, HANDICAP);
+            if load < least {
+                (best, least) = (look, load);
+            }
         }
     }
-    Some(best)
+    (least < f32::INFINITY).then_some(best)
 }
 
 #[cfg(all(test, not(mainstay_loom)))]
@@ -145,7 +115,7 @@ mod tests {
     use crate::random::Seeded;
 
     fn look(in_flight: f32, mean: f32, weight: f32) -> Look {
-        Look { index: 0, in_flight, share: 1.0, mean, weight, is_silent: false }
+        Look { index: 0, in_flight, by_share: 1.0, mean, weight, is_silent: false }
     }
 
     fn chosen(looks: &[Look]) -> usize {
@@ -200,35 +170,48 @@ mod tests {
     }
 
     #[test]
-    fn draws_are_distinct_and_each_place_is_even() {
-        let random = Seeded::new(5);
-        for bound in [1_u32, 2, 3, 4, 5, 9, 20] {
-            let mut counts = vec![[0_u32; 4]; bound as usize];
-            let rounds = 20_000;
-            for _ in 0..rounds {
-                let drawn = Drawn::distinct(4, bound, &random);
-                let mut sorted = drawn.numbers().to_vec();
-                sorted.sort_unstable();
-                sorted.dedup();
-                assert_eq!(sorted.len(), bound.min(4) as usize);
-                assert!(sorted.iter().all(|number| *number < bound));
-                for (place, number) in drawn.numbers().iter().enumerate() {
-                    counts[*number as usize][place] += 1;
-                }
-            }
-            for place in 0..bound.min(4) as usize {
-                for own in &counts {
-                    let share = f64::from(own[place]) * f64::from(bound) / f64::from(rounds);
-                    assert!((share - 1.0).abs() < 0.12, "{bound} {place}: {share}");
-                }
+    fn who_may_not_be_used_is_not_chosen_and_tells_nothing() {
+        let known = [Look::away(0), look(5.0, 1e7, 32.0), Look::away(2)];
+        assert_eq!(chosen(&known), 1);
+        assert_eq!(lightest(&[Look::away(0), Look::away(1)], true), None);
+        assert_eq!(lightest(&[], true), None);
+    }
+
+    /// That each number comes as often as any other, at each place.
+    fn is_even<const D: usize>(bound: u32) {
+        let (random, rounds) = (Seeded::new(5), 20_000);
+        let mut counts = vec![[0_u32; D]; bound as usize];
+        for _ in 0..rounds {
+            let (numbers, _) = distinct::<D>(bound, &random);
+            let mut sorted = numbers;
+            sorted.sort_unstable();
+            assert!(sorted.windows(2).all(|pair| pair[0] < pair[1]) && sorted[D - 1] < bound, "{numbers:?}");
+            numbers.iter().enumerate().for_each(|(place, number)| counts[*number as usize][place] += 1);
+        }
+        for own in &counts {
+            for count in own {
+                let share = f64::from(*count) * f64::from(bound) / f64::from(rounds);
+                assert!((share - 1.0).abs() < 0.12, "{D} of {bound}: {share}");
             }
         }
     }
 
     #[test]
+    fn draws_are_distinct_and_each_place_is_even() {
+        is_even::<1>(3);
+        is_even::<2>(2);
+        is_even::<2>(7);
+        is_even::<3>(3);
+        is_even::<4>(4);
+        is_even::<4>(20);
+        is_even::<8>(8);
+        is_even::<8>(20);
+    }
+
+    #[test]
     fn one_draw_in_sixteen_explores() {
         let random = Seeded::new(9);
-        let explores = (0..16_000).filter(|_| Drawn::distinct(4, 10, &random).explores).count();
+        let explores = (0..16_000).filter(|_| distinct::<4>(10, &random).1).count();
         assert!((850..1_150).contains(&explores), "{explores}");
     }
 

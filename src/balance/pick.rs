@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{
-    choice::{Drawn, Look, Looks, lightest},
+    choice::{Look, distinct, lightest},
     estimator::At,
     fleet::{Fleet, Stamp},
     lease::Lease,
@@ -43,17 +43,48 @@ impl<S> Snapshot<S> {
         if pool < 2 || !self.plain || limited || fleet.ledger.wants_probes() || context::has_tried() {
             return None;
         }
-        let drawn = Drawn::distinct(self.choices, pool, &*fleet.random);
-        let at = now.map(|now| fleet.estimator.at(now.nanos));
-        let mut looks = Looks::default();
-        for index in drawn.numbers() {
-            let member = &self.entries.get(*index as usize)?.member;
-            if self.allows(member) {
-                looks.push(self.look(*index, member, 1.0, at));
-            }
+        self.best_of_few(now, fleet, |entry| self.allows(&entry.member))
+    }
+
+    /// Draws a few, and takes the least loaded of those that fit; `None` if none does.
+    #[inline]
+    fn best_of_few(
+        &self,
+        now: Option<Stamp>,
+        fleet: &Fleet,
+        fits: impl Fn(&Entry<S>) -> bool,
+    ) -> Option<&Entry<S>> {
+        match self.choices.min(self.pool as u32) {
+            0 => None,
+            1 => self.best_of::<1>(now, fleet, fits),
+            2 => self.best_of::<2>(now, fleet, fits),
+            3 => self.best_of::<3>(now, fleet, fits),
+            4 => self.best_of::<4>(now, fleet, fits),
+            5 => self.best_of::<5>(now, fleet, fits),
+            6 => self.best_of::<6>(now, fleet, fits),
+            7 => self.best_of::<7>(now, fleet, fits),
+            _ => self.best_of::<8>(now, fleet, fits),
         }
+    }
+
+    fn best_of<const D: usize>(
+        &self,
+        now: Option<Stamp>,
+        fleet: &Fleet,
+        fits: impl Fn(&Entry<S>) -> bool,
+    ) -> Option<&Entry<S>> {
+        let random = &*fleet.random;
+        let (mut drawn, explores) = distinct::<D>(self.pool as u32, random);
+        if !self.plain {
+            drawn = std::array::from_fn(|_| self.by_weight(now, random) as u32);
+        }
+        let at = self.at(now, fleet);
+        let looks: [Look; D] = std::array::from_fn(|draw| match self.entries.get(drawn[draw] as usize) {
+            Some(entry) if fits(entry) => self.look(drawn[draw], entry, now, at),
+            _ => Look::away(drawn[draw]),
+        });
         // Draws have no order, so a tie for the first is a tie at random.
-        let best = lightest(looks.as_slice(), drawn.explores)?;
+        let best = lightest(&looks, explores)?;
         self.entries.get(best.index as usize)
     }
 
@@ -87,10 +118,6 @@ impl<S> Snapshot<S> {
 
     /// The least loaded of a few.
     fn draw(&self, now: Option<Stamp>, call: &Call, out: &[u64], fleet: &Fleet) -> Option<&Entry<S>> {
-        let (pool, random) = (self.pool as u32, &*fleet.random);
-        if pool == 0 {
-            return None;
-        }
         let anew = call.is_untried() && out.is_empty();
         let fits = |entry: &Entry<S>| {
             let member = &entry.member;
@@ -98,26 +125,7 @@ impl<S> Snapshot<S> {
                 && self.has_room(member)
                 && (anew || (!call.has_tried(member.id) && !out.contains(&member.id)))
         };
-        if pool == 1 {
-            return Some(&self.entries[0]).filter(|entry| fits(entry));
-        }
-        for _ in 0..DRAWS.div_ceil(self.choices) {
-            let mut drawn = Drawn::distinct(self.choices, pool, random);
-            if !self.plain {
-                drawn.replace(|| self.by_weight(now, random) as u32);
-            }
-            let mut looks = Looks::default();
-            for index in drawn.numbers() {
-                let entry = &self.entries[*index as usize];
-                if fits(entry) {
-                    looks.push(self.look_at(*index, entry, now, fleet));
-                }
-            }
-            if let Some(best) = lightest(looks.as_slice(), drawn.explores) {
-                return self.entries.get(best.index as usize);
-            }
-        }
-        None
+        (0..DRAWS.div_ceil(self.choices)).find_map(|_| self.best_of_few(now, fleet, fits))
     }
 
     /// Draws one index by weight and ramp.
@@ -140,23 +148,23 @@ impl<S> Snapshot<S> {
         index
     }
 
-    /// What is to be seen of an entry.
-    fn look_at(&self, index: u32, entry: &Entry<S>, now: Option<Stamp>, fleet: &Fleet) -> Look {
-        let share = if self.plain { 1.0 } else { self.weight(entry, now) };
-        self.look(index, &entry.member, share, now.map(|now| fleet.estimator.at(now.nanos)))
+    /// When latency estimates are read, if the load goes by them.
+    #[inline]
+    fn at(&self, now: Option<Stamp>, fleet: &Fleet) -> Option<At> {
+        now.filter(|_| self.load != Load::InFlight).map(|now| fleet.estimator.at(now.nanos))
     }
 
+    /// What is to be seen of an entry.
     #[inline(always)]
-    fn look(&self, index: u32, member: &Member, share: f32, at: Option<At>) -> Look {
+    fn look(&self, index: u32, entry: &Entry<S>, now: Option<Stamp>, at: Option<At>) -> Look {
+        let member = &entry.member;
         // Signed, because that is one instruction to convert.
         let in_flight = member.in_flight.load(Relaxed) as i32 as f32;
-        let known = match at {
-            Some(at) if self.load != Load::InFlight => member.latency.known(at),
-            _ => None,
-        };
-        let (mean, weight, is_silent) =
-            known.map_or((0.0, 0.0, false), |known| (known.mean, known.weight, known.is_silent));
-        Look { index, in_flight, share, mean, weight, is_silent }
+        let by_share = if self.plain { 1.0 } else { 1.0 / self.weight(entry, now) };
+        let (mean, weight, is_silent) = at
+            .and_then(|at| member.latency.known(at))
+            .map_or((0.0, 0.0, false), |known| (known.mean, known.weight, known.is_silent));
+        Look { index, in_flight, by_share, mean, weight, is_silent }
     }
 
     fn weight(&self, entry: &Entry<S>, now: Option<Stamp>) -> f32 {
@@ -198,6 +206,7 @@ impl<S> Snapshot<S> {
             &|member| self.allows(member),
             &usable,
         ];
+        let at = self.at(now, fleet);
         for tier in tiers {
             let looks: Vec<Look> = (0..count)
                 .map(|offset| (start + offset) % count)
@@ -206,7 +215,7 @@ impl<S> Snapshot<S> {
                     let fits = !out.contains(&entry.member.id)
                         && self.has_room(&entry.member)
                         && tier(&entry.member);
-                    fits.then(|| self.look_at(index as u32, entry, now, fleet))
+                    fits.then(|| self.look(index as u32, entry, now, at))
                 })
                 .collect();
             if let Some(best) = lightest(&looks, false) {
