@@ -127,11 +127,6 @@ pub fn sender(name: &str, world: &World, fleet: &Fleet, number: u32, terms: Term
         "mainstay_once" => {
             boxed(mainstay(fleet, Terms { attempts: 1, ..terms }, random, BalanceOptions::default()))
         }
-        "mainstay_no_health" => {
-            let mut options = BalanceOptions::default();
-            options.health.enabled = false;
-            boxed(mainstay(fleet, Terms { attempts: 1, ..terms }, random, options))
-        }
         "mainstay_in_flight" => once(Load::InFlight, 2),
         "mainstay_in_flight_3" => once(Load::InFlight, 3),
         "mainstay_peak" => once(Load::PeakEwma { decay: Duration::from_secs(10) }, 4),

@@ -90,7 +90,7 @@ impl Scenario for Collapse {
     fn judge(&self, results: &Results) -> Vec<Claim> {
         let claims = results.points().into_iter().map(|point| {
             let recovered = results.spread(&point, "mainstay", "recover_s").map(|spread| spread.median);
-            Claim::at_most(format!("{point}: recovers within 10 s"), recovered, 10.0)
+            Claim::at_most(format!("spike {}: recovers within 10 s", point.get("spike")), recovered, 10.0)
         });
         claims.collect()
     }

@@ -54,7 +54,7 @@ impl Scenario for Finagle {
     }
 
     fn contenders(&self) -> &'static [&'static str] {
-        &["round_robin", "tower_pending", "tower_ewma", "mainstay", "mainstay_once"]
+        &["random", "round_robin", "tower_pending", "tower_ewma", "mainstay", "mainstay_once"]
     }
 
     fn metrics(&self) -> &'static [&'static str] {
@@ -98,6 +98,11 @@ impl Scenario for Finagle {
             }
         }
         claims
+    }
+
+    fn remarks(&self) -> &'static str {
+        "A request that failed counts as at least the attempt limit. By the bare time to a result, which takes a fast error for a fast answer, the \
+         p99.9 of mainstay in cases 3 and 5 is within a thousandth of tower's, above it."
     }
 
     fn faults(&self, point: &Point) -> Vec<Fault> {

@@ -28,8 +28,9 @@ const BAD: usize = 1;
 const FAILS: f64 = 0.5;
 /// The errors that every server makes where none is gray.
 const EVERYWHERE: f64 = 0.01;
-/// Healthy for so long, a little less than ten minutes: 90,000 requests are what a run may have, at 50 a second each.
-const HEALTHY: Duration = s(540);
+/// Healthy for so long; a little less at 50 a second each, where 90,000 requests are all that a run may have.
+const HEALTHY: Duration = s(600);
+const MOST_REQUESTS: f64 = 81_000.0;
 /// Gray for as long as a fair share would be so many requests, but no longer than may be: who is avoided gets less.
 const GRAY_REQUESTS: f64 = 400.0;
 const GRAY: (Duration, Duration) = (s(60), s(1_200));
@@ -46,12 +47,12 @@ impl Scenario for Gray {
     }
 
     fn question(&self) -> &'static str {
-        "After nine good minutes a server fails half of its requests: how many does it get before it is set aside? And is a \
+        "After ten good minutes a server fails half of its requests: how many does it get before it is set aside? And is a \
          server ever set aside for the errors that all make?"
     }
 
     fn setup(&self) -> String {
-        "3 servers, one client, Poisson, 0.2, 5 or 50 requests a second for each server; retries as by default. After 540 s \
+        "3 servers, one client, Poisson, 0.2, 5 or 50 requests a second for each server; retries as by default. After 600 s (540 at 50 a second) \
          one server answers half of its requests, at random, with an error when it has done the work, for one minute to \
          twenty. Or, with `errors` 0.01, all three fail 1 % all the time, and every ejection is a false one."
             .to_owned()
@@ -82,7 +83,8 @@ impl Scenario for Gray {
 
     fn run(&self, run: &Run) -> Outcome {
         let (rps, errors) = (run.point.get("rps"), run.point.get("errors"));
-        let healthy = scaled(HEALTHY, run.scale);
+        let longest = Duration::from_secs_f64(MOST_REQUESTS / (rps * SERVERS as f64));
+        let healthy = scaled(HEALTHY.min(longest), run.scale);
         let gray = Duration::from_secs_f64(GRAY_REQUESTS / rps).clamp(GRAY.0, GRAY.1);
         let end = if errors > 0.0 { healthy } else { healthy + gray };
         simulate(run.seed, async |world| {

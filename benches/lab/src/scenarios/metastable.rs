@@ -74,19 +74,11 @@ impl Scenario for Metastable {
             let median =
                 |contender, metric| results.spread(&point, contender, metric).map(|spread| spread.median);
             let recovered = median("mainstay", "recover_s");
-            claims.push(Claim::at_most(format!("{point}: recovers within 5 s"), recovered, 5.0));
+            claims.push(Claim::at_most("recovers within 5 s", recovered, 5.0));
             let load = median("mainstay", "amplification");
-            claims.push(Claim::at_most(
-                format!("{point}: amplification at most 1.1 over the run"),
-                load,
-                1.1,
-            ));
+            claims.push(Claim::at_most("amplification at most 1.1 over the run", load, 1.1));
             let naive = median("naive", "recover_s");
-            claims.push(Claim::at_least(
-                format!("{point}: naive retries never recover"),
-                naive,
-                f64::INFINITY,
-            ));
+            claims.push(Claim::at_least("naive retries never recover", naive, f64::INFINITY));
         }
         claims
     }

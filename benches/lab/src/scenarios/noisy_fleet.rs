@@ -14,8 +14,6 @@ pub struct NoisyFleet;
 
 /// Half of the servers are built half as fast.
 const SLOW: f64 = 0.5;
-/// So many servers, three in ten, have noisy neighbours.
-const NOISY: usize = 6;
 /// Requests a second that the fleet is worth at speed 1 for the fast half: 15 x 4 slots / 40 ms.
 const CAPACITY: f64 = 1_500.0;
 const SERVERS: usize = 20;
@@ -42,7 +40,12 @@ impl Scenario for NoisyFleet {
     }
 
     fn parameters(&self) -> &'static [Parameter] {
-        &[Parameter { name: "load", values: &[0.7, 0.9, 1.05], means: "requests a second by 1,500" }]
+        &[
+            Parameter { name: "load", values: &[0.7, 0.9, 1.05], means: "requests a second by 1,500" },
+            Parameter { name: "clients", values: &[20.0], means: "clients that share the load" },
+            Parameter { name: "noisy", values: &[6.0], means: "how many of the 20 servers are noisy" },
+            Parameter { name: "network_ms", values: &[1.0], means: "one way" },
+        ]
     }
 
     fn contenders(&self) -> &'static [&'static str] {
@@ -67,13 +70,17 @@ impl Scenario for NoisyFleet {
     }
 
     fn run(&self, run: &Run) -> Outcome {
-        let mut stage = Stage::new(20, CAPACITY * run.point.get("load"));
+        let clients = run.point.get("clients") as u32;
+        let mut stage = Stage::new(clients, CAPACITY * run.point.get("load"));
         stage.measured = scaled(MEASURED, run.scale);
+        let count = run.point.get("noisy") as usize;
+        let delay = Duration::from_secs_f64(run.point.get("network_ms") / 1e3);
         let end = stage.end();
         stage.play(run, |world| {
             let options = ServerOptions::default().work(Distribution::exponential_ms(40));
-            let fleet = Fleet::builder().servers(SERVERS, options).build(world).expect("valid servers");
-            let noisy = noisy(&world.random("noisy"));
+            let fleet =
+                Fleet::builder().servers(SERVERS, options).delay(delay).build(world).expect("valid servers");
+            let noisy = noisy(count, &world.random("noisy"));
             for number in 0..SERVERS {
                 let random = world.random(format!("speed {number}"));
                 let base = if number < SERVERS / 2 { SLOW } else { 1.0 };
@@ -84,22 +91,31 @@ impl Scenario for NoisyFleet {
         })
     }
 
+    fn remarks(&self) -> &'static str {
+        "With reports of the servers on their answers 0.73, 0.67 and 0.67 are owed; that row waits for balancing by reports. \
+         `oracle_p2c` sees the true queues and speeds of two: what is left to it, and to `oracle_all`, is what 3.75 requests a \
+         second from each client to each server do not show. It matters which servers are noisy, so the seed decides."
+    }
+
     fn judge(&self, results: &Results) -> Vec<Claim> {
         let bounds = [(0.7, 0.86), (0.9, 0.85), (1.05, 0.80)];
         let claims = results.points().into_iter().flat_map(|point| {
             let bound = bounds.iter().find(|(load, _)| *load == point.get("load"))?.1;
             let ratio = results.ratio(&point, "mainstay_once", "tower_ewma", "p99_ms");
-            let owed = format!("{point}: p99 without help at most {bound} of tower_ewma's");
+            let owed =
+                format!("load {}: p99 without help at most {bound} of tower_ewma's", point.get("load"));
             Some(Claim::at_most(owed, ratio.map(|ratio| ratio.median), bound))
         });
         claims.collect()
     }
 }
 
-/// Six of the twenty, by the seed.
-fn noisy(random: &Seeded) -> Vec<usize> {
+/// So many of the twenty, by the seed.
+fn noisy(count: usize, random: &Seeded) -> Vec<usize> {
     let mut servers: Vec<usize> = (0..SERVERS).collect();
-    (0..NOISY).map(|_| servers.swap_remove((random.next() % servers.len() as u64) as usize)).collect()
+    (0..count.min(SERVERS))
+        .map(|_| servers.swap_remove((random.next() % servers.len() as u64) as usize))
+        .collect()
 }
 
 /// Draws a factor now and about every second.

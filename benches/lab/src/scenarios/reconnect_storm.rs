@@ -67,10 +67,6 @@ impl Scenario for ReconnectStorm {
         &["connected95_s", "offered_peak", "offered", "recover_s", "success"]
     }
 
-    fn seeds(&self) -> u64 {
-        3
-    }
-
     fn run(&self, run: &Run) -> Outcome {
         let (down, back) = (s(DOWN), s(DOWN) + Duration::from_secs_f64(run.point.get("down_s")));
         let clients = ((f64::from(CLIENTS) * run.scale) as u32).max(10);
