@@ -32,7 +32,7 @@ fn a_request_takes_its_work_its_wait_and_both_ways() {
         let (first, second) = tokio::join!(send(&connection, 1), send(&connection, 2));
         assert_eq!(world.now(), MS * 42);
         let (first, second) = (first.unwrap(), second.unwrap());
-        assert_eq!((first.waited, first.worked, first.in_flight), (MS * 0, MS * 20, 1));
+        assert_eq!((first.waited, first.worked, first.in_flight), (Duration::ZERO, MS * 20, 1));
         assert_eq!((second.waited, second.worked, second.in_flight), (MS * 20, MS * 20, 0));
         let tally = fleet.server(0).tally();
         assert_eq!((tally.received, tally.served, tally.worked), (2, 2, MS * 40));
