@@ -15,8 +15,8 @@ use crate::Endpoint;
 
 /// A service that reaches one server of a [`Fleet`].
 ///
-/// One that was dialled is of one life of its server: after a crash it is not ready any more, with an error. One that was
-/// not dialled finds whoever is there.
+/// One that was dialled is of one life of its server: once word of a crash has come it is not ready any more, with an error,
+/// and what is sent over it before is reset. Over a cut link no word comes. One that was not dialled finds whoever is there.
 #[derive(Clone)]
 pub struct Connection {
     fleet: Fleet,
@@ -42,12 +42,12 @@ impl Service<Request> for Connection {
     type Future = Calling;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        let gone = self.life.is_some_and(|life| self.fleet.life(self.server) != Some(life));
+        let gone = self.life.is_some_and(|life| self.fleet.is_over(self.place, self.server, life));
         Poll::Ready(if gone { Err(Fault { server: self.server, kind: FaultKind::Closed }) } else { Ok(()) })
     }
 
     fn call(&mut self, request: Request) -> Calling {
-        let job = self.fleet.send(self.place, self.server, Some(request));
+        let job = self.fleet.send(self.place, self.server, self.life, Some(request));
         Calling { fleet: self.fleet.clone(), job: Some(job) }
     }
 }
@@ -115,7 +115,7 @@ impl Service<Arc<Endpoint>> for Dial {
 
     fn call(&mut self, endpoint: Arc<Endpoint>) -> Dialling {
         let server = self.fleet.number(&endpoint);
-        let job = self.fleet.send(self.place, server, None);
+        let job = self.fleet.send(self.place, server, None, None);
         Dialling { calling: Calling { fleet: self.fleet.clone(), job: Some(job) }, place: self.place, server }
     }
 }
@@ -138,11 +138,9 @@ impl Future for Dialling {
     type Output = Result<Connection, Fault>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.calling).poll(cx).map_ok(|_| {
-            let fleet = self.calling.fleet.clone();
-            // Where the server has died meanwhile, the connection is of no life.
-            let life = fleet.life(self.server).or(Some(u32::MAX));
-            Connection::new(fleet, self.place, self.server, life)
+        // Of the life that has accepted it, which may be over by now.
+        Pin::new(&mut self.calling).poll(cx).map_ok(|accepted| {
+            Connection::new(self.calling.fleet.clone(), self.place, self.server, Some(accepted.life))
         })
     }
 }

@@ -16,7 +16,7 @@ use super::{
     trouble::{Risk, met},
 };
 use crate::{
-    Endpoint,
+    Endpoint, Ratio,
     invalid::{Check, Invalid},
     random::{Random as _, unit},
     resolve::{Fixed, fixed},
@@ -48,6 +48,10 @@ struct Host {
     draining: bool,
     /// Counts its lives: connections of an earlier one are gone.
     life: u32,
+    /// When the last one ended.
+    died: Duration,
+    /// What came while it stood still: nobody is there to turn it away.
+    held: Vec<Job>,
     tally: ServerTally,
     received: Timeline,
     dialled: Timeline,
@@ -65,6 +69,10 @@ struct Call {
     server: usize,
     place: u32,
     request: Option<Request>,
+    /// The life of the server that the connection is of, if it is of one.
+    life: Option<u32>,
+    /// Whether it has reached the server.
+    arrived: bool,
     /// Whether somebody waits for the answer.
     awaited: bool,
     /// Whether the answer is on its way, or has arrived.
@@ -111,6 +119,8 @@ impl FleetBuilder {
             up: true,
             draining: false,
             life: 0,
+            died: Duration::ZERO,
+            held: Vec::new(),
             tally: ServerTally::default(),
             received: Timeline::default(),
             dialled: Timeline::default(),
@@ -194,7 +204,12 @@ impl Fleet {
     }
 
     /// A server, to read and to trouble.
+    ///
+    /// # Panics
+    /// If there is no server of this number.
     pub fn server(&self, number: usize) -> ServerHandle {
+        let servers = self.len();
+        assert!(number < servers, "server {number} of a fleet of {servers}");
         ServerHandle { fleet: self.clone(), number }
     }
 
@@ -231,12 +246,14 @@ impl Fleet {
     }
 
     /// Sends a request, or a handshake for none, on its way.
-    pub(super) fn send(&self, place: u32, server: usize, request: Option<Request>) -> Job {
+    pub(super) fn send(&self, place: u32, server: usize, life: Option<u32>, request: Option<Request>) -> Job {
         let mut state = self.lock();
         let job = state.insert(Call {
             server,
             place,
             request,
+            life,
+            arrived: false,
             awaited: true,
             answered: false,
             waker: None,
@@ -253,37 +270,59 @@ impl Fleet {
     fn arrive(&self, job: Job) {
         let (now, mut guard) = (self.world.now(), self.lock());
         let state = &mut *guard;
-        let Some(call) = state.call(job) else { return };
-        let (server, request) = (call.server, call.request);
+        let Some(call) = state.call_mut(job) else { return };
+        call.arrived = true;
+        let (server, request, life) = (call.server, call.request, call.life);
         let answer = match state.hosts.get_mut(server) {
             None => Some(Err(FaultKind::Refused)),
             Some(host) => {
-                if request.is_some() {
-                    host.tally.received += 1;
-                    host.received.count(now);
-                } else {
-                    host.tally.handshakes += 1;
-                    host.dialled.count(now);
+                host.count(now, request.is_some());
+                if host.up && host.server.is_still() {
+                    host.held.push(job);
+                    return;
                 }
-                match request {
-                    _ if !host.up => Some(Err(FaultKind::Refused)),
-                    _ if host.draining => Some(Err(FaultKind::Refused)),
-                    None => host.handshake(now, job),
-                    Some(request) => host.request(now, job, request, &self.world, server),
-                }
+                host.admit(now, job, request, life, &self.world, server)
             }
         };
-        let due = state.hosts.get_mut(server).map_or_else(Vec::new, |host| host.server.take_due());
-        if let Some(Err(kind)) = answer
-            && let Some(host) = state.hosts.get_mut(server)
-        {
-            host.tally.turned_away += u64::from(kind != FaultKind::Failed);
-            host.tally.failed += u64::from(kind == FaultKind::Failed);
-        }
-        drop(guard);
+        self.admitted(guard, server, job, answer);
+    }
+
+    /// Goes on with what `admit` has come to.
+    fn admitted(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        server: usize,
+        job: Job,
+        answer: Option<Result<Response, FaultKind>>,
+    ) {
+        let due = state.hosts.get_mut(server).map_or_else(Vec::new, |host| {
+            if let Some(Err(kind)) = answer {
+                host.tally.turned_away += u64::from(kind != FaultKind::Failed);
+                host.tally.failed += u64::from(kind == FaultKind::Failed);
+            }
+            host.server.take_due()
+        });
+        drop(state);
         self.schedule(server, due);
         if let Some(answer) = answer {
             self.answer(job, answer);
+        }
+    }
+
+    /// Looks at what came while the server stood still, once it does not any more.
+    fn take_held(&self, server: usize) {
+        let now = self.world.now();
+        let held = match self.lock().hosts.get_mut(server) {
+            Some(host) if !host.server.is_still() => std::mem::take(&mut host.held),
+            _ => return,
+        };
+        for job in held {
+            let mut guard = self.lock();
+            let state = &mut *guard;
+            let Some(call) = state.call(job) else { continue };
+            let (request, life) = (call.request, call.life);
+            let answer = state.hosts[server].admit(now, job, request, life, &self.world, server);
+            self.admitted(guard, server, job, answer);
         }
     }
 
@@ -292,7 +331,7 @@ impl Fleet {
         let host = &mut state.hosts[server];
         let Some(spent) = host.server.finish(due) else { return };
         host.tally.worked += spent.worked;
-        let (more, in_flight) = (host.server.take_due(), host.server.in_flight() as u32);
+        let (more, in_flight, life) = (host.server.take_due(), host.server.in_flight() as u32, host.life);
         let Some(call) = state.call(due.job) else { return };
         let (wanted, request) = (call.awaited, call.request);
         let late = request.is_some_and(|request| {
@@ -307,7 +346,7 @@ impl Fleet {
         }
         drop(state);
         self.schedule(server, more);
-        let answer = Response { server, in_flight, waited: spent.waited, worked: spent.worked };
+        let answer = Response { server, in_flight, waited: spent.waited, worked: spent.worked, life };
         self.answer(due.job, if late { Err(FaultKind::Failed) } else { Ok(answer) });
     }
 
@@ -383,14 +422,15 @@ impl Fleet {
     fn cancelled(&self, job: Job) {
         let (now, mut state) = (self.world.now(), self.lock());
         let Some(call) = state.call(job) else { return };
-        let (server, answered) = (call.server, call.answered);
+        let (server, answered, arrived) = (call.server, call.answered, call.arrived);
         let Some(host) = state.hosts.get_mut(server) else { return };
         if answered {
             return;
         }
         let had = host.server.has(job);
         if !had || host.server.cancel(now, job) {
-            host.tally.given_up += 1;
+            host.held.retain(|held| *held != job);
+            host.tally.given_up += u64::from(arrived);
             let due = host.server.take_due();
             state.remove(job);
             drop(state);
@@ -399,29 +439,72 @@ impl Fleet {
     }
 
     fn crash(&self, server: usize) {
-        let mut state = self.lock();
+        let (now, mut state) = (self.world.now(), self.lock());
         let Some(host) = state.hosts.get_mut(server) else { return };
         host.up = false;
         host.life += 1;
-        let lost = host.server.crash();
+        host.died = now;
+        let mut lost = host.server.crash();
+        lost.append(&mut host.held);
+        host.tally.lost += lost.len() as u64;
         drop(state);
         for job in lost {
             self.answer(job, Err(FaultKind::Reset));
         }
     }
 
-    /// The life of a server, if it is up.
-    pub(super) fn life(&self, server: usize) -> Option<u32> {
-        self.lock().hosts.get(server).filter(|host| host.up).map(|host| host.life)
+    /// Whether word has come to `place` that this life of a server is over. Over a cut link none comes.
+    pub(super) fn is_over(&self, place: u32, server: usize, life: u32) -> bool {
+        let (now, state) = (self.world.now(), self.lock());
+        let over = state.hosts.get(server).is_none_or(|host| host.life != life);
+        let told = state.network.passes(place, server);
+        over && told.is_some_and(|delay| state.hosts.get(server).is_none_or(|host| host.died + delay <= now))
     }
 }
 
 impl Host {
+    fn count(&mut self, now: Duration, is_request: bool) {
+        if is_request {
+            self.tally.received += 1;
+            self.received.count(now);
+        } else {
+            self.tally.handshakes += 1;
+            self.dialled.count(now);
+        }
+    }
+
+    /// Takes a request or a handshake in, or says at once what becomes of it.
+    fn admit(
+        &mut self,
+        now: Duration,
+        job: Job,
+        request: Option<Request>,
+        life: Option<u32>,
+        world: &World,
+        server: usize,
+    ) -> Option<Result<Response, FaultKind>> {
+        // A process that has just started knows nothing of connections to the one before it.
+        if life.is_some_and(|life| life != self.life) {
+            return Some(Err(FaultKind::Reset));
+        }
+        match request {
+            _ if !self.up || self.draining => Some(Err(FaultKind::Refused)),
+            None => self.handshake(now, job),
+            Some(request) => self.request(now, job, request, world, server),
+        }
+    }
+
     fn handshake(&mut self, now: Duration, job: Job) -> Option<Result<Response, FaultKind>> {
         let work = self.server.options.handshake;
         if work.is_zero() {
             self.connected.count(now);
-            return Some(Ok(Response { server: 0, in_flight: 0, waited: work, worked: work }));
+            return Some(Ok(Response {
+                server: 0,
+                in_flight: 0,
+                waited: work,
+                worked: work,
+                life: self.life,
+            }));
         }
         (!self.server.arrive(now, job, work)).then_some(Err(FaultKind::Refused))
     }
@@ -505,6 +588,7 @@ impl ServerHandle {
         let due = host.server.take_due();
         drop(state);
         self.fleet.schedule(self.number, due);
+        self.fleet.take_held(self.number);
     }
 
     fn read<T: Default>(&self, read: impl FnOnce(&Host) -> T) -> T {
@@ -524,14 +608,28 @@ impl ServerHandle {
     }
 
     /// Changes how much work the requests are that come from now on.
-    pub fn set_work(&self, work: super::Distribution) {
+    ///
+    /// # Errors
+    /// [`Invalid`] for a distribution that makes no sense.
+    pub fn set_work(&self, work: super::Distribution) -> Result<(), Invalid> {
+        let mut check = Check::default();
+        check.part("work", |check| work.check(check));
+        check.finish()?;
         self.change(|_, host| host.server.options.work = work);
+        Ok(())
     }
 
-    /// Changes how many requests are worked on at the same time.
-    pub fn set_slots(&self, slots: impl Into<Option<u32>>) {
-        let slots = slots.into().map(|slots| slots.max(1));
+    /// Changes how many requests are worked on at the same time; `None` for any number.
+    ///
+    /// # Errors
+    /// [`Invalid`] for 0.
+    pub fn set_slots(&self, slots: impl Into<Option<u32>>) -> Result<(), Invalid> {
+        let slots = slots.into();
+        let mut check = Check::default();
+        check.rule(slots != Some(0), "slots", 0, "at least 1, or none for any number");
+        check.finish()?;
         self.change(|now, host| host.server.set_slots(now, slots));
+        Ok(())
     }
 
     /// Changes how much work it is to accept a connection.
@@ -539,21 +637,23 @@ impl ServerHandle {
         self.change(|_, host| host.server.options.handshake = work);
     }
 
-    /// Stands still for so long, as in a garbage collection: requests queue, and nothing is lost.
+    /// Stands still for so long, as in a garbage collection: whatever comes waits, and nothing is lost. Of several at a time
+    /// the one that ends last counts; a crash ends them all.
     pub fn freeze(&self, lasts: Duration) {
-        self.change(|now, host| host.server.freeze(now, true));
+        self.change(|now, host| host.server.freeze(now, now + lasts));
         let server = self.clone();
-        self.fleet.world.after(lasts, move || server.change(|now, host| host.server.freeze(now, false)));
+        self.fleet.world.after(lasts, move || server.change(|now, host| host.server.thaw(now)));
     }
 
-    /// From now on a share of the requests, from 0 to 1, meets this trouble. Several add up.
-    pub fn trouble(&self, share: f64, trouble: Trouble) {
-        self.change(|_, host| host.risks.push(Risk { share, operation: None, trouble }));
+    /// From now on a share of the requests meets this trouble. Several add up.
+    pub fn trouble(&self, share: Ratio, trouble: Trouble) {
+        self.change(|_, host| host.risks.push(Risk { share: share.get(), operation: None, trouble }));
     }
 
     /// The same for the requests of one operation alone.
-    pub fn trouble_for(&self, operation: &'static str, share: f64, trouble: Trouble) {
-        self.change(|_, host| host.risks.push(Risk { share, operation: Some(operation), trouble }));
+    pub fn trouble_for(&self, operation: &'static str, share: Ratio, trouble: Trouble) {
+        let risk = Risk { share: share.get(), operation: Some(operation), trouble };
+        self.change(|_, host| host.risks.push(risk));
     }
 
     /// No request meets trouble any more.
@@ -597,9 +697,11 @@ impl ServerHandle {
     }
 
     /// How long a request that came now would take here, in seconds, for somebody who knows queue and speed, and of the
-    /// work the mean. Infinite while nothing moves. What no real client can know: to compare with.
+    /// work the mean. Infinite while nothing moves. Infinite while it is away. What no real client can know: to compare with.
     pub fn expected(&self) -> f64 {
-        self.fleet.lock().hosts.get(self.number).map_or(f64::INFINITY, |host| host.server.expected())
+        let state = self.fleet.lock();
+        let host = state.hosts.get(self.number).filter(|host| host.up && !host.draining);
+        host.map_or(f64::INFINITY, |host| host.server.expected())
     }
 
     /// What it has done.

@@ -4,7 +4,7 @@ use std::{future::poll_fn, time::Duration};
 
 use tower::{BoxError, Service};
 
-use super::{Distribution, Record, Recorder, Request, Response, World};
+use super::{Distribution, Recorder, Request, Response, World};
 use crate::{
     invalid::{Check, Invalid},
     random::{Random as _, Seeded, unit},
@@ -18,7 +18,7 @@ use crate::{
 pub struct OpenLoop {
     evenly: bool,
     client: u32,
-    from: Duration,
+    from: Option<Duration>,
     until: Duration,
     rate: f64,
     later: Vec<(Duration, f64)>,
@@ -27,16 +27,16 @@ pub struct OpenLoop {
 
 impl OpenLoop {
     fn new(rate: f64, until: Duration, evenly: bool) -> Self {
-        let (from, later, template) = (Duration::ZERO, Vec::new(), Request::new(0));
-        Self { evenly, client: 0, from, until, rate, later, template }
+        let (later, template) = (Vec::new(), Request::new(0));
+        Self { evenly, client: 0, from: None, until, rate, later, template }
     }
 
-    /// So many requests a second on average, by a Poisson process, from now on until the world's time is `until`.
+    /// So many requests a second on average, by a Poisson process, from when it is run until the world's time is `until`.
     pub fn poisson(rate: f64, until: Duration) -> Self {
         Self::new(rate, until, false)
     }
 
-    /// So many requests a second at equal distances, until the world's time is `until`.
+    /// So many requests a second at equal distances, from when it is run until the world's time is `until`.
     pub fn evenly(rate: f64, until: Duration) -> Self {
         Self::new(rate, until, true)
     }
@@ -48,10 +48,10 @@ impl OpenLoop {
         self
     }
 
-    /// Begins when the world's time is `from`.
+    /// Begins when the world's time is `from`; if that is over, with those that were due before, which are late.
     #[must_use]
     pub fn from(mut self, from: Duration) -> Self {
-        self.from = from;
+        self.from = Some(from);
         self
     }
 
@@ -84,9 +84,9 @@ impl OpenLoop {
     }
 
     /// The times at which requests are due.
-    fn times(&self, random: Seeded) -> impl Iterator<Item = Duration> {
+    fn times(&self, start: Duration, random: Seeded) -> impl Iterator<Item = Duration> + use<> {
         let mut rates = self.later.clone().into_iter().peekable();
-        let (mut now, mut rate, until, evenly) = (self.from, self.rate, self.until, self.evenly);
+        let (mut now, mut rate, until, evenly) = (start, self.rate, self.until, self.evenly);
         std::iter::from_fn(move || {
             loop {
                 let gap = if evenly { 1.0 } else { -(1.0 - unit(random.next())).ln() };
@@ -119,23 +119,20 @@ impl OpenLoop {
         S::Future: Send + 'static,
     {
         self.validate()?;
-        let times = self.times(world.random_of(&[ARRIVALS, u64::from(self.client)]));
+        let client = u64::from(self.client);
+        let start = self.from.unwrap_or_else(|| world.now());
+        let times = self.times(start, world.random_of(&[ARRIVALS, client]));
         for (number, due) in (0_u64..).zip(times) {
             world.until(due).await;
-            let request = Request { id: u64::from(self.client) << 32 | number, ..self.template };
-            recorder.begin();
-            let ready = poll_fn(|cx| service.poll_ready(cx)).await;
-            let sent = ready.map(|()| service.call(request));
-            let (world, recorder) = (world.clone(), recorder.clone());
-            let end = move |server| {
-                let took = world.now().saturating_sub(due);
-                recorder.end(Record { id: request.id, due, took, server });
-            };
-            match sent {
-                Ok(call) => {
-                    drop(tokio::spawn(async move { end(call.await.ok().map(|response| response.server)) }))
+            let id = world.random_of(&[OPEN, client, number]).next();
+            let request = Request { id, ..self.template };
+            let open = recorder.begin(world, &request, due);
+            match poll_fn(|cx| service.poll_ready(cx)).await {
+                Ok(()) => {
+                    let call = service.call(request);
+                    tokio::spawn(async move { open.end(call.await) });
                 }
-                Err(_) => end(None),
+                Err(error) => open.end(Err(error)),
             }
         }
         Ok(())
@@ -190,7 +187,8 @@ impl ClosedLoop {
         check.finish()
     }
 
-    /// Sends to clones of `service` until the end, and returns when the last request has ended.
+    /// Sends to clones of `service` until the end, and returns when the last request has ended: a caller whose request hangs
+    /// for ever waits for ever, so give the service a timeout.
     ///
     /// # Errors
     /// [`Invalid`] as [`validate`](Self::validate) says.
@@ -217,6 +215,7 @@ impl ClosedLoop {
     async fn call<S>(self, caller: u32, world: World, mut service: S, recorder: Recorder)
     where
         S: Service<Request, Response = Response>,
+        S::Error: Into<BoxError>,
     {
         let random = world.random_of(&[THOUGHTS, u64::from(self.client), u64::from(caller)]);
         for number in 0_u64.. {
@@ -224,14 +223,14 @@ impl ClosedLoop {
             if due >= self.until {
                 return;
             }
-            let id = u64::from(self.client) << 48 | u64::from(caller) << 32 | number;
-            recorder.begin();
-            let result = match poll_fn(|cx| service.poll_ready(cx)).await {
-                Ok(()) => service.call(Request { id, ..self.template }).await,
-                Err(error) => Err(error),
-            };
-            let (now, server) = (world.now(), result.ok().map(|response| response.server));
-            recorder.end(Record { id, due, took: now.saturating_sub(due), server });
+            let id = world.random_of(&[CLOSED, u64::from(self.client), u64::from(caller), number]).next();
+            let request = Request { id, ..self.template };
+            let open = recorder.begin(&world, &request, due);
+            match poll_fn(|cx| service.poll_ready(cx)).await {
+                Ok(()) => open.end(service.call(request).await),
+                Err(error) => open.end(Err(error)),
+            }
+            let now = world.now();
             let pause = self.think.draw(&random);
             // Who fails at once and does not think lets time pass all the same.
             let least = if now == due { Duration::from_millis(1) } else { Duration::ZERO };
@@ -243,6 +242,8 @@ impl ClosedLoop {
 /// What chance decides over, told apart.
 const ARRIVALS: u64 = 3;
 const THOUGHTS: u64 = 4;
+const OPEN: u64 = 5;
+const CLOSED: u64 = 6;
 
 #[cfg(test)]
 mod tests {
@@ -252,7 +253,8 @@ mod tests {
 
     #[test]
     fn a_poisson_process_has_its_rate_and_its_spread() {
-        let times: Vec<_> = OpenLoop::poisson(100.0, SECOND * 100).times(Seeded::new(1)).collect();
+        let times: Vec<_> =
+            OpenLoop::poisson(100.0, SECOND * 100).times(Duration::ZERO, Seeded::new(1)).collect();
         assert!((9_700..10_300).contains(&times.len()), "{}", times.len());
         let mut counts = [0_u32; 100];
         times.iter().for_each(|at| counts[at.as_secs() as usize] += 1);
@@ -264,7 +266,7 @@ mod tests {
     #[test]
     fn rates_change_when_they_are_told_to() {
         let load = OpenLoop::evenly(10.0, SECOND * 30).then(SECOND * 10, 20.0).then(SECOND * 20, 0.0);
-        let times: Vec<_> = load.times(Seeded::new(1)).collect();
+        let times: Vec<_> = load.times(Duration::ZERO, Seeded::new(1)).collect();
         let within = |from, to| times.iter().filter(|at| (SECOND * from..SECOND * to).contains(at)).count();
         assert_eq!((within(0, 10), within(20, 30)), (99, 0));
         assert!((199..=200).contains(&within(10, 20)));

@@ -8,7 +8,7 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use mainstay::{Client, testing::{Classifier, Description, Fleet, OpenLoop, Recorder, ServerOptions, Trouble, simulate}};
+//! use mainstay::{Ratio, Client, testing::{Classifier, Description, Fleet, OpenLoop, Recorder, ServerOptions, Trouble, simulate}};
 //!
 //! # fn main() -> Result<(), mainstay::Invalid> {
 //! let (from, until) = (Duration::from_secs(5), Duration::from_secs(30));
@@ -24,7 +24,7 @@
 //!     // From second 10 on two of the ten answer everything with an error, at once.
 //!     for server in [3, 7] {
 //!         let broken = fleet.server(server);
-//!         world.at(Duration::from_secs(10), move || broken.trouble(1.0, Trouble::Fail));
+//!         world.at(Duration::from_secs(10), move || broken.trouble(Ratio::ONE, Trouble::Fail));
 //!     }
 //!     let recorder = Recorder::new();
 //!     OpenLoop::poisson(300.0, until).run(&world, users, &recorder).await?;
@@ -66,7 +66,7 @@ pub use connection::{Calling, Connection, Dial, Dialling};
 pub use distribution::Distribution;
 pub use fleet::{Fleet, FleetBuilder, ServerHandle};
 pub use load::{ClosedLoop, OpenLoop};
-pub use record::{Record, Recorder, Summary};
+pub use record::{Open, Record, Recorder, Summary};
 pub use request::{Classifier, Description, Fault, FaultKind, Request, Response};
 pub use server::ServerOptions;
 pub use tally::{ServerTally, Timeline};

@@ -6,6 +6,9 @@ use std::{
 };
 
 use tokio::sync::Notify;
+use tower::BoxError;
+
+use super::{Fault, FaultKind, Request, Response, World};
 
 /// One request, as its caller saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +22,10 @@ pub struct Record {
     pub took: Duration,
     /// The server that answered it well, if one did.
     pub server: Option<usize>,
+    /// What a server or the network said, if that is what the caller was told; nothing for a timeout or a refusal.
+    pub fault: Option<FaultKind>,
+    /// The request's [`operation`](Request::operation).
+    pub operation: &'static str,
 }
 
 impl Record {
@@ -54,17 +61,13 @@ impl Recorder {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn begin(&self) {
+    /// Begins to record a request that was due at `due`. For loads of your own; [`OpenLoop`](super::OpenLoop) and
+    /// [`ClosedLoop`](super::ClosedLoop) do it by themselves.
+    pub fn begin(&self, world: &World, request: &Request, due: Duration) -> Open {
         self.lock().open += 1;
-    }
-
-    pub(super) fn end(&self, record: Record) {
-        let mut state = self.lock();
-        state.records.push(record);
-        state.open -= 1;
-        if state.open == 0 {
-            self.0.ended.notify_waiters();
-        }
+        let (id, operation) = (request.id, request.operation);
+        let record = Record { id, due, took: Duration::ZERO, server: None, fault: None, operation };
+        Open { recorder: self.clone(), world: world.clone(), record }
     }
 
     /// Waits until every request that was begun has ended.
@@ -86,6 +89,40 @@ impl Recorder {
     /// What was due from `from` up to before `to`, summed up.
     pub fn summary(&self, from: Duration, to: Duration) -> Summary {
         Summary::of(self.lock().records.iter().filter(|record| (from..to).contains(&record.due)))
+    }
+}
+
+/// A request that has no result yet. Dropped, it is recorded as failed.
+#[derive(Debug)]
+#[must_use = "a request that is dropped has failed"]
+pub struct Open {
+    recorder: Recorder,
+    world: World,
+    record: Record,
+}
+
+impl Open {
+    /// Records the result, now.
+    pub fn end<E: Into<BoxError>>(mut self, result: Result<Response, E>) {
+        match result {
+            Ok(response) => self.record.server = Some(response.server),
+            Err(error) => {
+                let error: BoxError = error.into();
+                self.record.fault = error.downcast_ref::<Fault>().map(|fault| fault.kind);
+            }
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.record.took = self.world.passed().saturating_sub(self.record.due);
+        let mut state = self.recorder.lock();
+        state.records.push(self.record);
+        state.open -= 1;
+        if state.open == 0 {
+            self.recorder.0.ended.notify_waiters();
+        }
     }
 }
 
@@ -142,7 +179,8 @@ mod tests {
     use super::*;
 
     fn record(due: u64, took: u64, server: Option<usize>) -> Record {
-        Record { id: due, due: Duration::from_millis(due), took: Duration::from_millis(took), server }
+        let (due, took) = (Duration::from_millis(due), Duration::from_millis(took));
+        Record { id: 0, due, took, server, fault: None, operation: "" }
     }
 
     #[test]
@@ -167,12 +205,30 @@ mod tests {
 
     #[test]
     fn a_stretch_of_time_takes_what_was_due_in_it() {
-        let recorder = Recorder::new();
-        for due in [5, 10, 15] {
-            recorder.begin();
-            recorder.end(record(due, 1, Some(0)));
-        }
-        let summary = recorder.summary(Duration::from_millis(5), Duration::from_millis(15));
-        assert_eq!(summary.requests(), 2);
+        crate::testing::simulate(1, async |world| {
+            let recorder = Recorder::new();
+            for due in [5, 10, 15] {
+                let open = recorder.begin(&world, &Request::new(due), Duration::from_millis(due));
+                world.until(Duration::from_millis(due + 1)).await;
+                drop(open);
+            }
+            let summary = recorder.summary(Duration::from_millis(5), Duration::from_millis(15));
+            assert_eq!((summary.requests(), summary.successes()), (2, 0));
+            assert_eq!(summary.quantile(1.0), Duration::from_millis(1));
+        });
+    }
+
+    #[test]
+    fn nobody_waits_for_a_request_whose_task_has_panicked() {
+        crate::testing::simulate(1, async |world| {
+            let recorder = Recorder::new();
+            let open = recorder.begin(&world, &Request::new(1), Duration::ZERO);
+            let task = tokio::spawn(async move {
+                let _open = open;
+                panic!("as it should not be");
+            });
+            recorder.idle().await;
+            assert!(task.await.is_err() && recorder.records().len() == 1);
+        });
     }
 }

@@ -76,6 +76,8 @@ pub struct Response {
     pub waited: Duration,
     /// How long it was in it.
     pub worked: Duration,
+    /// The life of the server that gave it.
+    pub(super) life: u32,
 }
 
 /// Why a server did not answer as it should.

@@ -154,7 +154,8 @@ pub(super) struct Spent {
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) options: ServerOptions,
-    frozen: bool,
+    /// Until when it stands still.
+    frozen: Option<Duration>,
     running: Vec<Running>,
     queue: VecDeque<Waiting>,
     versions: u64,
@@ -165,7 +166,7 @@ impl Server {
     pub(super) fn new(options: ServerOptions) -> Self {
         Self {
             options,
-            frozen: false,
+            frozen: None,
             running: Vec::new(),
             queue: VecDeque::new(),
             versions: 0,
@@ -209,7 +210,7 @@ impl Server {
     }
 
     fn pace(&self) -> f64 {
-        if self.frozen { 0.0 } else { self.options.speed }
+        if self.frozen.is_some() { 0.0 } else { self.options.speed }
     }
 
     /// The ends that have been announced since this was last asked.
@@ -252,8 +253,9 @@ impl Server {
         true
     }
 
-    /// Everything that is there is lost.
+    /// Everything that is there is lost. What starts next is another process, which does not stand still.
     pub(super) fn crash(&mut self) -> Vec<Job> {
+        self.frozen = None;
         let running = std::mem::take(&mut self.running).into_iter().map(|running| running.job);
         running.chain(std::mem::take(&mut self.queue).into_iter().map(|waiting| waiting.job)).collect()
     }
@@ -263,9 +265,21 @@ impl Server {
         self.change(now, |server| server.options.speed = speed);
     }
 
-    /// Stands still, or goes on.
-    pub(super) fn freeze(&mut self, now: Duration, frozen: bool) {
-        self.change(now, |server| server.frozen = frozen);
+    /// Stands still until `until`, or longer if it does already.
+    pub(super) fn freeze(&mut self, now: Duration, until: Duration) {
+        self.change(now, |server| server.frozen = Some(server.frozen.map_or(until, |own| own.max(until))));
+    }
+
+    /// Goes on, if it need not stand still any longer.
+    pub(super) fn thaw(&mut self, now: Duration) {
+        if self.frozen.is_some_and(|until| until <= now) {
+            self.change(now, |server| server.frozen = None);
+        }
+    }
+
+    /// Whether nothing happens here.
+    pub(super) fn is_still(&self) -> bool {
+        self.pace() == 0.0
     }
 
     fn change(&mut self, now: Duration, change: impl FnOnce(&mut Self)) {
@@ -297,6 +311,9 @@ impl Server {
     /// When a request that comes now is to be expected to be done, knowing what is there and the speed, and of the work no
     /// more than its mean. In seconds; infinite while it stands still.
     pub(super) fn expected(&self) -> f64 {
+        if self.is_still() {
+            return f64::INFINITY;
+        }
         let mean = self.options.work.mean().as_secs_f64() / self.pace();
         let ahead = match self.options.slots {
             // Each end of the `slots` that run lets one in.
@@ -354,10 +371,13 @@ mod tests {
         let mut server = one_slot();
         server.arrive(START, 1, MS * 10);
         server.take_due();
-        server.freeze(MS * 4, true);
+        server.freeze(MS * 4, MS * 100);
         server.arrive(MS * 5, 2, MS * 1);
         assert_eq!(server.take_due(), [], "nothing ends");
-        server.freeze(MS * 100, false);
+        server.freeze(MS * 6, MS * 50);
+        server.thaw(MS * 50);
+        assert!(server.is_still(), "the longer of two counts");
+        server.thaw(MS * 100);
         assert_eq!(only(&mut server).at, MS * 106);
     }
 
@@ -410,7 +430,7 @@ mod tests {
             server.arrive(START, job, MS * 40);
         }
         assert!((server.expected() - 0.080 * 2.0).abs() < 1e-9);
-        server.freeze(MS * 1, true);
+        server.freeze(MS * 1, MS * 100);
         assert!(server.expected().is_infinite());
     }
 }

@@ -20,6 +20,8 @@ pub struct ServerTally {
     pub given_up: u64,
     /// Served to the end for nobody.
     pub wasted: u64,
+    /// Lost in a crash, handshakes included.
+    pub lost: u64,
     /// Time spent in slots, all slots together.
     pub worked: Duration,
 }

@@ -1,10 +1,12 @@
 //! Virtual time: what happens when, exactly.
 
 use std::{
+    any::Any,
     cmp::Ordering,
     collections::BinaryHeap,
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::{Context, Poll, Waker},
@@ -32,12 +34,18 @@ struct Inner {
 #[derive(Default)]
 struct Events {
     heap: BinaryHeap<Event>,
+    /// An action has panicked.
+    ended: bool,
     sequence: u64,
     /// The exact time of the action that is being run.
     running: Option<Duration>,
     /// What the driver is asleep until; `None` while it is awake.
     asleep: Option<Option<Duration>>,
     driver: Option<Waker>,
+    /// What an action panicked with, until somebody is told.
+    panic: Option<Box<dyn Any + Send>>,
+    /// Who is to be told.
+    watcher: Option<Waker>,
 }
 
 struct Event {
@@ -73,19 +81,30 @@ impl Ord for Event {
 /// Virtual time costs no real time: a minute of a small fleet passes in well under a second.
 ///
 /// # Panics
-/// If the operating system refuses what a runtime needs, or `scene` panics.
+/// If `scene` or an action of the world panics, if the operating system refuses what a runtime needs, and within another
+/// runtime: call it from a plain `#[test]`, not from a `#[tokio::test]`, where [`World::new`] is what you want.
 pub fn simulate<T, F: Future<Output = T>>(seed: u64, scene: impl FnOnce(World) -> F) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime on this thread alone needs next to nothing");
-    runtime.block_on(async { scene(World::new(seed)).await })
+    runtime.block_on(async {
+        let world = World::new(seed);
+        let mut scene = std::pin::pin!(scene(world.clone()));
+        // What goes wrong behind the scene ends it.
+        poll_fn(|cx| {
+            world.0.rethrow(cx);
+            scene.as_mut().poll(cx)
+        })
+        .await
+    })
 }
 
 impl World {
     /// A world whose time begins now, on the current runtime; see [`simulate`] for one with a runtime of its own. On a
-    /// runtime whose clock is not paused it runs in real time.
+    /// runtime whose clock is not paused it runs in real time. An action that panics ends the world: nothing happens in it
+    /// any more, and whoever asks it for something panics too.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -106,7 +125,14 @@ impl World {
 
     /// The time since the world began: within an action the exact one, elsewhere what tokio's clock says.
     pub fn now(&self) -> Duration {
-        self.0.lock().running.unwrap_or_else(|| self.0.passed())
+        let events = self.0.lock();
+        assert!(!events.ended, "an action of this world has panicked");
+        events.running.unwrap_or_else(|| self.0.passed())
+    }
+
+    /// What tokio's clock says.
+    pub(super) fn passed(&self) -> Duration {
+        self.0.passed()
     }
 
     /// When the world's time is `at`.
@@ -161,6 +187,26 @@ impl Inner {
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn end(&self, panic: Box<dyn Any + Send>) {
+        let mut events = self.lock();
+        (events.ended, events.panic) = (true, Some(panic));
+        let watcher = events.watcher.take();
+        drop(events);
+        if let Some(watcher) = watcher {
+            watcher.wake();
+        }
+    }
+
+    /// Goes on with the panic of an action, if there was one, and asks to be polled when there is.
+    fn rethrow(&self, cx: &Context<'_>) {
+        let mut events = self.lock();
+        events.watcher = Some(cx.waker().clone());
+        if let Some(panic) = events.panic.take() {
+            drop(events);
+            resume_unwind(panic);
+        }
+    }
+
     fn passed(&self) -> Duration {
         Instant::from_std(crate::clock::now()).saturating_duration_since(self.epoch)
     }
@@ -190,24 +236,29 @@ impl Future for Driver {
                 let mut events = inner.lock();
                 match events.heap.peek().map(|event| event.at) {
                     Some(at) if at <= passed => {}
-                    next => break next,
+                    next => {
+                        // Under the same lock as the look: what is asked for from now on wakes this task.
+                        events.asleep = Some(next);
+                        events.driver = Some(cx.waker().clone());
+                        break next;
+                    }
                 }
                 let Some(event) = events.heap.pop() else { break None };
                 events.running = Some(event.at);
                 drop(events);
-                (event.action)();
+                let done = catch_unwind(AssertUnwindSafe(event.action));
                 inner.lock().running = None;
-            };
-            if let Some(next) = next {
-                self.sleep.as_mut().reset(inner.epoch + next);
-                if self.sleep.as_mut().poll(cx).is_ready() {
-                    continue;
+                if let Err(panic) = done {
+                    inner.end(panic);
+                    return Poll::Ready(());
                 }
+            };
+            let Some(next) = next else { return Poll::Pending };
+            self.sleep.as_mut().reset(inner.epoch + next);
+            if self.sleep.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
             }
-            let mut events = inner.lock();
-            events.asleep = Some(next);
-            events.driver = Some(cx.waker().clone());
-            return Poll::Pending;
+            inner.lock().asleep = None;
         }
     }
 }
@@ -278,6 +329,45 @@ mod tests {
         assert_eq!(draw(1, "a"), draw(1, "a"));
         assert_ne!(draw(1, "a"), draw(2, "a"));
         assert_ne!(draw(1, "a"), draw(1, "b"));
+    }
+
+    #[test]
+    #[should_panic(expected = "as it should not be")]
+    fn an_action_that_panics_ends_the_scene() {
+        simulate(1, async |world| {
+            world.at(MS, || panic!("as it should not be"));
+            std::future::pending::<()>().await;
+        });
+    }
+
+    #[test]
+    fn what_is_asked_for_by_other_threads_happens() {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
+        let happened = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        runtime.block_on(async {
+            let world = World::new(1);
+            let tasks: Vec<_> = (0..8)
+                .map(|_| {
+                    let (world, happened) = (world.clone(), happened.clone());
+                    tokio::spawn(async move {
+                        for _ in 0..500 {
+                            let (done, own) = (Arc::new(tokio::sync::Notify::new()), happened.clone());
+                            let told = done.clone();
+                            world.after(Duration::from_micros(50), move || {
+                                own.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                                told.notify_one();
+                            });
+                            done.notified().await;
+                        }
+                    })
+                })
+                .collect();
+            for task in tasks {
+                task.await.unwrap();
+            }
+        });
+        assert_eq!(happened.load(std::sync::atomic::Ordering::SeqCst), 4_000);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mainstay::Ratio;
 use mainstay::testing::{
     Connection, Distribution, Fault, FaultKind, Fleet, Request, Response, ServerOptions, Trouble, World,
     simulate,
@@ -52,13 +53,13 @@ fn each_trouble_is_told_as_what_it_is() {
             (Trouble::Reset, FaultKind::Reset, 2),
         ];
         for (trouble, expected, millis) in troubles {
-            server.trouble(1.0, trouble);
+            server.trouble(Ratio::ONE, trouble);
             let before = world.now();
             assert_eq!(kind(&send(&connection, 1).await), Some(expected));
             assert_eq!(world.now() - before, MS * millis, "{trouble:?}");
             server.recover();
         }
-        server.trouble(1.0, Trouble::Hang);
+        server.trouble(Ratio::ONE, Trouble::Hang);
         assert!(tokio::time::timeout(MS * 60_000, send(&connection, 1)).await.is_err());
         server.recover();
         send(&connection, 1).await.unwrap();
@@ -70,7 +71,7 @@ fn trouble_meets_the_share_and_the_operation_that_it_is_for() {
     simulate(1, async |world| {
         let fleet = fleet(&world, 1);
         let mut connection = fleet.reach(0, 0);
-        fleet.server(0).trouble_for("search", 0.25, Trouble::Fail);
+        fleet.server(0).trouble_for("search", Ratio::percent::<25>(), Trouble::Fail);
         let mut failed = 0;
         for id in 0..2_000 {
             failed += u32::from(connection.call(Request::new(id).operation("search")).await.is_err());
@@ -173,6 +174,68 @@ fn servers_that_make_no_sense_are_told_all_at_once() {
         let invalid = Fleet::builder().servers(1, wrong).build(&world).unwrap_err();
         let fields: Vec<_> = invalid.problems().iter().map(|problem| problem.field.as_str()).collect();
         assert_eq!(fields, ["servers.slots", "servers.speed"]);
-        assert!(fleet(&world, 1).server(0).set_speed(-1.0).is_err());
+        let server = fleet(&world, 1).server(0);
+        assert!(server.set_speed(-1.0).is_err() && server.set_slots(0).is_err());
+        assert!(server.set_work(Distribution::Quantiles([].into())).is_err());
     });
+}
+
+#[test]
+fn freezes_that_meet_last_as_long_as_the_longest_and_hold_troubles_too() {
+    simulate(1, async |world| {
+        let fleet = fleet(&world, 1);
+        let (connection, server) = (fleet.reach(0, 0), fleet.server(0));
+        server.freeze(MS * 1_000);
+        let again = server.clone();
+        world.at(MS * 500, move || again.freeze(MS * 100));
+        server.trouble(Ratio::ONE, Trouble::Fail);
+        assert_eq!(kind(&send(&connection, 1).await), Some(FaultKind::Failed));
+        assert_eq!(world.now(), MS * 1_001, "who stands still answers nothing, not even with an error");
+    });
+}
+
+#[test]
+fn what_starts_after_a_crash_does_not_stand_still() {
+    simulate(1, async |world| {
+        let fleet = fleet(&world, 1);
+        let (connection, server) = (fleet.reach(0, 0), fleet.server(0));
+        server.freeze(MS * 100_000);
+        let held = tokio::spawn({
+            let connection = connection.clone();
+            async move { send(&connection, 1).await }
+        });
+        world.until(MS * 5).await;
+        server.restart(MS * 10);
+        assert_eq!(kind(&held.await.unwrap()), Some(FaultKind::Reset));
+        world.until(MS * 50).await;
+        send(&connection, 2).await.unwrap();
+        let tally = server.tally();
+        assert_eq!((tally.received, tally.lost, tally.served), (2, 1, 1));
+    });
+}
+
+#[test]
+fn a_connection_learns_of_a_crash_when_word_comes_and_over_a_cut_link_never() {
+    simulate(1, async |world| {
+        let fleet = fleet(&world, 1);
+        fleet.set_delay(MS * 50);
+        let endpoint = std::sync::Arc::new(fleet.endpoint(0));
+        let near = fleet.dial().call(endpoint.clone()).await.unwrap();
+        let far = fleet.dial_from(1).call(endpoint).await.unwrap();
+        fleet.cut(1, 0, true);
+        let start = world.now();
+        fleet.server(0).restart(MS * 10);
+        // Sent before anybody knew, it reaches a process that knows nothing of it.
+        assert_eq!(kind(&send(&near, 1).await), Some(FaultKind::Reset));
+        assert_eq!(world.now() - start, MS * 100);
+        assert_eq!(kind(&send(&near, 2).await), Some(FaultKind::Closed));
+        assert!(far.clone().ready().await.is_ok(), "half open");
+        assert!(tokio::time::timeout(MS * 1_000, send(&far, 3)).await.is_err());
+    });
+}
+
+#[test]
+#[should_panic(expected = "server 3 of a fleet of 1")]
+fn a_server_that_is_not_there_is_not_troubled_in_silence() {
+    simulate(1, async |world| fleet(&world, 1).server(3).crash());
 }

@@ -6,10 +6,10 @@ use std::{
 };
 
 use mainstay::{
-    Client,
+    Client, Ratio,
     testing::{
-        ClosedLoop, Connection, Description, Distribution, Fleet, OpenLoop, Recorder, Request, ServerOptions,
-        Trouble, World, simulate,
+        ClosedLoop, Connection, Description, Distribution, FaultKind, Fleet, OpenLoop, Recorder, Request,
+        ServerOptions, Trouble, World, simulate,
     },
 };
 
@@ -34,7 +34,7 @@ fn client(world: &World, fleet: &Fleet) -> Client<Connection, Request> {
 fn an_open_loop_sends_at_its_times_whether_it_is_answered_or_not() {
     simulate(1, async |world| {
         let fleet = fleet(&world);
-        (0..3).for_each(|server| fleet.server(server).trouble(1.0, Trouble::Hang));
+        (0..3).for_each(|server| fleet.server(server).trouble(Ratio::ONE, Trouble::Hang));
         let recorder = Recorder::new();
         OpenLoop::evenly(100.0, SECOND * 10).run(&world, client(&world, &fleet), &recorder).await.unwrap();
         assert_eq!(world.now(), MS * 9_990, "the last is sent, and nobody has waited");
@@ -138,5 +138,42 @@ fn an_action_of_the_world_may_trouble_a_server_while_requests_are_under_way() {
         let before = recorder.summary(SECOND, SECOND * 2).quantile(0.5);
         let after = recorder.summary(SECOND * 3, SECOND * 4).quantile(0.5);
         assert!(after > before * 5 && *seen.lock().unwrap() > 0, "{before:?} {after:?}");
+    });
+}
+
+#[test]
+fn a_load_that_is_run_later_begins_then() {
+    simulate(1, async |world| {
+        let (fleet, recorder) = (fleet(&world), Recorder::new());
+        world.until(SECOND * 20).await;
+        let load = OpenLoop::poisson(10.0, SECOND * 30);
+        load.run(&world, client(&world, &fleet), &recorder).await.unwrap();
+        recorder.idle().await;
+        let records = recorder.records();
+        assert!((70..130).contains(&records.len()), "{}", records.len());
+        assert!(records.iter().all(|record| record.due >= SECOND * 20));
+    });
+}
+
+#[test]
+fn no_two_requests_have_the_same_id_and_records_say_what_happened() {
+    simulate(1, async |world| {
+        let (fleet, recorder) = (fleet(&world), Recorder::new());
+        (0..3).for_each(|server| fleet.server(server).trouble_for("bad", Ratio::ONE, Trouble::Fail));
+        for number in [0, 1] {
+            let open = OpenLoop::poisson(50.0, SECOND * (4 * u64::from(number) as u32 + 2)).client(number);
+            open.run(&world, client(&world, &fleet), &recorder).await.unwrap();
+            let until = world.now() + SECOND;
+            let closed = ClosedLoop::new(3, until).client(number).requests(Request::new(0).operation("bad"));
+            closed.run(&world, client(&world, &fleet), &recorder).await.unwrap();
+        }
+        recorder.idle().await;
+        let records = recorder.records();
+        let mut ids: Vec<_> = records.iter().map(|record| record.id).collect();
+        ids.sort_unstable();
+        assert!(ids.windows(2).all(|pair| pair[0] != pair[1]));
+        let bad = records.iter().filter(|record| record.operation == "bad");
+        assert!(bad.clone().count() > 5 && bad.clone().any(|record| record.fault == Some(FaultKind::Failed)));
+        assert!(records.iter().filter(|record| record.is_success()).all(|record| record.fault.is_none()));
     });
 }

@@ -8,6 +8,7 @@ pub mod chart;
 pub mod contender;
 #[cfg(test)]
 mod fake;
+pub mod limits;
 pub mod measure;
 mod panics;
 pub mod plan;

@@ -16,6 +16,7 @@ pub struct Measured<'a> {
     pub to: Duration,
     /// The requests that were due from `from` up to before `to`, with their times as they count.
     pub records: Vec<Record>,
+    bare: Summary,
 }
 
 /// What a detection is: a second in which the server gets under half of its fair share.
@@ -35,10 +36,16 @@ impl<'a> Measured<'a> {
     ) -> Self {
         let mut records = recorder.records();
         records.retain(|record| (from..to).contains(&record.due));
+        let bare = Summary::of(&records);
         for record in records.iter_mut().filter(|record| !record.is_success()) {
             record.took = record.took.max(failed_as);
         }
-        Self { fleet, from, to, records }
+        Self { fleet, from, to, records, bare }
+    }
+
+    /// The 99.9th percentile of the bare times to a result, good or bad.
+    pub fn bare_p999_ms(&self) -> f64 {
+        ms(self.bare.quantile(0.999))
     }
 
     /// What was measured, summed up.

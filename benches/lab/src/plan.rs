@@ -129,9 +129,11 @@ impl<'a> Plan<'a> {
         Ok(plan)
     }
 
-    /// Whether the whole grid is run with every contender, so that the results can be judged.
+    /// Whether the whole documented grid is run with every contender, so that the results can be judged by what is owed.
     pub fn is_whole(&self) -> bool {
-        self.only.is_none() && self.contenders.len() == self.scenario.contenders().len()
+        self.only.is_none()
+            && self.settings.is_empty()
+            && self.contenders.len() == self.scenario.contenders().len()
     }
 
     /// What was set away from the documented grid, as in "load 0.8"; empty if nothing was.

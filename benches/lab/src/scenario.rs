@@ -252,8 +252,7 @@ pub trait Scenario: Sync {
     /// The rule that a value given with `--set` breaks, as in "`load` must be ... at most 2". That it is finite, and not
     /// negative where the grid is not, is looked after already.
     fn refuses(&self, parameter: &str, value: f64) -> Option<&'static str> {
-        let _ = (parameter, value);
-        None
+        crate::limits::refuses(parameter, value)
     }
 
     /// The points of the grid: every combination of the values of the parameters.

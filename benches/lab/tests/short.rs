@@ -60,7 +60,7 @@ fn the_simulator_and_the_real_layers_agree_with_the_theory_of_queues() {
     ] {
         let short = Short::of("theory", &[("load", load)], 0.5);
         let (mean, p99) =
-            (short.metric(contender, 1, "mean_by_theory"), short.metric(contender, 1, "p99_by_theory"));
+            (short.median(contender, "mean_by_theory"), short.median(contender, "p99_by_theory"));
         assert!(
             (mean - 1.0).abs() <= 0.03 && (p99 - 1.0).abs() <= 0.05,
             "{contender} at {load}: {mean}, {p99}"
@@ -164,6 +164,15 @@ fn a_fleet_that_restarts_is_connected_again_fast_and_not_stormed() {
     let outcome = short.run("mainstay", 1);
     let (connected, peak) = (outcome.metrics["connected95_s"], outcome.metrics["offered_peak"]);
     assert!(connected <= 60.0 && peak <= 2.0, "{connected} s, {peak}");
+}
+
+#[test]
+fn a_fleet_that_blinks_is_soon_used_whole_again() {
+    for down in [0.2, 1.0] {
+        let short = Short::of("blink", &[("servers", 20.0), ("down_s", down)], 1.0);
+        let recovered = short.metric("mainstay", 1, "recover_s");
+        assert!(recovered <= down + 2.0, "{down}: {recovered}");
+    }
 }
 
 #[test]

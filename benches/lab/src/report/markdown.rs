@@ -111,7 +111,7 @@ fn section(ran: &Ran<'_>) -> String {
 
 fn verdicts(ran: &Ran<'_>) -> String {
     match claims(ran) {
-        None => "Not judged: this is a part of the grid or of the contenders.\n\n".to_owned(),
+        None => "Not judged: this is a part of the grid or of the contenders, or another set-up than the documented one.\n\n".to_owned(),
         Some(table) if table.is_empty() => "Nothing is owed here.\n\n".to_owned(),
         Some(table) => format!("{}\n", table.markdown()),
     }

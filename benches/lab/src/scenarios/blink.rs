@@ -38,15 +38,15 @@ impl Scenario for Blink {
     }
 
     fn setup(&self) -> String {
-        "One client, connected to 5, 20 or 100 servers with 4 slots, work Exp(40 ms); load 0.6, Poisson, 40 s, or 90,000 requests \
-         with 100 servers (15 s). At 10 s (5 s) all crash; they are back 0.2, 1 or 5 s later, and accept connections at once. \
+        "One client, connected to 5, 20 or 50 servers with 4 slots, work Exp(40 ms); load 0.6, Poisson, 40 s, or 90,000 requests \
+         with 50 servers (25 s). At 10 s (8 s) all crash; they are back 0.2, 1 or 5 s later, and accept connections at once. \
          The counterpart of `reconnect_storm`: there it matters to be patient, here to be quick."
             .to_owned()
     }
 
     fn parameters(&self) -> &'static [Parameter] {
         &[
-            Parameter { name: "servers", values: &[5.0, 20.0, 100.0], means: "how many" },
+            Parameter { name: "servers", values: &[5.0, 20.0, 50.0], means: "how many" },
             Parameter { name: "down_s", values: &[0.2, 1.0, 5.0], means: "how long they are away" },
         ]
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mainstay::Ratio;
 use mainstay::testing::{Fleet, ServerHandle, ServerOptions, Trouble, World};
 
 use super::{
@@ -58,7 +59,16 @@ impl Scenario for Finagle {
     }
 
     fn metrics(&self) -> &'static [&'static str] {
-        &["success", "p50_ms", "p99_ms", "p999_ms", "detect_s", "load_imbalance", "amplification"]
+        &[
+            "success",
+            "p50_ms",
+            "p99_ms",
+            "p999_ms",
+            "bare_p999_ms",
+            "detect_s",
+            "load_imbalance",
+            "amplification",
+        ]
     }
 
     fn run(&self, run: &Run) -> Outcome {
@@ -76,6 +86,7 @@ impl Scenario for Finagle {
             },
             |measured| {
                 let mut outcome = measured.outcome();
+                outcome.metrics.insert("bare_p999_ms", measured.bare_p999_ms());
                 outcome
                     .metrics
                     .insert("detect_s", measured.detected(BAD, Duration::from_secs_f64(fault.from)));
@@ -89,9 +100,13 @@ impl Scenario for Finagle {
         for point in results.points() {
             let case = point.get("case");
             let name = CASES.get(case as usize - 1).copied().unwrap_or("a case of its own");
-            let ratio = results.ratio(&point, "mainstay", "tower_ewma", "p999_ms");
-            let owed = format!("{name}: p99.9 at most tower_ewma's");
-            claims.push(Claim::at_most(owed, ratio.map(|ratio| ratio.median), 1.0));
+            for contender in ["mainstay_once", "mainstay"] {
+                let ratio = |metric| Some(results.ratio(&point, contender, "tower_ewma", metric)?.median);
+                let owed = format!("{name}, {contender}: p99.9 at most tower_ewma's");
+                claims.push(Claim::at_most(owed, ratio("p999_ms"), 1.0));
+                let owed = format!("{name}, {contender}: the same of bare times, fast errors included");
+                claims.push(Claim::at_most(owed, ratio("bare_p999_ms"), 1.0));
+            }
             if case > SLOW_MIDDLE {
                 let success = results.spread(&point, "mainstay", "success").map(|spread| spread.median);
                 claims.push(Claim::at_least(format!("{name}: success at least 0.999"), success, 0.999));
@@ -101,8 +116,8 @@ impl Scenario for Finagle {
     }
 
     fn remarks(&self) -> &'static str {
-        "A request that failed counts as at least the attempt limit. By the bare time to a result, which takes a fast error for a fast answer, the \
-         p99.9 of mainstay in cases 3 and 5 is within a thousandth of tower's, above it."
+        "In `p999_ms` a request that failed counts as at least the attempt limit, as in every table here; `bare_p999_ms` takes a \
+         fast error for a fast answer, which flatters who gives many: tower loses 7 and 15 % of the requests in cases 3 and 5."
     }
 
     fn faults(&self, point: &Point) -> Vec<Fault> {
@@ -141,9 +156,9 @@ fn happen(case: f64, world: &World, server: &ServerHandle) {
         }
         _ => {
             if case % 2.0 == 1.0 {
-                at(10.0, &|server: &ServerHandle| server.trouble(1.0, Trouble::Fail));
+                at(10.0, &|server: &ServerHandle| server.trouble(Ratio::ONE, Trouble::Fail));
             } else {
-                at(10.0, &|server: &ServerHandle| server.trouble(1.0, Trouble::Hang));
+                at(10.0, &|server: &ServerHandle| server.trouble(Ratio::ONE, Trouble::Hang));
             }
             if case <= 4.0 {
                 at(25.0, &|server: &ServerHandle| server.recover());

@@ -6,6 +6,7 @@ use std::{
 };
 
 use mainstay::{
+    Ratio,
     balance::BalanceOptions,
     telemetry::Event,
     testing::{Fleet, OpenLoop, Recorder, ServerOptions, Trouble, simulate},
@@ -25,7 +26,7 @@ pub struct Gray;
 const SERVERS: usize = 3;
 const BAD: usize = 1;
 /// The share of its requests that the gray server fails.
-const FAILS: f64 = 0.5;
+const FAILS: Ratio = Ratio::percent::<50>();
 /// The errors that every server makes where none is gray.
 const EVERYWHERE: f64 = 0.01;
 /// Healthy for so long; a little less at 50 a second each, where 90,000 requests are all that a run may have.
@@ -116,7 +117,7 @@ impl Scenario for Gray {
             for server in 0..SERVERS {
                 let server = fleet.server(server);
                 if errors > 0.0 {
-                    server.trouble(errors, Trouble::FailLate);
+                    server.trouble(Ratio::new(errors).expect("a share"), Trouble::FailLate);
                 }
             }
             let before = Arc::new(Mutex::new(0));

@@ -1,5 +1,6 @@
 //! Row 9: an outage that outlives its cause.
 
+use mainstay::Ratio;
 use mainstay::testing::{Distribution, Fleet, ServerOptions, Trouble};
 
 use super::stage::{Stage, s};
@@ -55,7 +56,7 @@ impl Scenario for Metastable {
                     ServerOptions::default().slots(30).queue(600).work(Distribution::constant_ms(100));
                 let fleet = Fleet::builder().servers(1, server).build(world).expect("a valid server");
                 let server = fleet.server(0);
-                world.at(fault, move || server.trouble(1.0, Trouble::Hang));
+                world.at(fault, move || server.trouble(Ratio::ONE, Trouble::Hang));
                 let server = fleet.server(0);
                 world.at(end, move || server.recover());
                 fleet

@@ -1,5 +1,6 @@
 //! Row 10: what retries cost, and what they buy.
 
+use mainstay::Ratio;
 use mainstay::testing::{Fleet, ServerOptions, Trouble};
 
 use super::stage::Stage;
@@ -60,7 +61,7 @@ impl Scenario for RetryFrontier {
             let servers = ServerOptions::default().slots(None);
             let fleet = Fleet::builder().servers(1, servers).build(world).expect("a valid server");
             if fails > 0.0 {
-                fleet.server(0).trouble(fails, Trouble::Fail);
+                fleet.server(0).trouble(Ratio::new(fails).expect("a share"), Trouble::Fail);
             }
             fleet
         });
@@ -82,10 +83,6 @@ impl Scenario for RetryFrontier {
                 let success = median("mainstay", "success");
                 claims.push(Claim::at_least(format!("{point}: success at least 0.997"), success, 0.997));
             }
-            // What a unit of load saves: at the same load, who saves less has the lower success.
-            let per_load = results.ratio(&point, "mainstay", "token_bucket", "success_by_load");
-            let owed = format!("{point}: success by load at least 0.995 of the token bucket's");
-            claims.push(Claim::at_least(owed, per_load.map(|ratio| ratio.median), 0.995));
         }
         claims
     }
@@ -119,6 +116,9 @@ impl Scenario for RetryFrontier {
 
     fn remarks(&self) -> &'static str {
         "Attempts fail independently here, so a policy's success is its load times the share that does not fail, whatever \
-         the policy: all lie on one frontier, and what differs is where on it they stop."
+         the policy: all lie on one frontier, and what differs is where on it they stop. That mainstay is never below the \
+         token bucket at the same load, which is owed too, holds for every policy here and is no test; `success_by_load` \
+         shows it. With 1,000 clients and 10 % failures mainstay stops earlier than the bucket: a client with a request a \
+         second and a budget of 20 % of ten of them has two retries to give in ten seconds, and sometimes needs three."
     }
 }

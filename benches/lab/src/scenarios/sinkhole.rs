@@ -1,5 +1,6 @@
 //! Row 6: servers that fail fast, and so look fast.
 
+use mainstay::Ratio;
 use mainstay::testing::{Fleet, ServerOptions, Trouble};
 
 use super::stage::{Stage, s};
@@ -58,7 +59,7 @@ impl Scenario for Sinkhole {
                     .build(world)
                     .expect("valid servers");
                 for server in BAD.map(|server| fleet.server(server)) {
-                    world.at(fault, move || server.trouble(1.0, Trouble::Fail));
+                    world.at(fault, move || server.trouble(Ratio::ONE, Trouble::Fail));
                 }
                 fleet
             },

@@ -58,9 +58,9 @@ impl Scenario for SlowReplica {
                 let servers = ServerOptions::default().slots(None).work(trace::latencies());
                 let fleet = Fleet::builder().servers(11, servers).build(world).expect("valid servers");
                 let server = fleet.server(SLOW);
-                world.at(fault, move || server.set_work(slow));
+                world.at(fault, move || server.set_work(slow).expect("valid work"));
                 let server = fleet.server(SLOW);
-                world.at(end, move || server.set_work(trace::latencies()));
+                world.at(end, move || server.set_work(trace::latencies()).expect("valid work"));
                 fleet
             },
             |measured| {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mainstay::{
+    Ratio,
     random::{Random as _, Seeded},
     testing::{Distribution, Fleet, ServerOptions, Trouble, World},
 };
@@ -108,9 +109,9 @@ impl Scene {
             let (server, kind, speed) = (fleet.server(number), self.fault, self.speeds[number]);
             world.at(fault, move || match kind {
                 SLOW => server.set_speed(speed / 10.0).expect("a finite speed"),
-                FAILING => server.trouble(1.0, Trouble::Fail),
-                FAILING_HALF => server.trouble(0.5, Trouble::FailLate),
-                _ => server.trouble(1.0, Trouble::Hang),
+                FAILING => server.trouble(Ratio::ONE, Trouble::Fail),
+                FAILING_HALF => server.trouble(Ratio::percent::<50>(), Trouble::FailLate),
+                _ => server.trouble(Ratio::ONE, Trouble::Hang),
             });
         }
         if self.fault == CHANGING {

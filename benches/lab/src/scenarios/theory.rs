@@ -63,6 +63,12 @@ impl Scenario for Theory {
         &["mean_ms", "mean_by_theory", "p99_ms", "p99_by_theory"]
     }
 
+    fn refuses(&self, parameter: &str, value: f64) -> Option<&'static str> {
+        // From 1 on queues grow for ever.
+        let known = parameter != "load" || (0.1..=0.97).contains(&value);
+        (!known).then_some("from 0.1 to 0.97").or_else(|| crate::limits::refuses(parameter, value))
+    }
+
     fn run(&self, run: &Run) -> Outcome {
         let load = run.point.get("load");
         let rate = load * SERVERS as f64;
