@@ -11,6 +11,7 @@ use crate::scenario::{Metrics, Moment, Outcome};
 /// Times count from when a request was due. One that failed counts as at least the attempt limit: who fails fast is not
 /// fast.
 pub struct Measured<'a> {
+    pub recorder: &'a Recorder,
     pub fleet: &'a Fleet,
     pub from: Duration,
     pub to: Duration,
@@ -40,7 +41,7 @@ impl<'a> Measured<'a> {
         for record in records.iter_mut().filter(|record| !record.is_success()) {
             record.took = record.took.max(failed_as);
         }
-        Self { fleet, from, to, records, bare }
+        Self { recorder, fleet, from, to, records, bare }
     }
 
     /// The 99.9th percentile of the bare times to a result, good or bad.
