@@ -53,7 +53,7 @@ impl Short {
 #[test]
 fn the_simulator_and_the_real_layers_agree_with_the_theory_of_queues() {
     for (load, contender) in [
-        (0.7, "random"),
+        (0.7, "oracle_p2c"),
         (0.7, "mainstay_in_flight"),
         (0.9, "mainstay_in_flight"),
         (0.9, "mainstay_in_flight_3"),
