@@ -70,8 +70,9 @@ pub(super) fn distinct<const D: usize>(bound: u32, random: &dyn Random) -> ([u32
 
 /// The least loaded of `looks`, in the order in which they were drawn; `None` where none of them may be used.
 ///
-/// Load is what would be in flight there with this request, by its share, times how long it takes. Each mean is drawn
-/// towards that of all of them, as far as it stands on few samples.
+/// Load is what is in flight there by its share, and this request, times how long it takes: only what is in flight goes by
+/// share, since where nothing is, the draw has given each its share already. Each mean is drawn towards that of all of them,
+/// as far as it stands on few samples.
 #[inline]
 pub(super) fn lightest(looks: &[Look], explores: bool) -> Option<&Look> {
     let (first, others) = looks.split_first()?;

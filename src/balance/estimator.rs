@@ -58,8 +58,7 @@ fn word(load: Load) -> u64 {
     }
 }
 
-/// The latency estimates of one endpoint. Only the one that is gone by is kept up to date: another begins anew when it is
-/// chosen.
+/// The latency estimates of one endpoint. Only the one that is gone by is kept up to date.
 #[derive(Debug)]
 pub(crate) struct Latency {
     mean: FadingMean,

@@ -82,7 +82,7 @@ impl Default for SlowStart {
 #[non_exhaustive]
 pub struct BalanceOptions {
     /// What makes an endpoint look loaded \[in flight times mean latency, with a half-life of 10 s\]. Estimates of another
-    /// kind begin anew when it is chosen.
+    /// kind begin anew when it is chosen, or stand where they stood when it was last in use.
     pub load: Load,
     /// How many endpoints are drawn for a request, of which it goes to the least loaded \[4, 1 to 8\]. Two are the classical
     /// choice and cost least. The more are drawn, the shorter the tail where endpoints differ; but many clients that know
@@ -117,8 +117,9 @@ pub struct BalanceOptions {
     pub connect_timeout: Duration,
     /// The waits between tries to connect \[100 ms, doubling to 30 s, full jitter\].
     pub redial: Backoff,
-    /// Over how long a client redials all of its endpoints, where many have lost their connection: the first few at once,
-    /// the others in turn \[30 s\]. Zero leaves each to its own backoff.
+    /// Over how long a client of more than four endpoints redials all of them, where many have lost their connection and nobody
+    /// answers \[30 s, and no longer than 3 s for each\]: the first few at once, the others in turn. As soon as one is accepted
+    /// the others follow as fast as that was. Zero leaves each to its own backoff.
     pub redial_spread: Duration,
     /// How many connections are being made at the same time \[64\].
     pub dials: u32,

@@ -46,7 +46,8 @@ pub struct EndpointStatus {
     pub connected: bool,
     /// Why it is not connected.
     pub cause: Option<String>,
-    /// When the next connection is tried.
+    /// When the next connection is tried, at the earliest: redials of a client take turns. `None` while it is being tried, or
+    /// waits for its turn.
     pub redial: Option<Instant>,
     /// Its health.
     pub state: State,

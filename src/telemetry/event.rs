@@ -40,7 +40,7 @@ pub enum Event {
     Disconnected {
         /// To which endpoint.
         endpoint: Arc<str>,
-        /// When it will be tried again.
+        /// When it will be tried again, at the earliest: redials of a client take turns.
         redial: Duration,
         /// Why.
         cause: Cause,
@@ -146,7 +146,7 @@ impl fmt::Display for Event {
             Self::ResolutionEnded => f.write_str("the resolver has ended, the last set stays"),
             Self::Connected { endpoint } => write!(f, "{endpoint}: connected"),
             Self::Disconnected { endpoint, redial, cause } => {
-                write!(f, "{endpoint}: not connected, next try in {redial:?}: {cause}")
+                write!(f, "{endpoint}: not connected, next try in {redial:?} at the earliest: {cause}")
             }
             Self::Ejected { endpoint, why, lasts } => {
                 write!(f, "{endpoint}: ejected ({why:?}) for {lasts:?}")
