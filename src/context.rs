@@ -30,7 +30,7 @@ use std::{cell::Cell, time::Instant};
 
 pub use scope::{Scope, scope, spawn};
 
-pub(crate) use frame::{fresh_now, nanos_since, now, wake_at};
+pub(crate) use frame::{forget_now, fresh_now, nanos_since, now, wake_at};
 pub(crate) use timer::Timer;
 
 use crate::{describe::Criticality, outcome::Verdict};

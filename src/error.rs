@@ -26,6 +26,8 @@ pub enum Reason {
     QueueFull,
     /// A concurrency limit is reached.
     Limit,
+    /// A circuit breaker is open; the cause is the [`Trip`](crate::breaker::Trip) that opened it.
+    Breaker,
     /// The total deadline has passed.
     Deadline,
     /// One attempt took longer than it may.
@@ -47,6 +49,7 @@ impl Reason {
             Self::BackingOff => "every endpoint has asked to be left alone",
             Self::QueueFull => "too many requests are waiting",
             Self::Limit => "the concurrency limit is reached",
+            Self::Breaker => "the circuit breaker is open",
             Self::Deadline => "the deadline has passed",
             Self::AttemptTimeout => "the attempt took too long",
             Self::Closed => "the client is closed",
@@ -69,6 +72,7 @@ impl Reason {
             Self::BackingOff => "backing_off",
             Self::QueueFull => "queue_full",
             Self::Limit => "limit",
+            Self::Breaker => "breaker",
             Self::Deadline => "deadline",
             Self::AttemptTimeout => "attempt_timeout",
             Self::Closed => "closed",

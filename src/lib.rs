@@ -60,7 +60,8 @@
 //! # }
 //! ```
 //!
-//! **3. Only the parts**, as layers in any tower stack. See [`deadline`], [`retry`], [`limit`] and [`balance`].
+//! **3. Only the parts**, as layers in any tower stack. See [`deadline`], [`retry`], [`breaker`], [`limit`] and
+//! [`balance`].
 //!
 //! ```
 //! use std::time::Duration;
@@ -83,7 +84,7 @@
 //! ```
 //!
 //! **4. Only an algorithm**, a plain type that takes the time as an argument: no tower, no runtime. See [`estimate`],
-//! [`budget`], [`backoff`] and [`health`].
+//! [`budget`], [`backoff`], [`breaker`] and [`health`].
 //!
 //! ```
 //! use std::time::Duration;
@@ -104,6 +105,7 @@
 //! | tell where the instances are | [`resolve`], [`endpoint`] |
 //! | choose between them, and set bad ones aside | [`balance`], [`health`] |
 //! | bound time, tries and extra load | [`deadline`], [`retry`], [`budget`], [`backoff`] |
+//! | stop calling what fails | [`breaker`] |
 //! | bound what runs at a time | [`limit`] |
 //! | say what a request is and what an answer means | [`describe`], [`outcome`], [`track`]; for HTTP `http` |
 //! | pass a deadline from a server on to its clients | [`context`] |
@@ -124,6 +126,7 @@
 
 pub mod backoff;
 pub mod balance;
+pub mod breaker;
 pub mod budget;
 pub mod client;
 pub mod clock;
@@ -139,6 +142,7 @@ pub mod http;
 #[cfg(feature = "hyper")]
 pub mod hyper;
 mod invalid;
+mod keyed;
 pub mod limit;
 pub mod outcome;
 pub mod random;
@@ -156,6 +160,7 @@ pub use describe::Describe;
 pub use endpoint::Endpoint;
 pub use error::{Error, Reason};
 pub use invalid::{Invalid, Problem, Ratio};
+pub use keyed::KeyOptions;
 pub use outcome::{Classify, Outcome, Verdict};
 pub use track::Track;
 

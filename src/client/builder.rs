@@ -11,6 +11,7 @@ use super::{
 use crate::{
     Endpoint,
     balance::{Balance, BalanceOptions, Connector},
+    breaker::{BreakerOptions, Judge},
     budget::{Budget, BudgetOptions},
     describe::{Describe, Opaque},
     error::ErrorsFail,
@@ -145,6 +146,13 @@ where
         self
     }
 
+    /// A breaker for the whole client \[none\].
+    #[must_use]
+    pub fn breaker(mut self, options: impl Into<Option<BreakerOptions>>) -> Self {
+        self.options.breaker = options.into();
+        self
+    }
+
     /// How endpoints are picked, and when they are set aside. Replaces an [`attempt_limit`](Self::attempt_limit) set
     /// before.
     #[must_use]
@@ -206,7 +214,7 @@ where
             .label(self.label.clone())
             .connector(connector)
             .options(self.options.balance.clone())
-            .shared(self.classify.clone(), self.track, self.observers, self.random.clone())
+            .shared(self.classify.clone(), self.track.clone(), self.observers, self.random.clone())
             .build()?;
         let shares = self.budget.is_some();
         let budget = match self.budget {
@@ -220,7 +228,7 @@ where
             budget,
             shares,
             self.describe,
-            self.classify,
+            Judge { classify: self.classify, track: self.track },
             self.random,
             self.options,
         )))

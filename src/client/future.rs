@@ -12,9 +12,12 @@ use std::{
 use pin_project::{pin_project, pinned_drop};
 use tower::{BoxError, Service};
 
-use super::service::{ClientEnv, Lane, View};
+use super::{
+    attempt::Guarded,
+    service::{ClientEnv, Lane, View},
+};
 use crate::{
-    balance::{Fleet, Untimed},
+    balance::Fleet,
     context::{self, EnterInherited, Inherited, Timer},
     error::{Error, Reason},
     outcome::Sent,
@@ -29,7 +32,7 @@ where
     S: Service<Req>,
 {
     #[pin]
-    session: Session<ClientEnv<S, Req>, Untimed<S, Req>, Req>,
+    session: Session<ClientEnv<S, Req>, Guarded<S, Req>, Req>,
     #[pin]
     timer: Timer,
     total: Option<Duration>,
@@ -58,7 +61,11 @@ where
         let max_attempts = view.max_attempts.unwrap_or_else(|| lane.0.max_attempts());
         let wishes = Wishes { max_attempts, steps_aside: false, idempotent: view.idempotent };
         Self {
-            session: Session::new(ClientEnv(lane.clone()), request, wishes),
+            session: Session::new(
+                ClientEnv { lane: lane.clone(), method: view.breaker.clone() },
+                request,
+                wishes,
+            ),
             timer: Timer::default(),
             total,
             // Its reference count is one for all requests of the view: touched only where somebody listens.

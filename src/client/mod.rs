@@ -25,6 +25,7 @@
 //! # }
 //! ```
 
+mod attempt;
 mod builder;
 mod explain;
 mod future;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::{
     balance::BalanceOptions,
+    breaker::BreakerOptions,
     budget::BudgetOptions,
     invalid::{Check, Invalid},
     retry::RetryPolicy,
@@ -19,6 +20,8 @@ pub struct ClientOptions {
     pub retry: RetryPolicy,
     /// How much extra load retries may make. Ignored where a budget was given that other clients share.
     pub budget: BudgetOptions,
+    /// The breaker of the whole client \[none\].
+    pub breaker: Option<BreakerOptions>,
     /// How endpoints are picked, and when they are set aside.
     pub balance: BalanceOptions,
 }
@@ -29,6 +32,7 @@ impl Default for ClientOptions {
             deadline: Some(Duration::from_secs(10)),
             retry: RetryPolicy::default(),
             budget: BudgetOptions::default(),
+            breaker: None,
             balance: BalanceOptions::default(),
         }
     }
@@ -52,6 +56,7 @@ impl ClientOptions {
         check
             .part("retry", |check| self.retry.check(check))
             .part("budget", |check| self.budget.check(check))
+            .part("breaker", |check| check_breaker(self.breaker.as_ref(), check))
             .part("balance", |check| self.balance.check(check));
         self.check_order(check);
     }
@@ -87,7 +92,14 @@ impl ClientOptions {
                     format!("cannot change while the client runs ({:?})", self.budget.window),
                 );
             })
+            .part("breaker", |check| check_breaker(next.breaker.as_ref(), check))
             .part("balance", |check| self.balance.check_update(&next.balance, check));
         next.check_order(check);
+    }
+}
+
+fn check_breaker(options: Option<&BreakerOptions>, check: &mut Check) {
+    if let Some(options) = options {
+        options.check(check);
     }
 }

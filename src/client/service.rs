@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -11,21 +11,21 @@ use arc_swap::ArcSwap;
 use tower::{BoxError, Service};
 
 use super::{
-    builder::ClientBuilder, explain::Explanation, future::ResponseFuture, options::ClientOptions,
-    status::ClientStatus,
+    attempt::Guarded, builder::ClientBuilder, explain::Explanation, future::ResponseFuture,
+    options::ClientOptions, status::ClientStatus,
 };
 use crate::{
-    balance::{Balance, Untimed},
+    balance::Balance,
+    breaker::{BreakerHandle, BreakerOptions, Judge, Owner},
     budget::Budget,
     context,
     describe::Describe,
     error::Error,
     estimate::{Counts, Recent, bucket_of},
     invalid::{Check, Invalid},
-    outcome::Classify,
     random::Random,
     retry::{Env, Parts, RetryPolicy},
-    sync::{AtomicU32, AtomicU64, Mutex, Ordering::Relaxed, Padded, lock, stripe, stripes},
+    sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering::Relaxed, Padded, lock, stripe, stripes},
     telemetry::{Observer, Tally},
 };
 
@@ -41,6 +41,11 @@ where
     /// The options it was built with, to tell what was changed since.
     pub(super) built: ClientOptions,
     pub(super) shares_budget: bool,
+    /// How a breaker judges what comes out of the balancer.
+    pub(super) judge: Judge<S::Response>,
+    /// The breaker of the whole client, from the first time on that one was wanted.
+    breaker: OnceLock<BreakerHandle>,
+    breaks: AtomicBool,
     /// What each request asks of the options, where it can be read without touching their reference count.
     deadline: AtomicU64,
     max_attempts: AtomicU32,
@@ -63,7 +68,7 @@ where
         budget: Budget,
         shares_budget: bool,
         describe: Arc<dyn Describe<Req>>,
-        classify: Arc<dyn Classify<S::Response>>,
+        judge: Judge<S::Response>,
         random: Arc<dyn Random>,
         options: ClientOptions,
     ) -> Self {
@@ -73,7 +78,10 @@ where
             balance,
             deadline: AtomicU64::new(0),
             max_attempts: AtomicU32::new(0),
-            parts: Parts { budget, describe, classify, random, tally: Tally::new() },
+            parts: Parts { budget, describe, classify: judge.classify.clone(), random, tally: Tally::new() },
+            judge,
+            breaker: OnceLock::new(),
+            breaks: AtomicBool::new(false),
             built: options.clone(),
             options: ArcSwap::from_pointee(options),
             shares_budget,
@@ -91,6 +99,24 @@ where
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.deadline.store(options.deadline.map_or(u64::MAX, nanos), Relaxed);
         self.max_attempts.store(options.retry.max_attempts, Relaxed);
+        if let Some(options) = &options.breaker {
+            let breaker = self.breaker.get_or_init(|| self.new_breaker(self.label.clone(), options.clone()));
+            breaker.update(options.clone()).expect("the options were checked");
+        }
+        self.breaks.store(options.breaker.is_some(), Relaxed);
+    }
+
+    fn new_breaker(&self, name: Arc<str>, options: BreakerOptions) -> BreakerHandle {
+        self.breaker_of(name, options).expect("the options were checked")
+    }
+
+    fn breaker_of(&self, name: Arc<str>, options: BreakerOptions) -> Result<BreakerHandle, Invalid> {
+        let owner = Owner {
+            client: self.label.clone(),
+            observers: self.balance.fleet().observers.clone(),
+            random: self.parts.random.clone(),
+        };
+        BreakerHandle::new(name, options, owner)
     }
 
     /// Notes the latency of a request that began so many nanoseconds after the epoch, and ends now.
@@ -121,6 +147,12 @@ where
         (nanos != u64::MAX).then(|| Duration::from_nanos(nanos))
     }
 
+    /// The breaker of the whole client, if one is wanted.
+    #[inline]
+    pub(super) fn breaker(&self) -> Option<&BreakerHandle> {
+        if self.breaks.load(Relaxed) { self.breaker.get() } else { None }
+    }
+
     #[inline]
     pub(super) fn max_attempts(&self) -> u32 {
         self.max_attempts.load(Relaxed)
@@ -134,6 +166,7 @@ pub(super) struct View {
     pub(super) deadline: Option<Duration>,
     pub(super) idempotent: Option<bool>,
     pub(super) max_attempts: Option<u32>,
+    pub(super) breaker: Option<BreakerHandle>,
 }
 
 /// A client: finds the instances behind a name, sends each request to the best of them, and keeps working while they are
@@ -210,6 +243,24 @@ where
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.view.max_attempts = Some(attempts.min(RetryPolicy::MOST));
         self
+    }
+
+    /// The same view behind a breaker of its own, which all its clones share; a call has to pass the client's, if there is
+    /// one, and this one. It is named after the method in events.
+    ///
+    /// # Errors
+    /// [`Invalid`] with every option that breaks its rule.
+    pub fn guarded_by(mut self, options: BreakerOptions) -> Result<Self, Invalid> {
+        let core = self.core();
+        let name = self.view.operation.clone().unwrap_or_else(|| core.label.clone());
+        let breaker = core.breaker_of(name, options)?;
+        self.view.breaker = Some(breaker);
+        Ok(self)
+    }
+
+    /// The breaker of this view, or the client's if the view has none of its own.
+    pub fn breaker(&self) -> Option<BreakerHandle> {
+        self.view.breaker.as_ref().or_else(|| self.core().breaker()).cloned()
     }
 
     /// Waits until there is an endpoint that may be given requests.
@@ -338,9 +389,14 @@ where
 }
 
 /// Where the retries of a client's request run.
-pub(super) struct ClientEnv<S, Req>(pub(super) Arc<Lane<S, Req>>)
+pub(super) struct ClientEnv<S, Req>
 where
-    S: Service<Req>;
+    S: Service<Req>,
+{
+    pub(super) lane: Arc<Lane<S, Req>>,
+    /// The breaker of the method.
+    pub(super) method: Option<BreakerHandle>,
+}
 
 impl<S, Req> ClientEnv<S, Req>
 where
@@ -348,7 +404,25 @@ where
 {
     #[inline]
     pub(super) fn core(&self) -> &Core<S, Req> {
-        &self.0.0
+        &self.lane.0
+    }
+}
+
+impl<S, Req> ClientEnv<S, Req>
+where
+    S: Service<Req> + Clone + Send + Sync + 'static,
+    S::Response: 'static,
+    S::Error: Into<BoxError>,
+    Req: 'static,
+{
+    #[inline]
+    fn attempt(&self, request: Req) -> Guarded<S, Req> {
+        let core = self.core();
+        let attempt = core.balance.start(request);
+        match core.breaker() {
+            None if self.method.is_none() => Guarded::free(attempt),
+            client => Guarded::behind(attempt, self.lane.clone(), client.cloned(), self.method.clone()),
+        }
     }
 }
 
@@ -360,30 +434,30 @@ where
     Req: 'static,
 {
     type Response = S::Response;
-    type Future = Untimed<S, Req>;
+    type Future = Guarded<S, Req>;
 
     #[inline]
     fn first(&mut self, request: Req) -> Self::Future {
-        self.0.0.balance.start(request)
+        self.attempt(request)
     }
 
     fn again(&mut self, request: Req) -> Self::Future {
-        self.0.0.balance.start(request)
+        self.attempt(request)
     }
 
     #[inline]
     fn parts(&self) -> &Parts<Req, S::Response> {
-        &self.0.0.parts
+        &self.lane.0.parts
     }
 
     fn policy(&self) -> RetryPolicy {
-        self.0.0.options.load().retry.clone()
+        self.lane.0.options.load().retry.clone()
     }
 
     #[inline]
     fn succeeded(&self, _: Instant) {}
 
     fn fastest(&self, now: Instant) -> Option<Duration> {
-        self.0.0.balance.fleet().latencies(now).quantile(0.1)
+        self.lane.0.balance.fleet().latencies(now).quantile(0.1)
     }
 }

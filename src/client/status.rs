@@ -5,7 +5,13 @@ use std::{sync::Arc, time::Duration};
 use tower::{BoxError, Service};
 
 use super::service::Core;
-use crate::{balance::BalanceStatus, clock, estimate::Counts, telemetry::Counter};
+use crate::{
+    balance::BalanceStatus,
+    breaker::{BreakerHandle, BreakerStatus},
+    clock,
+    estimate::Counts,
+    telemetry::Counter,
+};
 
 /// What a client knows, does and has done, of one moment.
 #[derive(Clone, Debug)]
@@ -27,6 +33,8 @@ pub struct ClientStatus {
     pub budget_available: u32,
     /// Latencies of whole requests that succeeded, over the last 30 to 60 s.
     pub latency: Latency,
+    /// The breaker of the whole client, if one is wanted.
+    pub breaker: Option<BreakerStatus>,
     /// The balancer and its endpoints.
     pub balance: BalanceStatus,
 }
@@ -81,6 +89,7 @@ impl ClientStatus {
             budget_exhausted: tally.sum(Counter::BudgetExhausted),
             budget_available: core.parts.budget.available(now),
             latency: Latency::of(&core.latencies(now)),
+            breaker: core.breaker().map(BreakerHandle::status),
             balance: core.balance.status(),
         }
     }

@@ -1,0 +1,29 @@
+//! What refuses or delays requests, each alone around the instant service.
+
+use std::time::Duration;
+
+use mainstay::{
+    Ratio,
+    breaker::{Breaker, BreakerLayer, BreakerOptions, Window},
+};
+use tower::Layer as _;
+
+use crate::{
+    case::Case,
+    endpoint::{AtOnce, request},
+};
+
+pub(crate) fn cases() -> Vec<Case> {
+    let minute = Window::Time(Duration::from_secs(60));
+    vec![
+        Case::shared("breaker", request, |_| breaker(BreakerOptions::default())),
+        Case::shared("breaker_time", request, move |_| breaker(BreakerOptions::default().window(minute))),
+        Case::shared("breaker_slow", request, |_| {
+            breaker(BreakerOptions::default().slow(Ratio::percent::<50>(), Duration::from_secs(1)))
+        }),
+    ]
+}
+
+fn breaker(options: BreakerOptions) -> Breaker<AtOnce, u64> {
+    BreakerLayer::new(options).expect("sound options").layer(AtOnce)
+}
