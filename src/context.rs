@@ -160,6 +160,17 @@ pub(crate) fn call() -> Option<Call> {
     AMBIENT.with(|ambient| ambient.active.get().then(|| ambient.call.get()))
 }
 
+/// How the last attempt of the current call ended, if there is a call and an attempt has ended.
+#[inline]
+pub(crate) fn verdict() -> Option<Verdict> {
+    AMBIENT.with(|ambient| {
+        if !ambient.active.get() {
+            return None;
+        }
+        ambient.call.get().verdict
+    })
+}
+
 /// Whether the current call, if there is one, has tried an endpoint already.
 #[inline]
 pub(crate) fn has_tried() -> bool {

@@ -15,6 +15,8 @@ mod explain;
 mod fleet;
 #[path = "client/life.rs"]
 mod life;
+#[path = "client/limit.rs"]
+mod limit;
 #[path = "client/nested.rs"]
 mod nested;
 #[path = "client/retries.rs"]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use mainstay::{
     Ratio,
     breaker::{Breaker, BreakerLayer, BreakerOptions, Window},
+    limit::{Algorithm, ConcurrencyLimit, ConcurrencyLimitLayer, ConcurrencyLimitOptions},
 };
 use tower::Layer as _;
 
@@ -21,7 +22,15 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::shared("breaker_slow", request, |_| {
             breaker(BreakerOptions::default().slow(Ratio::percent::<50>(), Duration::from_secs(1)))
         }),
+        Case::shared("limit_fixed", request, |_| limited(ConcurrencyLimitOptions::default())),
+        Case::shared("limit_adaptive", request, |_| {
+            limited(ConcurrencyLimitOptions::default().algorithm(Algorithm::adaptive()))
+        }),
     ]
+}
+
+fn limited(options: ConcurrencyLimitOptions) -> ConcurrencyLimit<AtOnce> {
+    ConcurrencyLimitLayer::new(options).expect("sound options").layer(AtOnce)
 }
 
 fn breaker(options: BreakerOptions) -> Breaker<AtOnce, u64> {

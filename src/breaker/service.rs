@@ -142,7 +142,7 @@ impl<Res: 'static> Judge<Res> {
     /// Judges `result`, unless a layer further in has done so, and leaves the verdict for those further out.
     #[inline]
     pub(crate) fn verdict(&self, result: Result<&Res, &BoxError>) -> Verdict {
-        if let Some(verdict) = context::call().and_then(|call| call.verdict) {
+        if let Some(verdict) = context::verdict() {
             return verdict;
         }
         let verdict = self.classify.classify(result);

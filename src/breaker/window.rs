@@ -8,7 +8,7 @@ use crate::{
     sync::{
         AtomicU64,
         Ordering::{Relaxed, SeqCst},
-        Padded,
+        Padded, fence,
     },
 };
 
@@ -84,6 +84,11 @@ impl Calls {
         self.failures.put(place, failed);
         if let Some(bits) = &self.slow {
             bits.put(place, slow);
+        }
+        // The order of these accesses is one for all threads, so the last that looks sees what every other has written.
+        // loom knows of such an order only by fences.
+        if cfg!(mainstay_loom) {
+            fence(SeqCst);
         }
         self.held()
     }

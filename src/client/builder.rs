@@ -16,6 +16,7 @@ use crate::{
     describe::{Describe, Opaque},
     error::ErrorsFail,
     invalid::{Check, Invalid},
+    limit::ConcurrencyLimitOptions,
     outcome::Classify,
     random::{Entropy, Random},
     resolve::Resolve,
@@ -143,6 +144,13 @@ where
     #[must_use]
     pub fn shared_budget(mut self, budget: Budget) -> Self {
         self.budget = Some(budget);
+        self
+    }
+
+    /// How many attempts of the client run at a time \[any number\].
+    #[must_use]
+    pub fn limit(mut self, options: impl Into<Option<ConcurrencyLimitOptions>>) -> Self {
+        self.options.limit = options.into();
         self
     }
 

@@ -155,7 +155,7 @@ impl Explanation {
 }
 
 /// The layers, outermost first.
-const LAYERS: [&str; 6] = ["deadline", "retry", "breaker", "balance", "health", "attempt"];
+const LAYERS: [&str; 7] = ["deadline", "retry", "limit", "breaker", "balance", "health", "attempt"];
 
 /// The value of an option for people: without the wrappings of the language.
 fn told(value: &impl fmt::Debug) -> String {
@@ -195,6 +195,7 @@ fn settings(now: &ClientOptions, built: &ClientOptions) -> Vec<Setting> {
     tell!("retry": budget.share);
     tell!("retry": budget.window);
     tell!("retry": budget.reserve);
+    tell!("limit": limit);
     tell!("breaker": breaker);
     tell!("balance": balance.load);
     tell!("balance": balance.panic);

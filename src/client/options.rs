@@ -7,6 +7,7 @@ use crate::{
     breaker::BreakerOptions,
     budget::BudgetOptions,
     invalid::{Check, Invalid},
+    limit::ConcurrencyLimitOptions,
     retry::RetryPolicy,
 };
 
@@ -20,6 +21,8 @@ pub struct ClientOptions {
     pub retry: RetryPolicy,
     /// How much extra load retries may make. Ignored where a budget was given that other clients share.
     pub budget: BudgetOptions,
+    /// How many attempts of the client run at a time \[any number\]. It is asked before the breaker.
+    pub limit: Option<ConcurrencyLimitOptions>,
     /// The breaker of the whole client \[none\].
     pub breaker: Option<BreakerOptions>,
     /// How endpoints are picked, and when they are set aside.
@@ -32,6 +35,7 @@ impl Default for ClientOptions {
             deadline: Some(Duration::from_secs(10)),
             retry: RetryPolicy::default(),
             budget: BudgetOptions::default(),
+            limit: None,
             breaker: None,
             balance: BalanceOptions::default(),
         }
@@ -56,6 +60,7 @@ impl ClientOptions {
         check
             .part("retry", |check| self.retry.check(check))
             .part("budget", |check| self.budget.check(check))
+            .part("limit", |check| check_limit(self.limit.as_ref(), check))
             .part("breaker", |check| check_breaker(self.breaker.as_ref(), check))
             .part("balance", |check| self.balance.check(check));
         self.check_order(check);
@@ -92,6 +97,7 @@ impl ClientOptions {
                     format!("cannot change while the client runs ({:?})", self.budget.window),
                 );
             })
+            .part("limit", |check| check_limit(next.limit.as_ref(), check))
             .part("breaker", |check| check_breaker(next.breaker.as_ref(), check))
             .part("balance", |check| self.balance.check_update(&next.balance, check));
         next.check_order(check);
@@ -99,6 +105,12 @@ impl ClientOptions {
 }
 
 fn check_breaker(options: Option<&BreakerOptions>, check: &mut Check) {
+    if let Some(options) = options {
+        options.check(check);
+    }
+}
+
+fn check_limit(options: Option<&ConcurrencyLimitOptions>, check: &mut Check) {
     if let Some(options) = options {
         options.check(check);
     }

@@ -11,8 +11,12 @@ use arc_swap::ArcSwap;
 use tower::{BoxError, Service};
 
 use super::{
-    attempt::Guarded, builder::ClientBuilder, explain::Explanation, future::ResponseFuture,
-    options::ClientOptions, status::ClientStatus,
+    attempt::{Gates, Guarded},
+    builder::ClientBuilder,
+    explain::Explanation,
+    future::ResponseFuture,
+    options::ClientOptions,
+    status::ClientStatus,
 };
 use crate::{
     balance::Balance,
@@ -23,11 +27,16 @@ use crate::{
     error::Error,
     estimate::{Counts, Recent, bucket_of},
     invalid::{Check, Invalid},
+    limit::Limiter,
     random::Random,
     retry::{Env, Parts, RetryPolicy},
-    sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering::Relaxed, Padded, lock, stripe, stripes},
+    sync::{AtomicU32, AtomicU64, Mutex, Ordering::Relaxed, Padded, lock, stripe, stripes},
     telemetry::{Observer, Tally},
 };
+
+/// The bits of [`Core::gates`].
+const BREAKER: u32 = 1;
+const LIMIT: u32 = 2;
 
 /// What all handles and requests of a client share.
 pub(super) struct Core<S, Req>
@@ -45,7 +54,10 @@ where
     pub(super) judge: Judge<S::Response>,
     /// The breaker of the whole client, from the first time on that one was wanted.
     breaker: OnceLock<BreakerHandle>,
-    breaks: AtomicBool,
+    /// The limit of the whole client, in the same way.
+    limiter: OnceLock<Arc<Limiter>>,
+    /// Which of them are wanted: [`BREAKER`] and [`LIMIT`].
+    gates: AtomicU32,
     /// What each request asks of the options, where it can be read without touching their reference count.
     deadline: AtomicU64,
     max_attempts: AtomicU32,
@@ -81,20 +93,23 @@ where
             parts: Parts { budget, describe, classify: judge.classify.clone(), random, tally: Tally::new() },
             judge,
             breaker: OnceLock::new(),
-            breaks: AtomicBool::new(false),
+            limiter: OnceLock::new(),
+            gates: AtomicU32::new(0),
             built: options.clone(),
             options: ArcSwap::from_pointee(options),
             shares_budget,
             latencies: (0..stripes()).map(|_| Padded(Recent::new(epoch, Recent::PERIOD))).collect(),
             updating: Mutex::new(()),
         };
-        core.take_over();
+        core.take_over(None);
         core
     }
 
     /// Puts what each request asks of the options where it is read. A request that begins meanwhile may go by the old
     /// deadline and the new number of attempts; both are sound.
-    fn take_over(&self) {
+    ///
+    /// `before` are the options that were in force: a limit whose algorithm stays keeps what it has learnt.
+    fn take_over(&self, before: Option<&ClientOptions>) {
         let options = self.options.load();
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.deadline.store(options.deadline.map_or(u64::MAX, nanos), Relaxed);
@@ -103,7 +118,15 @@ where
             let breaker = self.breaker.get_or_init(|| self.new_breaker(self.label.clone(), options.clone()));
             breaker.update(options.clone()).expect("the options were checked");
         }
-        self.breaks.store(options.breaker.is_some(), Relaxed);
+        if let Some(limit) = &options.limit {
+            let make = || Arc::new(Limiter::new(limit, None).expect("the options were checked"));
+            let before = before.and_then(|before| before.limit.as_ref());
+            let same = before.is_none_or(|before| before.algorithm == limit.algorithm);
+            self.limiter.get_or_init(make).update(limit, same).expect("the options were checked");
+        }
+        let gates = if options.breaker.is_some() { BREAKER } else { 0 }
+            | if options.limit.is_some() { LIMIT } else { 0 };
+        self.gates.store(gates, Relaxed);
     }
 
     fn new_breaker(&self, name: Arc<str>, options: BreakerOptions) -> BreakerHandle {
@@ -150,7 +173,12 @@ where
     /// The breaker of the whole client, if one is wanted.
     #[inline]
     pub(super) fn breaker(&self) -> Option<&BreakerHandle> {
-        if self.breaks.load(Relaxed) { self.breaker.get() } else { None }
+        if self.gates.load(Relaxed) & BREAKER != 0 { self.breaker.get() } else { None }
+    }
+
+    /// The limit of the whole client, if one is wanted.
+    pub(super) fn limiter(&self) -> Option<&Arc<Limiter>> {
+        if self.gates.load(Relaxed) & LIMIT != 0 { self.limiter.get() } else { None }
     }
 
     #[inline]
@@ -302,8 +330,8 @@ where
         if !core.shares_budget {
             core.parts.budget.update(&options.budget)?;
         }
-        core.options.store(Arc::new(options));
-        core.take_over();
+        let before = core.options.swap(Arc::new(options));
+        core.take_over(Some(&before));
         drop(updating);
         // An observer may well update again.
         core.balance.tell_updated();
@@ -418,11 +446,15 @@ where
     #[inline]
     fn attempt(&self, request: Req) -> Guarded<S, Req> {
         let core = self.core();
-        let attempt = core.balance.start(request);
-        match core.breaker() {
-            None if self.method.is_none() => Guarded::free(attempt),
-            client => Guarded::behind(attempt, self.lane.clone(), client.cloned(), self.method.clone()),
-        }
+        let gates = core.gates.load(Relaxed) != 0 || self.method.is_some();
+        Guarded::new(core.balance.start(request), if gates { Some(self.gates()) } else { None })
+    }
+
+    #[cold]
+    fn gates(&self) -> Box<Gates<S, Req>> {
+        let core = self.core();
+        let (limit, breaker) = (core.limiter().cloned(), core.breaker().cloned());
+        Box::new(Gates::new(self.lane.clone(), limit, breaker, self.method.clone()))
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
     breaker::{BreakerHandle, BreakerStatus},
     clock,
     estimate::Counts,
+    limit::LimitStatus,
     telemetry::Counter,
 };
 
@@ -33,6 +34,8 @@ pub struct ClientStatus {
     pub budget_available: u32,
     /// Latencies of whole requests that succeeded, over the last 30 to 60 s.
     pub latency: Latency,
+    /// The concurrency limit of the whole client, if one is wanted.
+    pub limit: Option<LimitStatus>,
     /// The breaker of the whole client, if one is wanted.
     pub breaker: Option<BreakerStatus>,
     /// The balancer and its endpoints.
@@ -89,6 +92,7 @@ impl ClientStatus {
             budget_exhausted: tally.sum(Counter::BudgetExhausted),
             budget_available: core.parts.budget.available(now),
             latency: Latency::of(&core.latencies(now)),
+            limit: core.limiter().map(|limiter| limiter.status()),
             breaker: core.breaker().map(BreakerHandle::status),
             balance: core.balance.status(),
         }

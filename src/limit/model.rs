@@ -169,3 +169,44 @@ fn who_gets_in_line_while_the_limit_is_raised_gets_the_turn() {
         assert_unused(&gate);
     });
 }
+
+#[test]
+fn what_is_counted_while_a_round_is_closed_is_in_one_round_only() {
+    use std::time::Duration;
+
+    use super::{
+        control::{Controller, Pace, Round},
+        meter::{Meter, Shown},
+    };
+
+    #[derive(Debug)]
+    struct Sum(Arc<AtomicUsize>);
+    impl Controller for Sum {
+        fn limit(&self) -> u32 {
+            1
+        }
+        fn round(&mut self, round: &Round) -> u32 {
+            self.0.fetch_add(round.samples as usize, SeqCst);
+            1
+        }
+        fn pace(&self) -> Pace {
+            Pace::new(Duration::from_nanos(1), 1, Duration::from_secs(1))
+        }
+    }
+
+    loom::model(|| {
+        let told = Arc::new(AtomicUsize::new(0));
+        let meter = Arc::new(Meter::new(Some(Box::new(Sum(told.clone())))));
+        // The first round has no beginning, and is none.
+        meter.count(Shown::Nothing, 1, 1);
+        meter.count(Shown::Nothing, 1, 2_000_000_002);
+        let took = Shown::Took(Duration::from_micros(5));
+        let theirs = meter.clone();
+        let thread = thread::spawn(move || {
+            theirs.count(took, 1, 2_000_000_010);
+        });
+        meter.count(took, 1, 2_000_000_020);
+        thread.join().unwrap();
+        assert_eq!(told.load(SeqCst) + meter.left() as usize, 2);
+    });
+}
