@@ -106,7 +106,7 @@
 //! | choose between them, and set bad ones aside | [`balance`], [`health`] |
 //! | bound time, tries and extra load | [`deadline`], [`retry`], [`budget`], [`backoff`] |
 //! | stop calling what fails | [`breaker`] |
-//! | bound what runs at a time | [`limit`] |
+//! | bound what runs at a time, or goes in a time; throttle, shed | [`limit`], [`limit::rate`], [`limit::throttle`] |
 //! | say what a request is and what an answer means | [`describe`], [`outcome`], [`track`]; for HTTP `http` |
 //! | pass a deadline from a server on to its clients | [`context`] |
 //! | be told what happens | [`telemetry`] |

@@ -5,7 +5,11 @@ use std::time::Duration;
 use mainstay::{
     Ratio,
     breaker::{Breaker, BreakerLayer, BreakerOptions, Window},
-    limit::{Algorithm, ConcurrencyLimit, ConcurrencyLimitLayer, ConcurrencyLimitOptions},
+    limit::{
+        Algorithm, ConcurrencyLimit, ConcurrencyLimitLayer, ConcurrencyLimitOptions,
+        rate::{RateLimitLayer, RateLimitOptions},
+        throttle::{ThrottleLayer, ThrottleOptions},
+    },
 };
 use tower::Layer as _;
 
@@ -25,6 +29,14 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::shared("limit_fixed", request, |_| limited(ConcurrencyLimitOptions::default())),
         Case::shared("limit_adaptive", request, |_| {
             limited(ConcurrencyLimitOptions::default().algorithm(Algorithm::adaptive()))
+        }),
+        Case::shared("rate_limit", request, |_| {
+            let often =
+                RateLimitOptions::default().rate(1_000_000_000, Duration::from_secs(1)).burst(1_000_000);
+            RateLimitLayer::new(often).expect("sound options").layer(AtOnce)
+        }),
+        Case::shared("throttle", request, |_| {
+            ThrottleLayer::new(ThrottleOptions::default()).expect("sound options").layer(AtOnce)
         }),
     ]
 }

@@ -1,7 +1,7 @@
 //! Who may enter, and who is next.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -9,7 +9,10 @@ use std::{
 };
 
 use super::Queue;
-use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, lock};
+use crate::{
+    describe::Criticality,
+    sync::{AtomicU64, Mutex, MutexGuard, Ordering, lock},
+};
 
 /// The largest limit: the counts of a gate share one word.
 pub(super) const MAX_LIMIT: u32 = u32::MAX >> 1;
@@ -40,8 +43,11 @@ struct State {
 struct Line {
     max: u32,
     next: u64,
-    /// By the number of the ticket. A ticket that is not here has got its turn.
+    /// By the number of the ticket, those of the highest class first. A ticket that is neither here nor evicted has got its
+    /// turn.
     wakers: BTreeMap<u64, Waker>,
+    /// Those who had to leave for somebody who matters more, and do not know it yet.
+    evicted: BTreeSet<u64>,
     queue: Queue,
     target: Duration,
     interval: Duration,
@@ -50,6 +56,14 @@ struct Line {
     turns: u32,
     /// Whether it was not empty for an interval when the last one came.
     pressed: bool,
+}
+
+/// The bits of a ticket's number that number it; above them is its class.
+const NUMBER: u64 = (1 << 60) - 1;
+
+/// The place in line of one of `class`: before everybody who matters less.
+const fn key(class: Criticality, number: u64) -> u64 {
+    ((Criticality::CriticalPlus as u64 - class as u64) << 60) | number
 }
 
 /// So many turns say how fast it moves.
@@ -81,11 +95,25 @@ impl Line {
         Some((busy / self.turns).saturating_mul(ahead))
     }
 
+    /// The next of the highest class.
     fn pop(&mut self) -> Option<Waker> {
-        let last = self.queue == Queue::Lifo && self.pressed;
-        let next = if last { self.wakers.pop_last() } else { self.wakers.pop_first() };
         self.turns = self.turns.saturating_add(1);
-        next.map(|(_, waker)| waker)
+        if self.queue == Queue::Lifo && self.pressed {
+            let first = *self.wakers.first_key_value()?.0;
+            let newest = *self.wakers.range(..=first | NUMBER).next_back()?.0;
+            return self.wakers.remove(&newest);
+        }
+        self.wakers.pop_first().map(|(_, waker)| waker)
+    }
+
+    /// Makes room for one of `class`, if somebody in line matters less: the newest of those who matter least.
+    fn evict(&mut self, class: Criticality) -> Option<Waker> {
+        let last = *self.wakers.last_key_value()?.0;
+        if last & !NUMBER <= key(class, 0) {
+            return None;
+        }
+        self.evicted.insert(last);
+        self.wakers.remove(&last)
     }
 }
 
@@ -126,6 +154,7 @@ impl Gate {
             max: max_waiting,
             next: 0,
             wakers: BTreeMap::new(),
+            evicted: BTreeSet::new(),
             queue: Queue::Fifo,
             target: Duration::MAX,
             interval: Duration::MAX,
@@ -147,25 +176,58 @@ impl Gate {
     pub fn acquire(&self, cx: &mut Context<'_>) -> Entry {
         match self.try_acquire() {
             Some(permit) => Entry::Permit(permit),
-            None => self.enqueue(cx, None, None),
+            None => self.enqueue(cx, None, None, Criticality::default()),
         }
     }
 
-    /// The same by one who says the time, which a [`Queue`] but the plain one needs, and how much of it there is: who
-    /// cannot expect a turn within `left` gets none.
-    pub fn acquire_at(&self, cx: &mut Context<'_>, now: Instant, left: Option<Duration>) -> Entry {
+    /// The same by one who says how much it matters, the time, which a [`Queue`] but the plain one needs, and how much of it
+    /// there is: who cannot expect a turn within `left` gets none. Who matters more is served first, and takes the place of
+    /// one who matters less in a line that is full.
+    pub fn acquire_at(
+        &self,
+        cx: &mut Context<'_>,
+        now: Instant,
+        left: Option<Duration>,
+        class: Criticality,
+    ) -> Entry {
         match self.try_acquire() {
             Some(permit) => Entry::Permit(permit),
-            None => self.enqueue(cx, Some(now), left),
+            None => self.enqueue(cx, Some(now), left, class),
         }
     }
 
-    fn enqueue(&self, cx: &mut Context<'_>, now: Option<Instant>, left: Option<Duration>) -> Entry {
+    fn enqueue(
+        &self,
+        cx: &mut Context<'_>,
+        now: Option<Instant>,
+        left: Option<Duration>,
+        class: Criticality,
+    ) -> Entry {
         let waker = cx.waker().clone();
         let mut line = self.0.line();
+        let mut evicted = None;
         if line.wakers.len() >= line.max as usize {
-            return Entry::Full;
+            evicted = line.evict(class);
+            if evicted.is_none() {
+                return Entry::Full;
+            }
         }
+        let entry = self.enqueue_in(&mut line, waker, now, left, class);
+        drop(line);
+        if let Some(evicted) = evicted {
+            evicted.wake();
+        }
+        entry
+    }
+
+    fn enqueue_in(
+        &self,
+        line: &mut Line,
+        waker: Waker,
+        now: Option<Instant>,
+        left: Option<Duration>,
+        class: Criticality,
+    ) -> Entry {
         if let (Some(now), Some(left)) = (now, left)
             && line.expected(now).is_some_and(|expected| expected > left)
         {
@@ -184,7 +246,7 @@ impl Gate {
         if let Some(now) = now {
             line.note(now);
         }
-        let number = line.next;
+        let number = key(class, line.next & NUMBER);
         line.next += 1;
         line.wakers.insert(number, waker);
         Entry::Wait(Ticket { gate: Some(self.clone()), number, longest: line.longest() })
@@ -336,6 +398,11 @@ impl Ticket {
         self.longest
     }
 
+    /// Whether it had to leave for somebody who matters more: its turn never comes.
+    pub fn is_evicted(&self) -> bool {
+        self.gate.as_ref().is_some_and(|gate| gate.0.line().evicted.contains(&self.number))
+    }
+
     /// Takes the turn if it has come.
     ///
     /// # Panics
@@ -344,6 +411,9 @@ impl Ticket {
         let Some(gate) = &self.gate else { panic!("polled after its turn was taken") };
         let before = {
             let mut line = gate.0.line();
+            if line.evicted.contains(&self.number) {
+                return Poll::Pending;
+            }
             match line.wakers.get_mut(&self.number) {
                 Some(waker) if waker.will_wake(cx.waker()) => return Poll::Pending,
                 Some(waker) => Some(std::mem::replace(waker, cx.waker().clone())),
@@ -366,6 +436,9 @@ impl Drop for Ticket {
         let Some(gate) = self.gate.take() else { return };
         let waited = {
             let mut line = gate.0.line();
+            if line.evicted.remove(&self.number) {
+                return;
+            }
             let waker = line.wakers.remove(&self.number);
             if waker.is_some() {
                 gate.0.open_if_empty(&mut line);

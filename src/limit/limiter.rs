@@ -149,7 +149,8 @@ impl Entering {
     ) -> Poll<Result<Place, Error>> {
         let now = context::now();
         let left = deadline.map(|deadline| deadline.saturating_duration_since(now));
-        match limiter.gate.acquire_at(cx, now, left) {
+        let class = context::inherited().criticality().unwrap_or_default();
+        match limiter.gate.acquire_at(cx, now, left, class) {
             Entry::Permit(permit) => Poll::Ready(Ok(limiter.place(permit))),
             Entry::Full => Poll::Ready(Err(Error::new(Reason::Limit))),
             Entry::Wait(ticket) => {
@@ -179,7 +180,7 @@ impl Entering {
                 self.0 = None;
                 Poll::Ready(Ok(limiter.place(permit)))
             }
-            Poll::Pending if late || now >= waiting.until => {
+            Poll::Pending if late || now >= waiting.until || waiting.ticket.is_evicted() => {
                 let lasted = now.saturating_duration_since(waiting.since);
                 Poll::Ready(Err(Error::new(Reason::Limit).with_lasted(lasted)))
             }

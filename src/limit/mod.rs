@@ -52,6 +52,13 @@
 //! Pressure means that the line has not been empty for an interval. Whoever has a deadline, and cannot expect a turn before
 //! it by the pace of those before, is refused at once.
 //!
+//! In all of them who matters more, by the [criticality](crate::describe::Criticality) that a request inherits or its
+//! description tells a client, is served first; in a full line it takes the place of the newest of those who matter least.
+//!
+//! # Next door
+//! [`rate`] limits how many go in a time, [`throttle`] keeps back what the servers would turn away, and [`shed`] refuses what a
+//! service is not ready for.
+//!
 //! # Which algorithm
 //! On a simulated server with exponential work, from 10 s after each change of the network's latency on (2, 42, 2 ms; three
 //! seeds; `cargo test --lib limit::control -- --ignored --nocapture`), throughput as a share of capacity, and latency as a
@@ -89,7 +96,10 @@ mod layer;
 mod limiter;
 mod meter;
 mod options;
+pub mod rate;
 mod service;
+pub mod shed;
+pub mod throttle;
 
 #[cfg(all(test, mainstay_loom))]
 mod model;

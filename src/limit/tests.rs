@@ -20,6 +20,7 @@ use super::{
 use crate::{
     Error, Reason, clock,
     context::{self, Inherited},
+    describe::Criticality,
     outcome::{Sent, Verdict},
 };
 
@@ -434,7 +435,7 @@ async fn who_cannot_expect_a_turn_in_time_is_refused_at_once() {
             (reason(&result), clock::now() - start)
         }
     };
-    assert_eq!(within(60).await, (Some(Reason::Limit), MS * 0_u32));
+    assert_eq!(within(60).await, (Some(Reason::Limit), Duration::ZERO));
     assert_eq!(within(200).await.0, None);
     finishing.await.unwrap();
 }
@@ -573,4 +574,64 @@ fn the_options_of_queue_and_algorithm_are_checked() {
     let invalid = ConcurrencyLimitLayer::new(wrong).unwrap_err();
     let fields: Vec<_> = invalid.problems().iter().map(|problem| &*problem.field).collect();
     assert_eq!(fields, ["algorithm.initial", "interval"]);
+}
+
+fn class_of(layer: &ConcurrencyLimitLayer, class: Criticality) -> BoxFuture<'static, Result<u32, BoxError>> {
+    context::scope(Inherited::default().with_criticality(class), work(layer, 10)).boxed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_matters_more_is_served_first_and_takes_the_place_of_who_matters_least() {
+    use Criticality::{Critical, CriticalPlus, Sheddable, SheddablePlus};
+    let layer = layer(1, 3);
+    let done = Arc::new(Mutex::new(Vec::new()));
+    let mut calls: Vec<_> =
+        [Critical, Sheddable, SheddablePlus, Sheddable, CriticalPlus, Critical, Sheddable]
+            .into_iter()
+            .enumerate()
+            .map(|(at, class)| {
+                let (call, done) = (class_of(&layer, class), done.clone());
+                async move {
+                    let result = call.await;
+                    done.lock().unwrap().push((at, reason(&result)));
+                }
+                .boxed()
+            })
+            .collect();
+    // The first is in, three wait; the next two push out both of the lowest class, the newer first; the last is the lowest.
+    for call in &mut calls {
+        let _ = poll_once(call);
+    }
+    assert_eq!(*done.lock().unwrap(), [(6, Some(Reason::Limit))]);
+    calls.truncate(6);
+    join_all(calls).await;
+    let done = done.lock().unwrap();
+    let refused: Vec<_> = done.iter().filter(|(_, reason)| reason.is_some()).map(|(at, _)| *at).collect();
+    let served: Vec<_> = done.iter().filter(|(_, reason)| reason.is_none()).map(|(at, _)| *at).collect();
+    assert_eq!((refused, served), (vec![6, 1, 3], vec![0, 4, 5, 2]));
+    assert_eq!((layer.gate().in_flight(), layer.gate().waiting()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_highest_class_is_served_until_it_alone_is_too_much() {
+    use Criticality::{Critical, CriticalPlus, Sheddable};
+    let layer = ConcurrencyLimitLayer::new(options(4, 16).max_wait(MS * 200)).unwrap();
+    let served = Arc::new(Mutex::new([(0, 0); 4]));
+    // 400 a second can be served; 1,000 come, 100 of the highest class.
+    for at in 0..2_000_u32 {
+        let class = [CriticalPlus, Critical, Critical, Critical, Sheddable]
+            [if at % 10 == 0 { 0 } else { 1 + at as usize % 4 }];
+        let (call, served) = (class_of(&layer, class), served.clone());
+        tokio::spawn(async move {
+            let ok = call.await.is_ok();
+            let count = &mut served.lock().unwrap()[class as usize];
+            *count = (count.0 + u32::from(ok), count.1 + 1);
+        });
+        tokio::time::sleep(MS).await;
+    }
+    tokio::time::sleep(MS * 1_000).await;
+    let served = *served.lock().unwrap();
+    assert_eq!(served[3].0, served[3].1, "{served:?}");
+    let share = |class: usize| f64::from(served[class].0) / f64::from(served[class].1);
+    assert!(share(0) < 0.05 && share(2) > 0.4, "{served:?}");
 }

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     budget::{Budget, Withdrawal},
     context::{self, Call, EnterCall, EnterInherited},
-    describe::{Describe, Sending},
+    describe::{Criticality, Describe, Sending},
     error::Error,
     outcome::{Again, Classify, Sent, Verdict},
     random::Random,
@@ -82,6 +82,8 @@ pub(crate) struct Session<E, F, Req> {
     /// A layer above retries this call: this one steps aside.
     aside: bool,
     idempotent: bool,
+    /// How much the request matters, where its description says so: what is inherited below.
+    criticality: Option<Criticality>,
     wishes: Wishes,
     sent: u32,
     unsent: u32,
@@ -108,6 +110,7 @@ impl<E, F, Req> Session<E, F, Req> {
             call: Call::default(),
             aside: false,
             idempotent: false,
+            criticality: None,
             wishes,
             sent: 0,
             unsent: 0,
@@ -158,6 +161,7 @@ where
                     let parts = this.env.parts();
                     *this.idempotent =
                         this.wishes.idempotent.unwrap_or_else(|| parts.describe.is_idempotent(&request));
+                    *this.criticality = parts.describe.criticality(&request);
                     if !*this.aside && this.wishes.max_attempts > 1 {
                         *this.copy = parts.describe.copy(&mut request);
                     }
@@ -177,8 +181,8 @@ where
                         future.poll(cx)
                     } else {
                         // Whatever is called on the way, by whichever client, knows that it is being done again.
-                        let _retry = (this.call.attempt > 1)
-                            .then(|| EnterInherited::new(context::inherited().with_retry(true)));
+                        let _inherited = (this.call.attempt > 1 || this.criticality.is_some())
+                            .then(|| inherit(this.call.attempt > 1, *this.criticality));
                         let _call = EnterCall::new(this.call);
                         future.poll(cx)
                     };
@@ -243,6 +247,19 @@ where
             }
         }
     }
+}
+
+/// What everything below inherits.
+#[cold]
+fn inherit(again: bool, criticality: Option<Criticality>) -> EnterInherited {
+    let mut inherited = context::inherited();
+    if again {
+        inherited = inherited.with_retry(true);
+    }
+    if let Some(criticality) = criticality {
+        inherited = inherited.with_criticality(criticality);
+    }
+    EnterInherited::new(inherited)
 }
 
 /// How far a session has come.

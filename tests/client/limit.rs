@@ -3,6 +3,7 @@
 use mainstay::{
     Reason,
     breaker::BreakerOptions,
+    describe::Criticality,
     limit::{Algorithm, ConcurrencyLimitOptions},
     resolve,
 };
@@ -83,4 +84,52 @@ async fn it_can_be_changed_while_the_client_runs_and_keeps_what_it_has_learnt() 
     assert!(set(Some(two().limit(0))).is_err());
     set(None).unwrap();
     assert!(client.status().limit.is_none() && client.send(1).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_its_description_says_matters_more_goes_first_and_keeps_its_class_when_it_is_retried() {
+    struct Even;
+    impl mainstay::Describe<u32> for Even {
+        fn copy(&self, request: &mut u32) -> Option<u32> {
+            Some(*request)
+        }
+        fn is_idempotent(&self, _: &u32) -> bool {
+            true
+        }
+        fn criticality(&self, request: &u32) -> Option<Criticality> {
+            (*request % 2 == 0).then_some(Criticality::CriticalPlus)
+        }
+    }
+    let stage = Stage::default();
+    let client = builder(&stage, resolve::fixed(["a:1"]))
+        .describe(Even)
+        .limit(two().limit(1).max_waiting(9))
+        .retry(every(ms(1), 2))
+        .budget(reserve(9))
+        .build()
+        .unwrap();
+    client.ready().await.unwrap();
+    let done = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let calls = [1, 3, 5, 2].map(|request| {
+        let (call, done) = (client.send(request), done.clone());
+        tokio::spawn(async move {
+            let _ = call.await;
+            done.lock().unwrap().push(request);
+        })
+    });
+    settle().await;
+    futures::future::join_all(calls).await;
+    assert_eq!(*done.lock().unwrap(), [1, 2, 3, 5]);
+    // The first attempt of 2 fails; its second one waits before 3 and 5.
+    done.lock().unwrap().clear();
+    stage.server("a:1").set(Mode::Fail(ms(10)));
+    let calls = [2, 3, 5].map(|request| {
+        let (call, done) = (client.send(request), done.clone());
+        tokio::spawn(async move {
+            let _ = call.await;
+            done.lock().unwrap().push(request);
+        })
+    });
+    futures::future::join_all(calls).await;
+    assert_eq!(done.lock().unwrap()[0], 2);
 }
