@@ -106,7 +106,7 @@
 //! | choose between them, and set bad ones aside | [`balance`], [`health`] |
 //! | bound time, tries and extra load | [`deadline`], [`retry`], [`budget`], [`backoff`] |
 //! | stop calling what fails | [`breaker`] |
-//! | bound what runs at a time, or goes in a time; throttle, shed | [`limit`], [`limit::rate`], [`limit::throttle`] |
+//! | bound what runs at a time, or goes in a time; throttle, shed | [`limit`], [`limit::rate`], [`limit::throttle`], [`limit::quota`] |
 //! | say what a request is and what an answer means | [`describe`], [`outcome`], [`track`]; for HTTP `http` |
 //! | pass a deadline from a server on to its clients | [`context`] |
 //! | be told what happens | [`telemetry`] |
@@ -119,6 +119,7 @@
 //! | feature | default | brings |
 //! |---|---|---|
 //! | `http` | off | the module `http`: description, classification and replayable bodies for the types of the `http` crate |
+//! | `redis` | off | `limit::quota::Redis`: a rate that a fleet of processes shares |
 //! | `testing` | off | the module `testing`: a virtual fleet on tokio's paused clock, and a layer that makes trouble |
 //! | `hyper` | off | the module `hyper`: a pooled HTTP/1.1 and HTTP/2 transport, without TLS, and the client over it; implies `http` |
 

@@ -56,7 +56,7 @@
 //! description tells a client, is served first; in a full line it takes the place of the newest of those who matter least.
 //!
 //! # Next door
-//! [`rate`] limits how many go in a time, [`throttle`] keeps back what the servers would turn away, and [`shed`] refuses what a
+//! [`rate`] limits how many go in a time, [`quota`] does so for several processes, [`throttle`] keeps back what the servers would turn away, and [`shed`] refuses what a
 //! service is not ready for.
 //!
 //! # Which algorithm
@@ -96,6 +96,7 @@ mod layer;
 mod limiter;
 mod meter;
 mod options;
+pub mod quota;
 pub mod rate;
 mod service;
 pub mod shed;

@@ -97,7 +97,7 @@ async fn what_its_description_says_matters_more_goes_first_and_keeps_its_class_w
             true
         }
         fn criticality(&self, request: &u32) -> Option<Criticality> {
-            (*request % 2 == 0).then_some(Criticality::CriticalPlus)
+            request.is_multiple_of(2).then_some(Criticality::CriticalPlus)
         }
     }
     let stage = Stage::default();

@@ -62,7 +62,7 @@ impl RateLimitOptions {
             .rule(self.max_wait <= Duration::from_secs(3_600), "max_wait", self.max_wait, "at most 1 h");
     }
 
-    pub(super) fn validate(&self) -> Result<(), Invalid> {
+    pub(in crate::limit) fn validate(&self) -> Result<(), Invalid> {
         let mut check = Check::default();
         self.check(&mut check);
         check.finish()
