@@ -1,6 +1,8 @@
 //! The client as a user meets it: one handle over the whole stack, on virtual time, with servers in memory.
 #![allow(missing_docs)]
 
+#[path = "client/admission.rs"]
+mod admission;
 #[path = "client/breaker.rs"]
 mod breaker;
 #[path = "client/build.rs"]

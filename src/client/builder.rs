@@ -16,7 +16,7 @@ use crate::{
     describe::{Describe, Opaque},
     error::ErrorsFail,
     invalid::{Check, Invalid},
-    limit::ConcurrencyLimitOptions,
+    limit::{ConcurrencyLimitOptions, rate::RateLimitOptions, throttle::ThrottleOptions},
     outcome::Classify,
     random::{Entropy, Random},
     resolve::Resolve,
@@ -144,6 +144,20 @@ where
     #[must_use]
     pub fn shared_budget(mut self, budget: Budget) -> Self {
         self.budget = Some(budget);
+        self
+    }
+
+    /// How many requests go in a time \[any number\].
+    #[must_use]
+    pub fn rate(mut self, options: impl Into<Option<RateLimitOptions>>) -> Self {
+        self.options.rate = options.into();
+        self
+    }
+
+    /// How much is kept back of what the servers turn away \[nothing\].
+    #[must_use]
+    pub fn throttle(mut self, options: impl Into<Option<ThrottleOptions>>) -> Self {
+        self.options.throttle = options.into();
         self
     }
 

@@ -155,7 +155,8 @@ impl Explanation {
 }
 
 /// The layers, outermost first.
-const LAYERS: [&str; 7] = ["deadline", "retry", "limit", "breaker", "balance", "health", "attempt"];
+const LAYERS: [&str; 8] =
+    ["deadline", "admission", "retry", "limit", "breaker", "balance", "health", "attempt"];
 
 /// The value of an option for people: without the wrappings of the language.
 fn told(value: &impl fmt::Debug) -> String {
@@ -190,6 +191,8 @@ fn settings(now: &ClientOptions, built: &ClientOptions) -> Vec<Setting> {
         };
     }
     tell!("deadline": deadline);
+    tell!("admission": rate);
+    tell!("admission": throttle);
     tell!("retry": retry.max_attempts);
     tell!("retry": retry.backoff);
     tell!("retry": budget.share);

@@ -5,7 +5,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -13,6 +13,7 @@ use pin_project::{pin_project, pinned_drop};
 use tower::{BoxError, Service};
 
 use super::{
+    admission::Admission,
     attempt::Guarded,
     service::{ClientEnv, Lane, View},
 };
@@ -20,10 +21,13 @@ use crate::{
     balance::Fleet,
     context::{self, EnterInherited, Inherited, Timer},
     error::{Error, Reason},
+    limit::timed_out,
     outcome::Sent,
     retry::{Session, Wishes},
     telemetry::Counter,
 };
+
+type OwnSession<S, Req> = Session<ClientEnv<S, Req>, Guarded<S, Req>, Req>;
 
 /// The future of a request: its deadline, its attempts, and what is counted of it.
 #[pin_project(PinnedDrop)]
@@ -32,12 +36,14 @@ where
     S: Service<Req>,
 {
     #[pin]
-    session: Session<ClientEnv<S, Req>, Guarded<S, Req>, Req>,
+    session: OwnSession<S, Req>,
     #[pin]
     timer: Timer,
     total: Option<Duration>,
     operation: Option<Arc<str>>,
     began: Option<Began>,
+    /// Where a rate or a throttle has to let the request in.
+    admission: Option<Box<Admission>>,
     over: bool,
 }
 
@@ -71,6 +77,7 @@ where
             // Its reference count is one for all requests of the view: touched only where somebody listens.
             operation: view.operation.as_ref().filter(|_| is_traced()).cloned(),
             began: None,
+            admission: lane.0.admission(),
             over: false,
         }
     }
@@ -116,14 +123,17 @@ where
             return Poll::Pending;
         }
         let (mut session, began, over) = (this.session, this.began, this.over);
-        let (operation, total) = (this.operation.as_deref(), *this.total);
+        let (operation, total, admission) = (this.operation.as_deref(), *this.total, this.admission);
         this.timer.poll(cx, |cx| {
             let current = began
                 .get_or_insert_with(|| Began::now(session.env().core().balance.fleet(), operation, total));
             let polled = {
                 let _span = current.span.as_ref().map(|span| span.enter());
                 let _inherited = EnterInherited::new(current.inherited);
-                session.as_mut().poll(cx)
+                match admission {
+                    None => session.as_mut().poll(cx),
+                    Some(way_in) => admitted(session.as_mut(), way_in, cx),
+                }
             };
             let result = match polled {
                 Poll::Ready(result) => result,
@@ -144,6 +154,9 @@ where
                 }
             };
             let core = session.env().core();
+            if let Some(way_in) = admission.take() {
+                way_in.ended(session.verdict(), timed_out(&result));
+            }
             if session.succeeded() {
                 core.latency(current.at);
                 core.parts.tally.count(Counter::Successes);
@@ -155,6 +168,26 @@ where
             Poll::Ready(result)
         })
     }
+}
+
+/// Polls a session once its request is in.
+#[cold]
+fn admitted<S, Req>(
+    session: Pin<&mut OwnSession<S, Req>>,
+    way_in: &mut Admission,
+    cx: &mut Context<'_>,
+) -> Poll<Result<S::Response, BoxError>>
+where
+    S: Service<Req> + Clone + Send + Sync + 'static,
+    S::Response: 'static,
+    S::Error: Into<BoxError>,
+    Req: 'static,
+{
+    let core = session.env().core();
+    if let Err(refusal) = ready!(way_in.poll(|| session.criticality(), &*core.parts.random)) {
+        return Poll::Ready(Err(refusal.with_client(core.label.clone()).into()));
+    }
+    session.poll(cx)
 }
 
 /// A request that was polled and has not ended is cancelled when it is dropped.

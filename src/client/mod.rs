@@ -25,6 +25,7 @@
 //! # }
 //! ```
 
+mod admission;
 mod attempt;
 mod builder;
 mod explain;

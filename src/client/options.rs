@@ -7,7 +7,7 @@ use crate::{
     breaker::BreakerOptions,
     budget::BudgetOptions,
     invalid::{Check, Invalid},
-    limit::ConcurrencyLimitOptions,
+    limit::{ConcurrencyLimitOptions, rate::RateLimitOptions, throttle::ThrottleOptions},
     retry::RetryPolicy,
 };
 
@@ -17,6 +17,10 @@ use crate::{
 pub struct ClientOptions {
     /// How long a request may take in all \[10 s\]; `None` for as long as its caller's deadline allows.
     pub deadline: Option<Duration>,
+    /// How many requests go in a time \[any number\].
+    pub rate: Option<RateLimitOptions>,
+    /// How much is kept back of what the servers turn away \[nothing\].
+    pub throttle: Option<ThrottleOptions>,
     /// How often a request is tried.
     pub retry: RetryPolicy,
     /// How much extra load retries may make. Ignored where a budget was given that other clients share.
@@ -33,6 +37,8 @@ impl Default for ClientOptions {
     fn default() -> Self {
         Self {
             deadline: Some(Duration::from_secs(10)),
+            rate: None,
+            throttle: None,
             retry: RetryPolicy::default(),
             budget: BudgetOptions::default(),
             limit: None,
@@ -58,6 +64,8 @@ impl ClientOptions {
             check.duration("deadline", deadline);
         }
         check
+            .part("rate", |check| check_rate(self.rate.as_ref(), check))
+            .part("throttle", |check| check_throttle(self.throttle.as_ref(), check))
             .part("retry", |check| self.retry.check(check))
             .part("budget", |check| self.budget.check(check))
             .part("limit", |check| check_limit(self.limit.as_ref(), check))
@@ -87,6 +95,18 @@ impl ClientOptions {
             check.duration("deadline", deadline);
         }
         check
+            .part("rate", |check| check_rate(next.rate.as_ref(), check))
+            .part("throttle", |check| {
+                check_throttle(next.throttle.as_ref(), check);
+                if let (Some(own), Some(next)) = (&self.throttle, &next.throttle) {
+                    check.rule(
+                        next.window == own.window,
+                        "window",
+                        next.window,
+                        format!("cannot change while the client runs ({:?})", own.window),
+                    );
+                }
+            })
             .part("retry", |check| next.retry.check(check))
             .part("budget", |check| {
                 next.budget.check(check);
@@ -111,6 +131,18 @@ fn check_breaker(options: Option<&BreakerOptions>, check: &mut Check) {
 }
 
 fn check_limit(options: Option<&ConcurrencyLimitOptions>, check: &mut Check) {
+    if let Some(options) = options {
+        options.check(check);
+    }
+}
+
+fn check_rate(options: Option<&RateLimitOptions>, check: &mut Check) {
+    if let Some(options) = options {
+        options.check(check);
+    }
+}
+
+fn check_throttle(options: Option<&ThrottleOptions>, check: &mut Check) {
     if let Some(options) = options {
         options.check(check);
     }

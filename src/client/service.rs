@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use tower::{BoxError, Service};
 
 use super::{
+    admission::{Admission, Rate},
     attempt::{Gates, Guarded},
     builder::ClientBuilder,
     explain::Explanation,
@@ -27,7 +28,7 @@ use crate::{
     error::Error,
     estimate::{Counts, Recent, bucket_of},
     invalid::{Check, Invalid},
-    limit::Limiter,
+    limit::{Limiter, throttle::Throttle},
     random::Random,
     retry::{Env, Parts, RetryPolicy},
     sync::{AtomicU32, AtomicU64, Mutex, Ordering::Relaxed, Padded, lock, stripe, stripes},
@@ -37,6 +38,8 @@ use crate::{
 /// The bits of [`Core::gates`].
 const BREAKER: u32 = 1;
 const LIMIT: u32 = 2;
+const RATE: u32 = 4;
+const THROTTLE: u32 = 8;
 
 /// What all handles and requests of a client share.
 pub(super) struct Core<S, Req>
@@ -56,7 +59,9 @@ where
     breaker: OnceLock<BreakerHandle>,
     /// The limit of the whole client, in the same way.
     limiter: OnceLock<Arc<Limiter>>,
-    /// Which of them are wanted: [`BREAKER`] and [`LIMIT`].
+    rate: OnceLock<Arc<Rate>>,
+    throttle: OnceLock<Arc<Throttle>>,
+    /// Which of them are wanted: the bits below.
     gates: AtomicU32,
     /// What each request asks of the options, where it can be read without touching their reference count.
     deadline: AtomicU64,
@@ -94,6 +99,8 @@ where
             judge,
             breaker: OnceLock::new(),
             limiter: OnceLock::new(),
+            rate: OnceLock::new(),
+            throttle: OnceLock::new(),
             gates: AtomicU32::new(0),
             built: options.clone(),
             options: ArcSwap::from_pointee(options),
@@ -124,8 +131,17 @@ where
             let same = before.is_none_or(|before| before.algorithm == limit.algorithm);
             self.limiter.get_or_init(make).update(limit, same).expect("the options were checked");
         }
+        if let Some(rate) = &options.rate {
+            self.rate.get_or_init(|| Arc::new(Rate::new(rate))).set(rate);
+        }
+        if let Some(throttle) = &options.throttle {
+            let make = || Arc::new(Throttle::new(throttle.clone(), self.balance.fleet().epoch));
+            self.throttle.get_or_init(make).set(throttle.clone());
+        }
         let gates = if options.breaker.is_some() { BREAKER } else { 0 }
-            | if options.limit.is_some() { LIMIT } else { 0 };
+            | if options.limit.is_some() { LIMIT } else { 0 }
+            | if options.rate.is_some() { RATE } else { 0 }
+            | if options.throttle.is_some() { THROTTLE } else { 0 };
         self.gates.store(gates, Relaxed);
     }
 
@@ -179,6 +195,25 @@ where
     /// The limit of the whole client, if one is wanted.
     pub(super) fn limiter(&self) -> Option<&Arc<Limiter>> {
         if self.gates.load(Relaxed) & LIMIT != 0 { self.limiter.get() } else { None }
+    }
+
+    /// The rate of the client, if one is wanted.
+    pub(super) fn rate(&self) -> Option<&Arc<Rate>> {
+        if self.gates.load(Relaxed) & RATE != 0 { self.rate.get() } else { None }
+    }
+
+    /// The throttle of the client, if one is wanted.
+    pub(super) fn throttle(&self) -> Option<&Arc<Throttle>> {
+        if self.gates.load(Relaxed) & THROTTLE != 0 { self.throttle.get() } else { None }
+    }
+
+    /// What lets requests in, if there is anything.
+    #[inline]
+    pub(super) fn admission(&self) -> Option<Box<Admission>> {
+        if self.gates.load(Relaxed) & (RATE | THROTTLE) == 0 {
+            return None;
+        }
+        Some(Box::new(Admission::new(self.rate().cloned(), self.throttle().cloned())))
     }
 
     #[inline]
@@ -446,7 +481,7 @@ where
     #[inline]
     fn attempt(&self, request: Req) -> Guarded<S, Req> {
         let core = self.core();
-        let gates = core.gates.load(Relaxed) != 0 || self.method.is_some();
+        let gates = core.gates.load(Relaxed) & (BREAKER | LIMIT) != 0 || self.method.is_some();
         Guarded::new(core.balance.start(request), if gates { Some(self.gates()) } else { None })
     }
 

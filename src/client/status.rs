@@ -34,6 +34,10 @@ pub struct ClientStatus {
     pub budget_available: u32,
     /// Latencies of whole requests that succeeded, over the last 30 to 60 s.
     pub latency: Latency,
+    /// How many requests the rate would let in right now, if there is one.
+    pub rate_available: Option<u32>,
+    /// The share of the requests that the throttle refuses right now, from 0 to 1, if there is one.
+    pub throttled: Option<f64>,
     /// The concurrency limit of the whole client, if one is wanted.
     pub limit: Option<LimitStatus>,
     /// The breaker of the whole client, if one is wanted.
@@ -92,6 +96,8 @@ impl ClientStatus {
             budget_exhausted: tally.sum(Counter::BudgetExhausted),
             budget_available: core.parts.budget.available(now),
             latency: Latency::of(&core.latencies(now)),
+            rate_available: core.rate().map(|rate| rate.available()),
+            throttled: core.throttle().map(|throttle| throttle.probability(now)),
             limit: core.limiter().map(|limiter| limiter.status()),
             breaker: core.breaker().map(BreakerHandle::status),
             balance: core.balance.status(),

@@ -136,6 +136,11 @@ impl<E, F, Req> Session<E, F, Req> {
         self.project().state.set(State::Start(None));
     }
 
+    /// How the last attempt ended.
+    pub(crate) fn verdict(&self) -> Option<Verdict> {
+        self.call.verdict
+    }
+
     /// Whether the last attempt ended well.
     #[inline]
     pub(crate) fn succeeded(&self) -> bool {
@@ -149,6 +154,15 @@ where
     F: Future<Output = Result<E::Response, BoxError>>,
     Req: 'static,
 {
+    /// How much the request matters, before anything was sent.
+    pub(crate) fn criticality(&self) -> Criticality {
+        let described = match &self.state {
+            State::Start(Some(request)) => self.env.parts().describe.criticality(request),
+            _ => self.criticality,
+        };
+        described.or_else(|| context::inherited().criticality()).unwrap_or_default()
+    }
+
     /// Polls the session; `Start` and waits are passed through until there is something to wait for.
     pub(crate) fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<E::Response, BoxError>> {
         let mut this = self.project();

@@ -5,7 +5,7 @@ use std::{fmt, hash::Hash, sync::Arc};
 use tower::Layer;
 
 use super::{Gcra, One, PerKey, RateLimit, RateLimitOptions, Whole, meters::Terms};
-use crate::{Error, Invalid, KeyOptions, Reason, clock, invalid::Check};
+use crate::{Error, Invalid, KeyOptions, clock, invalid::Check};
 
 /// Limits how many requests go in a time, over every service that one layer value, or a clone of it, was laid around.
 pub struct RateLimitLayer<L = Whole, W = One> {
@@ -22,8 +22,7 @@ pub(super) struct Shared<L, W> {
 
 impl<L, W> Shared<L, W> {
     #[cold]
-    pub(super) fn refusal(&self, reason: Reason) -> Error {
-        let error = Error::new(reason);
+    pub(super) fn named(&self, error: Error) -> Error {
         match &self.label {
             Some(label) => error.with_client(label.clone()),
             None => error,

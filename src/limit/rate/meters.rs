@@ -4,11 +4,13 @@ use std::{
     fmt::{self, Debug},
     hash::Hash,
     sync::Arc,
+    task::Poll,
     time::{Duration, Instant},
 };
 
 use super::{Gcra, NotYet, RateLimitOptions, Reservation};
 use crate::{
+    Error, Reason, context,
     describe::Criticality,
     keyed::{KeyOptions, Keyed},
     sync::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -114,41 +116,84 @@ impl<K, Req> Debug for PerKey<K, Req> {
     }
 }
 
-/// What a layer asks of its limits, and may be changed while requests run.
+/// What is asked of a limit, and may be changed while requests run.
 #[derive(Debug)]
-pub(super) struct Terms {
+pub(crate) struct Terms {
     max_wait: AtomicU64,
     by_criticality: AtomicBool,
 }
 
+/// What was taken in advance: given back if it is dropped before its time.
+pub(crate) struct Taken {
+    limit: Arc<Gcra>,
+    reservation: Reservation,
+    at: Instant,
+    used: bool,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if !self.used {
+            self.limit.give_back(self.reservation);
+        }
+    }
+}
+
 impl Terms {
-    pub(super) fn new(options: &RateLimitOptions) -> Self {
+    pub(crate) fn new(options: &RateLimitOptions) -> Self {
         let terms = Self { max_wait: AtomicU64::new(0), by_criticality: AtomicBool::new(false) };
         terms.set(options);
         terms
     }
 
-    pub(super) fn set(&self, options: &RateLimitOptions) {
+    pub(crate) fn set(&self, options: &RateLimitOptions) {
         self.max_wait.store(u64::try_from(options.max_wait.as_nanos()).unwrap_or(u64::MAX), Relaxed);
         self.by_criticality.store(options.by_criticality, Relaxed);
     }
 
-    /// Takes `weight` from `limit` for one that has until `deadline`.
+    /// Ready when a request may go that takes what `asks` says, or why it may not. `taken` is what it waits with.
     #[inline]
-    pub(super) fn reserve(
+    pub(crate) fn poll_turn(
         &self,
-        limit: &Gcra,
-        weight: u32,
-        now: Instant,
-        deadline: Option<Instant>,
+        asks: impl FnOnce(Instant) -> (Arc<Gcra>, u32),
+        taken: &mut Option<Taken>,
         class: impl FnOnce() -> Criticality,
-    ) -> Result<Reservation, NotYet> {
+    ) -> Poll<Result<(), Error>> {
+        let now = context::now();
+        if let Some(taken) = taken {
+            if now < taken.at {
+                context::wake_at(taken.at);
+                return Poll::Pending;
+            }
+            taken.used = true;
+            return Poll::Ready(Ok(()));
+        }
+        let deadline = context::deadline();
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            return Poll::Ready(Err(Error::new(Reason::Deadline)));
+        }
         let patience = Duration::from_nanos(self.max_wait.load(Relaxed));
         let patience = match deadline {
             Some(deadline) => patience.min(deadline.saturating_duration_since(now)),
             None => patience,
         };
         let class = if self.by_criticality.load(Relaxed) { class() } else { Criticality::CriticalPlus };
-        limit.reserve(now, weight, patience, class)
+        let (limit, weight) = asks(now);
+        match limit.reserve(now, weight, patience, class) {
+            Ok(reservation) if reservation.wait.is_zero() => Poll::Ready(Ok(())),
+            Ok(reservation) => {
+                let at = now + reservation.wait;
+                context::wake_at(at);
+                *taken = Some(Taken { limit, reservation, at, used: false });
+                Poll::Pending
+            }
+            Err(NotYet(wait)) => {
+                let error = Error::new(Reason::RateLimit);
+                Poll::Ready(Err(match wait {
+                    Some(wait) => error.with_retry_after(wait),
+                    None => error,
+                }))
+            }
+        }
     }
 }

@@ -60,3 +60,5 @@ pub use layer::RateLimitLayer;
 pub use meters::{Limits, One, PerKey, Weigh, Whole};
 pub use options::RateLimitOptions;
 pub use service::{RateLimit, ResponseFuture};
+
+pub(crate) use meters::{Taken, Terms};

@@ -6,15 +6,14 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Instant,
 };
 
 use pin_project::pin_project;
 use tower::{BoxError, Service};
 
-use super::{Gcra, Limits, NotYet, One, RateLimitLayer, Reservation, Weigh, Whole, layer::Shared};
+use super::{Limits, One, RateLimitLayer, Weigh, Whole, layer::Shared, meters::Taken};
 use crate::{
-    Error, Reason,
+    Error,
     context::{self, Timer},
 };
 
@@ -71,22 +70,6 @@ impl<S: fmt::Debug, L: fmt::Debug, W> fmt::Debug for RateLimit<S, L, W> {
     }
 }
 
-/// What was taken in advance: given back if it is dropped before its time.
-struct Taken {
-    limit: Arc<Gcra>,
-    reservation: Reservation,
-    at: Instant,
-    used: bool,
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        if !self.used {
-            self.limit.give_back(self.reservation);
-        }
-    }
-}
-
 /// The response of a [`RateLimit`].
 #[pin_project]
 pub struct ResponseFuture<S: Service<Req>, Req, L = Whole, W = One> {
@@ -112,37 +95,9 @@ impl<L, W> Shared<L, W> {
         L: Limits<Req>,
         W: Weigh<Req>,
     {
-        let now = context::now();
-        if let Some(taken) = taken {
-            if now < taken.at {
-                context::wake_at(taken.at);
-                return Poll::Pending;
-            }
-            taken.used = true;
-            return Poll::Ready(Ok(()));
-        }
-        let (limit, weight) = (self.limits.limit(request, now), self.weigh.weigh(request));
-        let deadline = context::deadline();
-        if deadline.is_some_and(|deadline| deadline <= now) {
-            return Poll::Ready(Err(self.refusal(Reason::Deadline)));
-        }
+        let asks = |now| (self.limits.limit(request, now), self.weigh.weigh(request));
         let class = || context::inherited().criticality().unwrap_or_default();
-        match self.terms.reserve(&limit, weight, now, deadline, class) {
-            Ok(reservation) if reservation.wait.is_zero() => Poll::Ready(Ok(())),
-            Ok(reservation) => {
-                let at = now + reservation.wait;
-                context::wake_at(at);
-                *taken = Some(Taken { limit, reservation, at, used: false });
-                Poll::Pending
-            }
-            Err(NotYet(wait)) => {
-                let error = self.refusal(Reason::RateLimit);
-                Poll::Ready(Err(match wait {
-                    Some(wait) => error.with_retry_after(wait),
-                    None => error,
-                }))
-            }
-        }
+        self.terms.poll_turn(asks, taken, class).map_err(|error| self.named(error))
     }
 }
 

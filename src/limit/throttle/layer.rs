@@ -17,7 +17,7 @@ use crate::{
     error::ErrorsFail,
     invalid::Check,
     limit::timed_out,
-    outcome::{Class, Classify},
+    outcome::Classify,
     random::{Entropy, Random},
 };
 
@@ -203,14 +203,9 @@ impl<C> Shared<C> {
                 self.classify.classify(result.as_ref())
             }
         };
-        let answer = match verdict.class() {
-            _ if timed_out(result) => Answer::Overloaded,
-            Class::BackOff => Answer::Overloaded,
-            Class::Success | Class::Failure => Answer::Accepted,
-            // It never got there, or nobody knows.
-            Class::Inconclusive => return,
-        };
-        self.throttle.ended(context::now(), answer);
+        if let Some(answer) = Answer::of(verdict, timed_out(result)) {
+            self.throttle.ended(context::now(), answer);
+        }
     }
 }
 

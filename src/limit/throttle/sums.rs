@@ -6,6 +6,7 @@ use super::{Formula, ThrottleOptions};
 use crate::{
     describe::Criticality,
     estimate::slices::{Ring, Slices},
+    outcome::{Class, Verdict},
     random::{Random, unit},
     sync::{AtomicU64, Mutex, Ordering::Relaxed, Padded, lock, stripe, stripes},
 };
@@ -21,6 +22,19 @@ pub enum Answer {
     Accepted,
     /// The servers turned it away for load.
     Overloaded,
+}
+
+impl Answer {
+    /// What an attempt with this verdict says; `timed_out` if its limit cut it off. Nothing, if it never got there, or nobody
+    /// knows.
+    pub(crate) fn of(verdict: Verdict, timed_out: bool) -> Option<Self> {
+        match verdict.class() {
+            _ if timed_out => Some(Self::Overloaded),
+            Class::BackOff => Some(Self::Overloaded),
+            Class::Success | Class::Failure => Some(Self::Accepted),
+            Class::Inconclusive => None,
+        }
+    }
 }
 
 /// Refuses locally the more, the more the servers turn away. A plain type: the time and chance are arguments.
