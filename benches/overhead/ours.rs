@@ -1,6 +1,6 @@
 //! The balancer and the whole stack of this crate.
 
-use std::{convert::Infallible, sync::LazyLock};
+use std::{convert::Infallible, sync::LazyLock, time::Duration};
 
 use http::HeaderValue;
 use mainstay::{
@@ -20,7 +20,8 @@ use crate::{
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         Case::shared("balance_least_loaded", request, least_loaded).against("tower_buffer_balance_ewma"),
-        Case::shared("balance_ewma", request, balance).against("tower_buffer_balance_ewma"),
+        Case::shared("balance_ewma", request, peak_of_two).against("tower_buffer_balance_ewma"),
+        Case::shared("balance", request, balance).against("tower_buffer_balance_ewma"),
         Case::shared("stack", request, |endpoints| stack(endpoints, AtOnce)).against("tower_stack"),
         Case::shared("stack_suspended", request, |endpoints| stack(endpoints, SuspendOnce))
             .against("tower_stack_suspended"),
@@ -37,17 +38,24 @@ fn resolver(endpoints: usize) -> Fixed {
     )
 }
 
-/// Nothing but the pick: no health, no statistics, so nobody asks how long anything takes.
+/// Nothing but the pick of two: no health, no statistics, so nobody asks how long anything takes.
 fn least_loaded(endpoints: usize) -> Balance<AtOnce, u64> {
     let mut options = BalanceOptions::default();
-    options.load = Load::InFlight;
+    (options.load, options.choices) = (Load::InFlight, 2);
     options.health.enabled = false;
     options.statistics = false;
     options.attempt_limit = None;
     balanced(endpoints, options)
 }
 
-/// The balancer as it is by default, with latency estimate, health and statistics.
+/// What tower's balancer does: the better of two by peak EWMA, with health and statistics besides.
+fn peak_of_two(endpoints: usize) -> Balance<AtOnce, u64> {
+    let mut options = BalanceOptions::default();
+    (options.load, options.choices) = (Load::PeakEwma { decay: Duration::from_secs(10) }, 2);
+    balanced(endpoints, options)
+}
+
+/// The balancer as it is by default: the best of four by mean latency, with health and statistics.
 fn balance(endpoints: usize) -> Balance<AtOnce, u64> {
     balanced(endpoints, BalanceOptions::default())
 }

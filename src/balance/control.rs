@@ -22,6 +22,7 @@ use super::{
     fleet::Fleet,
     member::Member,
     options::Panic,
+    pace::Pace,
     roster::{Roster, Running},
     snapshot::{Entry, Resolved, Snapshot, Unconnected},
 };
@@ -74,7 +75,10 @@ pub(crate) struct Control<S> {
     slots: BTreeMap<u64, Slot<S>>,
     known: HashMap<Identity, u64>,
     timers: BinaryHeap<Reverse<(Instant, u64)>>,
+    /// Endpoints to be connected for the first time, and to be connected again.
     queue: VecDeque<u64>,
+    redials: VecDeque<u64>,
+    pace: Pace,
     dials: FuturesUnordered<Dialed<S>>,
     resolutions: u64,
     /// What requests go by has changed and is not, or not wholly, true yet.
@@ -144,6 +148,8 @@ impl<S: Send + Sync + 'static> Control<S> {
             known: HashMap::new(),
             timers: BinaryHeap::new(),
             queue: VecDeque::new(),
+            redials: VecDeque::new(),
+            pace: Pace::default(),
             dials: FuturesUnordered::new(),
             resolutions: 0,
             unapplied: false,
@@ -158,7 +164,7 @@ impl<S: Send + Sync + 'static> Control<S> {
 
     /// Whether there is something left to do that nothing outside will tell of.
     fn has_own_work(&self) -> bool {
-        self.unapplied || self.dirty || (!self.queue.is_empty() && self.may_dial())
+        self.unapplied || self.dirty || self.has_dial_to_begin()
     }
 
     /// The next thing to do.
@@ -211,7 +217,7 @@ impl<S: Send + Sync + 'static> Control<S> {
 
     fn next_time(&self) -> Option<Instant> {
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
-        [timer, self.steady.next(), self.ramp_ends].into_iter().flatten().min()
+        [timer, self.steady.next(), self.ramp_ends, self.next_redial()].into_iter().flatten().min()
     }
 
     fn act(&mut self, work: Work<S>) -> std::ops::ControlFlow<()> {
@@ -289,7 +295,7 @@ impl<S: Send + Sync + 'static> Control<S> {
         }
         if slot.redial.is_some_and(|at| at <= now) {
             slot.redial = None;
-            self.queue.push_back(id);
+            self.redials.push_back(id);
         }
         let (moved, next) = slot.member.health.due(now, &options.health, &self.fleet.ledger);
         if let Some(at) = [next, slot.redial, forgotten].into_iter().flatten().min() {
@@ -365,6 +371,7 @@ impl<S> Control<S> {
     pub(crate) fn park(&mut self) {
         self.dials = FuturesUnordered::new();
         self.queue.clear();
+        self.redials.clear();
         for (id, slot) in &mut self.slots {
             if std::mem::take(&mut slot.dialing) {
                 slot.incarnation += 1;

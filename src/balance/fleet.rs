@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 
 use super::{
     bell::{Bell, Message},
+    estimator::{At, Estimator},
     member::Member,
     options::BalanceOptions,
     wake::WakeSet,
@@ -17,7 +18,7 @@ use super::{
 use crate::{
     context,
     estimate::{
-        Counts, Decay, Recent, bucket_of,
+        Counts, Recent, bucket_of,
         slices::{Slices, nanos_since},
     },
     health::{Ledger, Transition},
@@ -30,7 +31,7 @@ use crate::{
 pub(crate) struct Fleet {
     pub(crate) label: Arc<str>,
     pub(crate) epoch: Instant,
-    pub(crate) decay: Decay,
+    pub(crate) estimator: Estimator,
     pub(crate) options: ArcSwap<BalanceOptions>,
     pub(crate) ledger: Ledger,
     pub(crate) observers: Arc<Observers>,
@@ -83,7 +84,7 @@ impl Fleet {
         Self {
             label,
             epoch,
-            decay: Decay::new(epoch, options.decay()),
+            estimator: Estimator::new(options.load),
             statistics: AtomicBool::new(options.statistics),
             limited: AtomicBool::new(options.max_in_flight.is_some()),
             options: ArcSwap::from_pointee(options),
@@ -112,6 +113,11 @@ impl Fleet {
     #[inline]
     pub(crate) fn now(&self) -> Stamp {
         Stamp { at: context::now(), nanos: context::nanos_since(self.epoch) }
+    }
+
+    /// `now` as latency estimates count it.
+    pub(crate) fn at(&self, now: Instant) -> At {
+        self.estimator.at(self.stamp(now).nanos)
     }
 
     /// The number of the period of recent latencies that lies so many nanoseconds after the epoch.

@@ -14,11 +14,9 @@ use crate::{
     track::{Ends, Guard},
 };
 
-/// A failure counts as an attempt that took this many times the usual latency longer than is expected of the endpoint.
-///
-/// So what fails looks slower with each failure, whatever it answered how fast; failures that are rare and the same
-/// everywhere leave the estimates comparable.
-const PENALTY: f32 = 4.0;
+/// A failure counts as so many times the usual latency on top of what is expected of the endpoint: failures that are rare
+/// and the same everywhere leave the estimates comparable.
+const PENALTY: u32 = 4;
 /// No penalty takes an estimate beyond this.
 const PENALTY_CAP: f32 = 5e9;
 /// What is usual before anything is known: what the failure took, and at least this.
@@ -122,7 +120,7 @@ impl Lease {
             self.bad_head(&member, now, verdict);
         } else if let Some(now) = now {
             let (fleet, elapsed) = (&*member.fleet, now.nanos.saturating_sub(self.started));
-            member.latency.observe_nanos(fleet.decay.at_nanos(now.nanos), elapsed);
+            member.latency.observe(fleet.estimator.at(now.nanos), elapsed);
             if fleet.statistics.load(Relaxed) {
                 fleet.latency(&member, now, elapsed);
             }
@@ -160,7 +158,7 @@ impl Lease {
                 member.failed(now, self.generation);
             }
             Class::BackOff => {
-                member.latency.observe_at_least(fleet.decay.at(now), elapsed);
+                member.latency.observe_at_least(fleet.at(now), elapsed);
                 let asked = match verdict.may_repeat() {
                     crate::outcome::Again::After(after) => Some(after),
                     _ => None,
@@ -171,7 +169,7 @@ impl Lease {
                 }
             }
             Class::Inconclusive | Class::Success => {
-                member.latency.observe_at_least(fleet.decay.at(now), elapsed);
+                member.latency.observe_at_least(fleet.at(now), elapsed);
             }
         }
     }
@@ -221,7 +219,7 @@ impl Lease {
             member.failed(now, self.generation);
         } else {
             member.cancelled.fetch_add(1, Relaxed);
-            member.latency.observe_at_least(fleet.decay.at(now), elapsed);
+            member.latency.observe_at_least(fleet.at(now), elapsed);
         }
     }
 }
@@ -276,9 +274,6 @@ fn settle(member: &Arc<Member>, probe: health::Lease, shown: Class, now: Instant
 
 fn penalise(member: &Member, now: Instant, elapsed: Duration) {
     let fleet = &member.fleet;
-    let at = fleet.decay.at(now);
-    let typical = fleet.typical(now).unwrap_or(elapsed.max(LEAST)).as_nanos() as f32;
-    let expected = member.latency.value(at).unwrap_or(typical);
-    let penalty = (expected + PENALTY * typical).min(PENALTY_CAP);
-    member.latency.observe(at, elapsed.max(Duration::from_nanos(penalty as u64)));
+    let typical = fleet.typical(now).unwrap_or(elapsed.max(LEAST));
+    member.latency.fail(fleet.at(now), elapsed, typical * PENALTY, PENALTY_CAP);
 }

@@ -6,10 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{fleet::Fleet, options::SlowStart};
+use super::{estimator::Latency, fleet::Fleet, options::SlowStart};
 use crate::{
     Endpoint,
-    estimate::{PeakEwma, Recent},
+    estimate::Recent,
     health::Health,
     outcome::{Class, Verdict},
     sync::{AtomicU32, AtomicU64, Mutex, Ordering::Relaxed, lock},
@@ -18,11 +18,13 @@ use crate::{
 };
 
 /// The state of an endpoint. It outlives resolutions, reconnections and policies; its service does not.
-#[repr(align(128))]
+///
+/// In this order: what a pick looks at, of as many endpoints as it draws, is on one cache line.
+#[repr(C, align(128))]
 pub(crate) struct Member {
     pub(crate) in_flight: AtomicU32,
+    pub(crate) latency: Latency,
     pub(crate) health: Health,
-    pub(crate) latency: PeakEwma,
     /// When the ramp began, in ms since the fleet's epoch plus 1; 0 for none.
     ramp: AtomicU64,
     pub(crate) id: u64,
@@ -38,8 +40,8 @@ impl Member {
         let now = crate::clock::now();
         Self {
             in_flight: AtomicU32::new(0),
+            latency: Latency::new(),
             health: Health::starting(fleet.epoch, now, &fleet.options.load().health),
-            latency: PeakEwma::new(),
             ramp: AtomicU64::new(0),
             id,
             cancelled: AtomicU64::new(0),
@@ -139,5 +141,16 @@ impl fmt::Debug for Member {
             .field("name", &self.name)
             .field("in_flight", &self.in_flight)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(mainstay_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_pick_looks_at_is_on_one_cache_line() {
+        assert_eq!(std::mem::offset_of!(Member, in_flight), 0);
+        assert!(std::mem::offset_of!(Member, health) + size_of::<AtomicU32>() <= 64);
     }
 }

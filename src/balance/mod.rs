@@ -40,8 +40,10 @@
 mod alias;
 mod attempt;
 mod bell;
+mod choice;
 mod connect;
 mod control;
+mod estimator;
 mod fleet;
 mod lane;
 mod lease;
@@ -49,6 +51,7 @@ mod member;
 #[cfg(all(test, mainstay_loom))]
 mod model;
 mod options;
+mod pace;
 mod pick;
 mod place;
 #[cfg(all(test, not(mainstay_loom)))]

@@ -8,14 +8,28 @@ use crate::{
     invalid::{Check, FOREVER, Invalid, Ratio},
 };
 
+/// More are not drawn: a look costs a cache line.
+pub(super) const MOST_CHOICES: u32 = 8;
+
 /// What makes an endpoint look loaded.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Load {
     /// The requests that this client has in flight there.
     InFlight,
-    /// The requests in flight there times a latency estimate that jumps up and glides down with this time constant
-    /// \[10 s\]. Failures count as slow, and what was cut off as at least that slow.
+    /// The requests in flight there times the mean latency there: the default, with 10 s.
+    ///
+    /// A mean that stands on few samples, or old ones, is held for as much nearer to that of the other endpoints that were
+    /// drawn. Failures count as time spent for nothing, and what was cut off as at least that slow. An endpoint that was not
+    /// asked for half of the half-life is tried now and then, to see whether it is still as slow. See
+    /// [`FadingMean`](crate::estimate::FadingMean).
+    Latency {
+        /// In which time what is known loses half of its weight.
+        half_life: Duration,
+    },
+    /// The requests in flight there times a latency estimate that jumps up and glides down with this time constant: what
+    /// Finagle, Linkerd and tower do, with 10 s. Failures count as slow, and what was cut off as at least that slow. See
+    /// [`PeakEwma`](crate::estimate::PeakEwma).
     PeakEwma {
         /// How fast the past is forgotten.
         decay: Duration,
@@ -24,7 +38,7 @@ pub enum Load {
 
 impl Default for Load {
     fn default() -> Self {
-        Self::PeakEwma { decay: Duration::from_secs(10) }
+        Self::Latency { half_life: Duration::from_secs(10) }
     }
 }
 
@@ -63,13 +77,17 @@ impl Default for SlowStart {
 }
 
 /// Everything that can be set on a balancer. All of it may be replaced while it runs, but for
-/// [`health.window`](HealthOptions::window) and the decay of [`Load::PeakEwma`], which the endpoints' histories are made
-/// of.
+/// [`health.window`](HealthOptions::window), which the endpoints' histories are made of.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct BalanceOptions {
-    /// What makes an endpoint look loaded \[in flight times peak EWMA\].
+    /// What makes an endpoint look loaded \[in flight times mean latency, with a half-life of 10 s\]. Estimates of another
+    /// kind begin anew when it is chosen.
     pub load: Load,
+    /// How many endpoints are drawn for a request, of which it goes to the least loaded \[4, 1 to 8\]. Two are the classical
+    /// choice and cost least. The more are drawn, the shorter the tail where endpoints differ; but many clients that know
+    /// the same run to the same endpoint.
+    pub choices: u32,
     /// When endpoints are set aside, and how they come back.
     pub health: HealthOptions,
     /// What happens when too few endpoints are available \[fail open\].
@@ -99,6 +117,9 @@ pub struct BalanceOptions {
     pub connect_timeout: Duration,
     /// The waits between tries to connect \[100 ms, doubling to 30 s, full jitter\].
     pub redial: Backoff,
+    /// Over how long a client redials all of its endpoints, where many have lost their connection: the first few at once,
+    /// the others in turn \[30 s\]. Zero leaves each to its own backoff.
+    pub redial_spread: Duration,
     /// How many connections are being made at the same time \[64\].
     pub dials: u32,
 }
@@ -107,6 +128,7 @@ impl Default for BalanceOptions {
     fn default() -> Self {
         Self {
             load: Load::default(),
+            choices: 4,
             health: HealthOptions::default(),
             panic: Panic::default(),
             panic_below: Ratio::percent::<50>(),
@@ -123,6 +145,7 @@ impl Default for BalanceOptions {
                 .factor(2.0)
                 .cap(Duration::from_secs(30))
                 .jitter(Jitter::Full),
+            redial_spread: Duration::from_secs(30),
             dials: 64,
         }
     }
@@ -140,9 +163,16 @@ impl BalanceOptions {
     }
 
     pub(crate) fn check(&self, check: &mut Check) {
-        if let Load::PeakEwma { decay } = self.load {
-            check.duration("load.decay", decay);
+        match self.load {
+            Load::Latency { half_life } => {
+                check.duration("load.half_life", half_life);
+            }
+            Load::PeakEwma { decay } => {
+                check.duration("load.decay", decay);
+            }
+            Load::InFlight => {}
         }
+        check.rule((1..=MOST_CHOICES).contains(&self.choices), "choices", self.choices, "1 to 8");
         if let Some(limit) = self.attempt_limit {
             check.duration("attempt_limit", limit);
         }
@@ -162,6 +192,7 @@ impl BalanceOptions {
                 self.redial.check(check);
                 check.rule(!self.redial.longest().is_zero(), "cap", self.redial.longest(), "more than 0");
             })
+            .rule(self.redial_spread <= FOREVER, "redial_spread", self.redial_spread, "at most 10 years")
             .rule(
                 self.max_in_flight.is_none_or(|most| (1..=i32::MAX as u32).contains(&most)),
                 "max_in_flight",
@@ -186,29 +217,10 @@ impl BalanceOptions {
             next.health.window,
             format!("cannot change while the balancer runs ({:?})", self.health.window),
         );
-        if let (Load::PeakEwma { decay: before }, Load::PeakEwma { decay: after }) = (self.load, next.load) {
-            check.rule(
-                before == after,
-                "load.decay",
-                after,
-                format!("cannot change while the balancer runs ({before:?})"),
-            );
-        }
     }
 
     /// Whether anything needs to know how long attempts take.
     pub(crate) fn goes_by_time(&self) -> bool {
-        self.statistics
-            || self.health.enabled
-            || self.attempt_limit.is_some()
-            || matches!(self.load, Load::PeakEwma { .. })
-    }
-
-    /// The time constant of the latency estimates, which are kept whatever load is balanced by.
-    pub(crate) fn decay(&self) -> Duration {
-        match self.load {
-            Load::PeakEwma { decay } => decay,
-            Load::InFlight => Duration::from_secs(10),
-        }
+        self.statistics || self.health.enabled || self.attempt_limit.is_some() || self.load != Load::InFlight
     }
 }

@@ -3,6 +3,8 @@
 use std::time::Instant;
 
 use super::{
+    choice::{Look, distinct, lightest},
+    estimator::At,
     fleet::{Fleet, Stamp},
     lease::Lease,
     member::Member,
@@ -16,15 +18,10 @@ use crate::{
     sync::Ordering::Relaxed,
 };
 
-/// Draws before the whole pool is looked at. With half of it unusable, one pick in 256 gets there.
-const DRAWS: usize = 4;
+/// Endpoints drawn before the whole pool is looked at. With half of it unusable, one pick in 256 gets there.
+const DRAWS: u32 = 8;
 /// Draws by weight before a ramp is no longer held against an endpoint.
 const RAMP_DRAWS: usize = 16;
-
-/// By so much of a request must the second of two draws by weight be less loaded than the first: between none and one
-/// request in flight at a light endpoint there is nothing, and each step is more than its share. With a half, shares stay
-/// within 2 points from 5 in flight per endpoint on, and within 5 below; with 0.45 or 0.6 they do not.
-const HANDICAP: f32 = 0.5;
 
 /// What a pick comes to.
 pub(crate) enum Picked<'a, S> {
@@ -38,26 +35,57 @@ pub(crate) enum Picked<'a, S> {
 
 impl<S> Snapshot<S> {
     /// The usual pick: the first attempt of a request, no endpoint waits for a probe, and all weights are equal. `None`
-    /// where that is not so, or where an endpoint was drawn that may not be used: then [`pick`](Self::pick) goes on.
+    /// where that is not so, or where none that was drawn may be used: then [`pick`](Self::pick) goes on.
     #[inline]
-    pub(crate) fn pick_of_two(&self, now: Option<Stamp>, fleet: &Fleet) -> Option<&Entry<S>> {
+    pub(crate) fn pick_of_few(&self, now: Option<Stamp>, fleet: &Fleet) -> Option<&Entry<S>> {
         let pool = self.pool as u32;
         let limited = self.most != u32::MAX;
         if pool < 2 || !self.plain || limited || fleet.ledger.wants_probes() || context::has_tried() {
             return None;
         }
-        let word = fleet.random.next();
-        let first = below(word as u32, pool);
-        let second = below((word >> 32) as u32, pool - 1);
-        let (first, second) = (
-            self.entries.get(first as usize)?,
-            self.entries.get((second + u32::from(second >= first)) as usize)?,
-        );
-        if !(first.member.health.is_available() && second.member.health.is_available()) {
-            return None;
+        self.best_of_few(now, fleet, |entry| self.allows(&entry.member))
+    }
+
+    /// Draws a few, and takes the least loaded of those that fit; `None` if none does.
+    #[inline]
+    fn best_of_few(
+        &self,
+        now: Option<Stamp>,
+        fleet: &Fleet,
+        fits: impl Fn(&Entry<S>) -> bool,
+    ) -> Option<&Entry<S>> {
+        match self.choices.min(self.pool as u32) {
+            0 => None,
+            1 => self.best_of::<1>(now, fleet, fits),
+            2 => self.best_of::<2>(now, fleet, fits),
+            3 => self.best_of::<3>(now, fleet, fits),
+            4 => self.best_of::<4>(now, fleet, fits),
+            5 => self.best_of::<5>(now, fleet, fits),
+            6 => self.best_of::<6>(now, fleet, fits),
+            7 => self.best_of::<7>(now, fleet, fits),
+            _ => self.best_of::<8>(now, fleet, fits),
         }
-        // The draw has no order, so a tie for the first is a tie at random.
-        Some(if self.is_lighter(second, first, now, fleet) { second } else { first })
+    }
+
+    fn best_of<const D: usize>(
+        &self,
+        now: Option<Stamp>,
+        fleet: &Fleet,
+        fits: impl Fn(&Entry<S>) -> bool,
+    ) -> Option<&Entry<S>> {
+        let random = &*fleet.random;
+        let (mut drawn, explores) = distinct::<D>(self.pool as u32, random);
+        if !self.plain {
+            drawn = std::array::from_fn(|_| self.by_weight(now, random) as u32);
+        }
+        let at = self.at(now, fleet);
+        let looks: [Look; D] = std::array::from_fn(|draw| match self.entries.get(drawn[draw] as usize) {
+            Some(entry) if fits(entry) => self.look(drawn[draw], entry, now, at),
+            _ => Look::away(drawn[draw]),
+        });
+        // Draws have no order, so a tie for the first is a tie at random.
+        let best = lightest(&looks, explores)?;
+        self.entries.get(best.index as usize)
     }
 
     /// Picks for `call`, leaving out the endpoints in `out`, which have refused or are not ready.
@@ -88,13 +116,8 @@ impl<S> Snapshot<S> {
         }
     }
 
-    /// Two choices.
-    #[inline]
+    /// The least loaded of a few.
     fn draw(&self, now: Option<Stamp>, call: &Call, out: &[u64], fleet: &Fleet) -> Option<&Entry<S>> {
-        let (pool, random) = (self.pool as u32, &*fleet.random);
-        if pool == 0 {
-            return None;
-        }
         let anew = call.is_untried() && out.is_empty();
         let fits = |entry: &Entry<S>| {
             let member = &entry.member;
@@ -102,31 +125,7 @@ impl<S> Snapshot<S> {
                 && self.has_room(member)
                 && (anew || (!call.has_tried(member.id) && !out.contains(&member.id)))
         };
-        if pool == 1 {
-            return Some(&self.entries[0]).filter(|entry| fits(entry));
-        }
-        for _ in 0..DRAWS {
-            let (first, second) = if self.plain {
-                // Two distinct ones.
-                let word = random.next();
-                let first = below(word as u32, pool);
-                let second = below((word >> 32) as u32, pool - 1);
-                (first as usize, (second + u32::from(second >= first)) as usize)
-            } else {
-                (self.by_weight(now, random), self.by_weight(now, random))
-            };
-            let (first, second) = (&self.entries[first], &self.entries[second]);
-            match (fits(first), fits(second)) {
-                // The draw has no order, so a tie for the first is a tie at random.
-                (true, true) => {
-                    return Some(if self.is_lighter(second, first, now, fleet) { second } else { first });
-                }
-                (true, false) => return Some(first),
-                (false, true) => return Some(second),
-                (false, false) => {}
-            }
-        }
-        None
+        (0..DRAWS.div_ceil(self.choices)).find_map(|_| self.best_of_few(now, fleet, fits))
     }
 
     /// Draws one index by weight and ramp.
@@ -149,26 +148,23 @@ impl<S> Snapshot<S> {
         index
     }
 
-    /// Whether `a` is less loaded than `b`, which was drawn first.
+    /// When latency estimates are read, if the load goes by them.
+    #[inline]
+    fn at(&self, now: Option<Stamp>, fleet: &Fleet) -> Option<At> {
+        now.filter(|_| self.load != Load::InFlight).map(|now| fleet.estimator.at(now.nanos))
+    }
+
+    /// What is to be seen of an entry.
     #[inline(always)]
-    fn is_lighter(&self, a: &Entry<S>, b: &Entry<S>, now: Option<Stamp>, fleet: &Fleet) -> bool {
+    fn look(&self, index: u32, entry: &Entry<S>, now: Option<Stamp>, at: Option<At>) -> Look {
+        let member = &entry.member;
         // Signed, because that is one instruction to convert.
-        let count = |entry: &Entry<S>| entry.member.in_flight.load(Relaxed) as i32 as f32;
-        let (mut a_count, mut b_count) = (count(a), count(b));
-        if !self.plain {
-            // Only what is in flight goes by weight: where nothing is, the draw has given each its share already.
-            a_count = (a_count + HANDICAP) / self.weight(a, now);
-            b_count /= self.weight(b, now);
-        }
-        let (a_count, b_count) = (a_count + 1.0, b_count + 1.0);
-        if let (Load::PeakEwma { .. }, Some(now)) = (self.load, now) {
-            let at = fleet.decay.at_nanos(now.nanos);
-            // Without a history an endpoint is taken for as fast as the other.
-            if let (Some(a_cost), Some(b_cost)) = (a.member.latency.value(at), b.member.latency.value(at)) {
-                return a_count * a_cost < b_count * b_cost;
-            }
-        }
-        a_count < b_count
+        let in_flight = member.in_flight.load(Relaxed) as i32 as f32;
+        let by_share = if self.plain { 1.0 } else { 1.0 / self.weight(entry, now) };
+        let (mean, weight, is_silent) = at
+            .and_then(|at| member.latency.known(at))
+            .map_or((0.0, 0.0, false), |known| (known.mean, known.weight, known.is_silent));
+        Look { index, in_flight, by_share, mean, weight, is_silent }
     }
 
     fn weight(&self, entry: &Entry<S>, now: Option<Stamp>) -> f32 {
@@ -210,19 +206,20 @@ impl<S> Snapshot<S> {
             &|member| self.allows(member),
             &usable,
         ];
+        let at = self.at(now, fleet);
         for tier in tiers {
-            let mut best: Option<&Entry<S>> = None;
-            for offset in 0..count {
-                let entry = &self.entries[(start + offset) % count];
-                if out.contains(&entry.member.id) || !self.has_room(&entry.member) || !tier(&entry.member) {
-                    continue;
-                }
-                if best.is_none_or(|best| self.is_lighter(entry, best, now, fleet)) {
-                    best = Some(entry);
-                }
-            }
-            if best.is_some() {
-                return best;
+            let looks: Vec<Look> = (0..count)
+                .map(|offset| (start + offset) % count)
+                .filter_map(|index| {
+                    let entry = &self.entries[index];
+                    let fits = !out.contains(&entry.member.id)
+                        && self.has_room(&entry.member)
+                        && tier(&entry.member);
+                    fits.then(|| self.look(index as u32, entry, now, at))
+                })
+                .collect();
+            if let Some(best) = lightest(&looks, false) {
+                return self.entries.get(best.index as usize);
             }
         }
         None

@@ -91,12 +91,12 @@ where
         if unusual && let Err(error) = self.begin() {
             return Poll::Ready(Err(error));
         }
-        // Almost always the first pick of two is ready.
+        // Almost always the first pick is ready.
         let fleet = &*self.roster.fleet;
         let snapshot: Guard<Arc<Snapshot<S>>> = self.roster.snapshot.load();
         // The clock is not read where nothing goes by time.
         let now = snapshot.timed.then(|| fleet.now());
-        let Some(entry) = snapshot.pick_of_two(now, fleet) else {
+        let Some(entry) = snapshot.pick_of_few(now, fleet) else {
             drop(snapshot);
             return self.place_slowly(held, None, cx);
         };

@@ -102,6 +102,7 @@ impl<S: Send + Sync + 'static> Roster<S> {
         let options = Arc::new(options);
         self.publish(|before| {
             self.fleet.options.store(options.clone());
+            self.fleet.estimator.set(options.load);
             self.fleet.statistics.store(options.statistics, Relaxed);
             self.fleet.limited.store(options.max_in_flight.is_some(), Relaxed);
             (before.with_options(options, crate::clock::now()), ())

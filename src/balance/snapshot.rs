@@ -75,6 +75,8 @@ pub(crate) struct Snapshot<S> {
     /// Ejections are set aside.
     pub(crate) panic: bool,
     pub(crate) load: Load,
+    /// How many endpoints are drawn for a request.
+    pub(crate) choices: u32,
     /// Requests that may be in flight at one endpoint.
     pub(crate) most: u32,
     /// Whether attempts are timed: something goes by time.
@@ -102,6 +104,7 @@ impl<S> Snapshot<S> {
             most: options.max_in_flight.unwrap_or(u32::MAX),
             timed: true,
             load: options.load,
+            choices: options.choices,
             attempt_limit: options.attempt_limit,
             options,
             unconnected: Vec::new(),
@@ -151,6 +154,7 @@ impl<S> Snapshot<S> {
             most: options.max_in_flight.unwrap_or(u32::MAX),
             timed: ramp_ends.is_some() || options.goes_by_time(),
             load: options.load,
+            choices: options.choices,
             attempt_limit: options.attempt_limit,
             options,
             unconnected,

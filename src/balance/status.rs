@@ -138,8 +138,8 @@ fn describe<S>(member: &Member, snapshot: &Snapshot<S>, now: Instant) -> Endpoin
         cancelled: member.cancelled.load(Relaxed),
         estimate: member
             .latency
-            .value(member.fleet.decay.at(now))
-            .map(|nanos| Duration::from_nanos(nanos as u64)),
+            .known(member.fleet.at(now))
+            .map(|known| Duration::from_nanos(known.mean as u64)),
         p50: recent.quantile(0.5),
         p99: recent.quantile(0.99),
     }

@@ -14,8 +14,8 @@
 //! This holds exactly at the moment of each withdrawal, under any concurrency. Without successes there are no deposits:
 //! servers that fail everything see their normal load and the reserve.
 //!
-//! The window is cut into ten slots. Deposits count for nine to ten tenths of a window, withdrawals for ten to eleven,
-//! so rounding never grants too much. Deposits are counted per stripe of threads without a lock; withdrawals, which are
+//! The window is cut into 32 slots. Deposits count for 31 to 32 of them, withdrawals for 32 to 33, so rounding never
+//! grants too much; with ten slots a client with a request a second is refused a quarter more of the retries that it could have. Deposits are counted per stripe of threads without a lock; withdrawals, which are
 //! rare, take turns. No call does more after an idle time.
 //!
 //! # When to use it
@@ -42,7 +42,7 @@
 //!
 //! # Cost
 //! A deposit is a multiplication, one load and one compare-and-swap on a cache line of its own. A withdrawal locks and
-//! sums ten words per stripe. Memory: 128 bytes per stripe, as many stripes as the machine has cores, up to 32.
+//! sums 32 words per stripe. Memory: 256 bytes per stripe, as many stripes as the machine has cores, up to 32.
 //!
 //! # Sources
 //! Finagle's `RetryBudget` for deposits, share and reserve; deposits on success only, as it has had since 20.8. tower's
@@ -63,4 +63,4 @@ pub use handle::{Budget, Withdrawal};
 pub use options::BudgetOptions;
 
 /// Into how many slots a window is cut; few in a model, so that it ends.
-const SLOTS: usize = if cfg!(mainstay_loom) { 2 } else { 10 };
+const SLOTS: usize = if cfg!(mainstay_loom) { 2 } else { 32 };

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::{Budget, BudgetOptions, Withdrawal};
+use super::{Budget, BudgetOptions, SLOTS, Withdrawal};
 use crate::Ratio;
 
 const WINDOW: Duration = Duration::from_secs(10);
@@ -63,12 +63,13 @@ impl Naive {
         self.holds(recent(&self.withdrawals) + 1, recent(&self.deposits))
     }
 
-    /// The same as the slots see it: deposits of ten, withdrawals of eleven.
+    /// The same as the slots see it: deposits of so many, withdrawals of one more.
     fn by_slots(&self, now: u64) -> bool {
-        let live = |times: &[u64], slots: u64| {
-            times.iter().filter(|time| **time / 1_000 + slots > now / 1_000).count()
+        let slot = |millis: u64| millis * SLOTS as u64 / 10_000;
+        let live = |times: &[u64], slots: usize| {
+            times.iter().filter(|time| slot(**time) + slots as u64 > slot(now)).count()
         };
-        self.holds(live(&self.withdrawals, 11) + 1, live(&self.deposits, 10))
+        self.holds(live(&self.withdrawals, SLOTS + 1) + 1, live(&self.deposits, SLOTS))
     }
 }
 

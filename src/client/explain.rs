@@ -201,6 +201,7 @@ fn settings(now: &ClientOptions, built: &ClientOptions) -> Vec<Setting> {
     tell!("limit": limit);
     tell!("breaker": breaker);
     tell!("balance": balance.load);
+    tell!("balance": balance.choices);
     tell!("balance": balance.panic);
     tell!("balance": balance.panic_below);
     tell!("balance": balance.slow_start);
@@ -212,6 +213,7 @@ fn settings(now: &ClientOptions, built: &ClientOptions) -> Vec<Setting> {
     tell!("balance": balance.keep_removed);
     tell!("balance": balance.connect_timeout);
     tell!("balance": balance.redial);
+    tell!("balance": balance.redial_spread);
     tell!("balance": balance.dials);
     tell!("health": balance.health.enabled);
     tell!("health": balance.health.consecutive);

@@ -35,6 +35,18 @@ impl Decay {
         Self { epoch, rate: (tick / tau * std::f64::consts::LOG2_E) as f32 }
     }
 
+    /// An idle estimate falls to a half in `half_life`, with time counted from `epoch`.
+    pub fn half_life(epoch: Instant, half_life: Duration) -> Self {
+        let tick = f64::from(1_u32 << TICK_BITS);
+        let half_life = half_life.as_nanos().max(1) as f64;
+        Self { epoch, rate: (tick / half_life) as f32 }
+    }
+
+    /// The halvings in a tick.
+    pub(crate) fn rate(&self) -> f32 {
+        self.rate
+    }
+
     /// `now` as the estimates count it: once per pick, for all the endpoints that are compared.
     #[inline]
     pub fn at(&self, now: Instant) -> Moment {
@@ -44,7 +56,7 @@ impl Decay {
     /// The same, of a time that is known in nanoseconds since the epoch.
     #[inline]
     pub(crate) fn at_nanos(&self, nanos: u64) -> Moment {
-        Moment { tick: (nanos >> TICK_BITS) as u32, rate: self.rate }
+        Moment::new(nanos, self.rate)
     }
 }
 
@@ -56,6 +68,24 @@ pub struct Moment {
 }
 
 impl Moment {
+    /// So many nanoseconds after the epoch, with `rate` halvings in a tick.
+    #[inline]
+    pub(crate) fn new(nanos: u64, rate: f32) -> Self {
+        Self { tick: (nanos >> TICK_BITS) as u32, rate }
+    }
+
+    #[inline]
+    pub(super) fn tick(self) -> u32 {
+        self.tick
+    }
+
+    /// What is left of 1 after so many ticks, and whether they are more than so many half-lives.
+    #[inline]
+    pub(super) fn fades(self, ticks: u32, half_lives: f32) -> (f32, bool) {
+        let passed = ticks as i32 as f32 * self.rate;
+        (if ticks == 0 { 1.0 } else { half_to_the(passed) }, passed > half_lives)
+    }
+
     /// What is left at this time of a weight of 1 given at `stamp`; all of it within the same tick, or if `stamp` lies ahead.
     #[inline]
     fn remains(self, stamp: u32) -> f32 {

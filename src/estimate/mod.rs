@@ -5,12 +5,13 @@
 //! with every response and read with every pick, by all threads at once, for thousands of endpoints.
 //!
 //! # Idea
-//! Four summaries, each a handful of atomic words that need no lock and no background task. Time is an argument, and
+//! Five summaries, each a handful of atomic words that need no lock and no background task. Time is an argument, and
 //! reading changes nothing.
 //!
 //! | type | answers | bytes |
 //! |---|---|---|
-//! | [`PeakEwma`] | how slow is it now, as one number to compare? | 8 |
+//! | [`FadingMean`] | how slow is it, and on how many samples does that stand? | 8 |
+//! | [`PeakEwma`] | how slow was it at its worst, lately? | 8 |
 //! | [`SuccessRate`] | which share succeeded in the last so many seconds? | 192 |
 //! | [`Histogram`], [`Counts`] | which latency do 99 % stay under? | 832 |
 //! | [`Recent`] | the same for the last 30 to 60 s | 1,680 once used |
@@ -47,7 +48,7 @@
 //! ```
 //!
 //! # Cost
-//! A read of [`PeakEwma`] is 12 to 35 instructions. A record is one load and at most one atomic write, on words that
+//! A read of [`PeakEwma`] or [`FadingMean`] is 12 to 35 instructions. A record is one load and at most one atomic write, on words that
 //! only the users of the same endpoint share.
 //!
 //! # Sources
@@ -56,6 +57,7 @@
 
 mod ewma;
 mod histogram;
+mod mean;
 #[cfg(all(test, mainstay_loom))]
 mod model;
 mod recent;
@@ -65,5 +67,6 @@ mod window;
 pub use ewma::{Decay, Moment, PeakEwma};
 pub(crate) use histogram::bucket_of;
 pub use histogram::{Counts, Histogram};
+pub use mean::{FadingMean, Known};
 pub use recent::Recent;
 pub use window::SuccessRate;

@@ -28,6 +28,7 @@ const SLICES: usize = 10;
 /// twenty" follow without touching anything else, and the slice of the time window. Everything else is kept where
 /// failures are.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Accrual {
     sequence: AtomicU64,
     window: Duration,

@@ -133,8 +133,9 @@ impl Detail {
     }
 }
 
-/// The health of one endpoint.
+/// The health of one endpoint. The word that picks look at comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Health {
     word: AtomicU32,
     accrual: Accrual,

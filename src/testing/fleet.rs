@@ -50,6 +50,8 @@ struct Host {
     life: u32,
     tally: ServerTally,
     received: Timeline,
+    dialled: Timeline,
+    connected: Timeline,
 }
 
 #[derive(Default)]
@@ -111,6 +113,8 @@ impl FleetBuilder {
             life: 0,
             tally: ServerTally::default(),
             received: Timeline::default(),
+            dialled: Timeline::default(),
+            connected: Timeline::default(),
         };
         let state = State {
             hosts: self.servers.into_iter().map(host).collect(),
@@ -254,8 +258,13 @@ impl Fleet {
         let answer = match state.hosts.get_mut(server) {
             None => Some(Err(FaultKind::Refused)),
             Some(host) => {
-                host.tally.received += 1;
-                host.received.count(now);
+                if request.is_some() {
+                    host.tally.received += 1;
+                    host.received.count(now);
+                } else {
+                    host.tally.handshakes += 1;
+                    host.dialled.count(now);
+                }
                 match request {
                     _ if !host.up => Some(Err(FaultKind::Refused)),
                     _ if host.draining => Some(Err(FaultKind::Refused)),
@@ -289,11 +298,12 @@ impl Fleet {
         let late = request.is_some_and(|request| {
             state.hosts[server].trouble(&self.world, server, request) == Some(Trouble::FailLate)
         });
-        let tally = &mut state.hosts[server].tally;
+        let host = &mut state.hosts[server];
         match (wanted, late) {
-            (false, _) => tally.wasted += 1,
-            (true, true) => tally.failed += 1,
-            (true, false) => tally.served += u64::from(request.is_some()),
+            (false, _) => host.tally.wasted += 1,
+            (true, true) => host.tally.failed += 1,
+            (true, false) if request.is_none() => host.connected.count(due.at),
+            (true, false) => host.tally.served += 1,
         }
         drop(state);
         self.schedule(server, more);
@@ -408,9 +418,9 @@ impl Fleet {
 
 impl Host {
     fn handshake(&mut self, now: Duration, job: Job) -> Option<Result<Response, FaultKind>> {
-        self.tally.handshakes += 1;
         let work = self.server.options.handshake;
         if work.is_zero() {
+            self.connected.count(now);
             return Some(Ok(Response { server: 0, in_flight: 0, waited: work, worked: work }));
         }
         (!self.server.arrive(now, job, work)).then_some(Err(FaultKind::Refused))
@@ -524,6 +534,11 @@ impl ServerHandle {
         self.change(|now, host| host.server.set_slots(now, slots));
     }
 
+    /// Changes how much work it is to accept a connection.
+    pub fn set_handshake(&self, work: Duration) {
+        self.change(|_, host| host.server.options.handshake = work);
+    }
+
     /// Stands still for so long, as in a garbage collection: requests queue, and nothing is lost.
     pub fn freeze(&self, lasts: Duration) {
         self.change(|now, host| host.server.freeze(now, true));
@@ -592,9 +607,19 @@ impl ServerHandle {
         self.read(|host| host.tally)
     }
 
-    /// Requests and handshakes that it received, in each step of [`Timeline::STEP`] since the world began.
+    /// When requests arrived.
     pub fn received(&self) -> Timeline {
         self.read(|host| host.received.clone())
+    }
+
+    /// When handshakes arrived.
+    pub fn dialled(&self) -> Timeline {
+        self.read(|host| host.dialled.clone())
+    }
+
+    /// When connections were accepted that somebody still waited for.
+    pub fn connected(&self) -> Timeline {
+        self.read(|host| host.connected.clone())
     }
 }
 

@@ -311,6 +311,7 @@ impl Server {
 mod tests {
     use super::*;
 
+    const START: Duration = Duration::ZERO;
     const MS: Duration = Duration::from_millis(1);
 
     fn one_slot() -> Server {
@@ -326,10 +327,10 @@ mod tests {
     #[test]
     fn who_comes_first_is_served_first_and_waits_for_the_others() {
         let mut server = one_slot();
-        assert!(server.arrive(MS * 0, 1, MS * 10) && server.arrive(MS * 2, 2, MS * 5));
+        assert!(server.arrive(START, 1, MS * 10) && server.arrive(MS * 2, 2, MS * 5));
         let first = only(&mut server);
         assert_eq!((first.at, first.job), (MS * 10, 1));
-        assert_eq!(server.finish(first), Some(Spent { waited: MS * 0, worked: MS * 10 }));
+        assert_eq!(server.finish(first), Some(Spent { waited: START, worked: MS * 10 }));
         let second = only(&mut server);
         assert_eq!((second.at, second.job), (MS * 15, 2));
         assert_eq!(server.finish(second), Some(Spent { waited: MS * 8, worked: MS * 5 }));
@@ -339,7 +340,7 @@ mod tests {
     #[test]
     fn a_change_of_speed_counts_for_what_is_left() {
         let mut server = one_slot();
-        server.arrive(MS * 0, 1, MS * 10);
+        server.arrive(START, 1, MS * 10);
         let before = only(&mut server);
         server.set_speed(MS * 5, 0.5);
         let after = only(&mut server);
@@ -351,7 +352,7 @@ mod tests {
     #[test]
     fn a_frozen_server_goes_on_where_it_was() {
         let mut server = one_slot();
-        server.arrive(MS * 0, 1, MS * 10);
+        server.arrive(START, 1, MS * 10);
         server.take_due();
         server.freeze(MS * 4, true);
         server.arrive(MS * 5, 2, MS * 1);
@@ -363,8 +364,8 @@ mod tests {
     #[test]
     fn one_who_gives_up_leaves_the_queue_and_keeps_a_slot() {
         let mut server = one_slot();
-        server.arrive(MS * 0, 1, MS * 10);
-        server.arrive(MS * 0, 2, MS * 10);
+        server.arrive(START, 1, MS * 10);
+        server.arrive(START, 2, MS * 10);
         assert!(server.cancel(MS * 1, 2));
         assert!(!server.cancel(MS * 1, 1));
         assert_eq!((server.in_flight(), server.queued()), (1, 0));
@@ -383,8 +384,8 @@ mod tests {
     #[test]
     fn work_grows_with_what_is_there() {
         let mut server = Server::new(ServerOptions::default().slots(None).per_in_flight(MS * 10));
-        server.arrive(MS * 0, 1, MS * 100);
-        server.arrive(MS * 0, 2, MS * 100);
+        server.arrive(START, 1, MS * 100);
+        server.arrive(START, 2, MS * 100);
         let ends: Vec<_> = server.take_due().iter().map(|due| due.at).collect();
         assert_eq!(ends, [MS * 110, MS * 120]);
     }
@@ -392,8 +393,8 @@ mod tests {
     #[test]
     fn a_crash_loses_everything_once() {
         let mut server = one_slot();
-        server.arrive(MS * 0, 1, MS * 10);
-        server.arrive(MS * 0, 2, MS * 10);
+        server.arrive(START, 1, MS * 10);
+        server.arrive(START, 2, MS * 10);
         let due = only(&mut server);
         assert_eq!(server.crash(), [1, 2]);
         assert_eq!(server.finish(due), None);
@@ -406,7 +407,7 @@ mod tests {
             Server::new(ServerOptions::default().slots(2).speed(0.5).work(Distribution::Constant(MS * 40)));
         assert!((server.expected() - 0.080).abs() < 1e-9);
         for job in 0..3 {
-            server.arrive(MS * 0, job, MS * 40);
+            server.arrive(START, job, MS * 40);
         }
         assert!((server.expected() - 0.080 * 2.0).abs() < 1e-9);
         server.freeze(MS * 1, true);

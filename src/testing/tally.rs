@@ -6,9 +6,9 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerTally {
-    /// Requests and handshakes that arrived, whatever became of them.
+    /// Requests that arrived, whatever became of them.
     pub received: u64,
-    /// Handshakes among them.
+    /// Handshakes that arrived, whatever became of them.
     pub handshakes: u64,
     /// Served, and wanted to the end.
     pub served: u64,
@@ -24,7 +24,7 @@ pub struct ServerTally {
     pub worked: Duration,
 }
 
-/// Counts in equal steps of the world's time.
+/// Counts in equal steps of the world's time, [`STEP`](Self::STEP) each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Timeline(Vec<u64>);
 

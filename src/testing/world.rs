@@ -239,8 +239,7 @@ mod tests {
                 });
             }
             world.until(MS * 20).await;
-            let seen = seen.lock().unwrap().clone();
-            seen
+            seen.lock().unwrap().clone()
         });
         assert_eq!(seen, [3_000, 10_200, 10_700, 10_900]);
     }
@@ -255,8 +254,7 @@ mod tests {
                 inner.after(Duration::from_micros(100), move || *own.lock().unwrap() = again.now());
             });
             world.until(MS * 2).await;
-            let at = *at.lock().unwrap();
-            at
+            *at.lock().unwrap()
         });
         assert_eq!(at, Duration::from_micros(600));
     }

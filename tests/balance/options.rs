@@ -66,10 +66,38 @@ async fn what_histories_are_made_of_cannot_be_changed_while_running() {
     let invalid = client
         .update(options(|options| {
             options.health.window = secs(1);
-            options.load = Load::PeakEwma { decay: secs(1) };
         }))
         .unwrap_err();
-    assert_eq!(fields(&invalid), ["health.window", "load.decay"]);
+    assert_eq!(fields(&invalid), ["health.window"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_kind_of_load_and_the_number_of_choices_may_change_while_running() {
+    let stage = Stage::default();
+    let client = stage.client(resolve::fixed(["a:1", "b:1", "c:1"]));
+    stage.server("a:1").set(Mode::Answer(ms(200)));
+    let loads = [
+        Load::PeakEwma { decay: secs(1) },
+        Load::InFlight,
+        Load::PeakEwma { decay: secs(20) },
+        Load::Latency { half_life: secs(1) },
+    ];
+    for (load, choices) in loads.into_iter().zip([1, 2, 8, 3]) {
+        client.update(options(|options| (options.load, options.choices) = (load, choices))).unwrap();
+        assert_eq!(crate::stage::load(&client, 4, 200).await, 0);
+        assert_eq!((client.options().load, client.options().choices), (load, choices));
+    }
+    assert!(status(&client, "a:1").estimate.is_some_and(|estimate| estimate > ms(150)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_that_forgets_at_once_and_no_choice_are_told() {
+    let wrong = |load, choices| {
+        let wrong = options(|options| (options.load, options.choices) = (load, choices));
+        fields(&wrong.validate().unwrap_err()).join(" ")
+    };
+    assert_eq!(wrong(Load::Latency { half_life: secs(0) }, 0), "load.half_life choices");
+    assert_eq!(wrong(Load::PeakEwma { decay: secs(0) }, 9), "load.decay choices");
 }
 
 #[tokio::test(start_paused = true)]

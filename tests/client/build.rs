@@ -112,6 +112,7 @@ fn the_defaults_are_the_promised_ones() {
 
     let BalanceOptions {
         load,
+        choices,
         panic,
         panic_below,
         slow_start,
@@ -123,10 +124,11 @@ fn the_defaults_are_the_promised_ones() {
         keep_removed,
         connect_timeout,
         redial,
+        redial_spread,
         health,
         ..
     } = options.balance;
-    assert_eq!(load, Load::PeakEwma { decay: secs(10) });
+    assert_eq!((load, choices), (Load::Latency { half_life: secs(10) }, 4));
     assert_eq!((panic, panic_below), (Panic::FailOpen, Ratio::percent::<50>()));
     assert_eq!(slow_start, SlowStart::new(secs(10), Ratio::percent::<10>()));
     assert!(statistics);
@@ -137,6 +139,7 @@ fn the_defaults_are_the_promised_ones() {
         (secs(5), secs(30), secs(60), secs(1))
     );
     assert_eq!(redial, Backoff::exponential(ms(100)).factor(2.0).cap(secs(30)).jitter(Jitter::Full));
+    assert_eq!(redial_spread, secs(30));
 
     let HealthOptions {
         enabled,

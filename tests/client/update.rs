@@ -26,7 +26,7 @@ async fn what_does_not_hold_together_changes_nothing_and_tells_every_mistake() {
         options.retry.max_attempts = 11;
         options.budget.window = secs(5);
         options.balance.health.window = secs(5);
-        options.balance.load = Load::PeakEwma { decay: secs(1) };
+        options.balance.load = Load::PeakEwma { decay: secs(0) };
         options.balance.dials = 0;
     });
     let invalid = client.update(bad).unwrap_err();

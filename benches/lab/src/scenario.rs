@@ -181,7 +181,13 @@ impl Claim {
     }
 
     fn new(owed: impl Into<String>, found: Option<f64>, met: impl Fn(f64) -> bool) -> Self {
-        let text = found.map_or_else(|| "nothing".to_owned(), |value| format!("{value:.4}"));
+        let text = match found {
+            None => "nothing".to_owned(),
+            Some(f64::INFINITY) => "never".to_owned(),
+            // Rounded to four digits, .99946 would look as if it met .9995.
+            Some(value) if value.abs() <= 1.0 => format!("{value:.5}"),
+            Some(value) => format!("{value:.4}"),
+        };
         Self { owed: owed.into(), found: text, met: found.is_some_and(met) }
     }
 }
@@ -192,6 +198,13 @@ pub struct Fault {
     pub from: f64,
     pub to: f64,
     pub what: &'static str,
+}
+
+impl Fault {
+    /// As a picture marks it.
+    pub fn into_band(self) -> (f64, f64, String) {
+        (self.from, self.to, self.what.to_owned())
+    }
 }
 
 /// An experiment.
@@ -231,6 +244,18 @@ pub trait Scenario: Sync {
         ""
     }
 
+    /// Whether a contender runs at a point; not all of them make sense everywhere.
+    fn takes_part(&self, point: &Point, contender: &str) -> bool {
+        let _ = (point, contender);
+        true
+    }
+    /// The rule that a value given with `--set` breaks, as in "`load` must be ... at most 2". That it is finite, and not
+    /// negative where the grid is not, is looked after already.
+    fn refuses(&self, parameter: &str, value: f64) -> Option<&'static str> {
+        let _ = (parameter, value);
+        None
+    }
+
     /// The points of the grid: every combination of the values of the parameters.
     fn points(&self) -> Vec<Point> {
         let mut points = vec![Point::default()];
@@ -250,6 +275,12 @@ pub trait Scenario: Sync {
     }
 }
 
+impl fmt::Debug for dyn Scenario + '_ {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// A row of the table whose layer is not there yet.
 #[derive(Clone, Copy, Debug)]
 pub struct Waiting {
@@ -257,4 +288,57 @@ pub struct Waiting {
     pub name: &'static str,
     pub question: &'static str,
     pub waits_for: &'static str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finished(contender: &'static str, seed: u64, value: f64) -> Finished {
+        let run = Run { point: Point::default(), contender, seed, scale: 1.0 };
+        Finished {
+            run,
+            outcome: Outcome { metrics: Metrics::from([("p99_ms", value)]), timeline: Vec::new() },
+        }
+    }
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between_its_two_middle_values() {
+        let spread = Spread::of([4.0, 1.0, 3.0, 10.0]).unwrap();
+        assert_eq!(spread, Spread { least: 1.0, median: 3.5, greatest: 10.0 });
+        assert_eq!(Spread::of([3.0, 1.0, 2.0]).unwrap().median, 2.0);
+        assert_eq!(Spread::of([]), None);
+    }
+
+    #[test]
+    fn the_median_of_what_never_comes_to_pass_is_never() {
+        let never = f64::INFINITY;
+        assert_eq!(Spread::of([1.0, never, never, never]).unwrap().median, never);
+    }
+
+    #[test]
+    fn a_ratio_pairs_the_runs_of_a_seed_and_leaves_out_those_without_a_partner() {
+        let results = Results(vec![
+            finished("mainstay", 1, 10.0),
+            finished("mainstay", 2, 30.0),
+            finished("mainstay", 3, 99.0),
+            finished("tower", 2, 10.0),
+            finished("tower", 1, 20.0),
+        ]);
+        let ratio = results.ratio(&Point::default(), "mainstay", "tower", "p99_ms").unwrap();
+        assert_eq!((ratio.least, ratio.median, ratio.greatest), (0.5, 1.75, 3.0));
+    }
+
+    #[test]
+    fn what_was_found_is_not_rounded_to_what_is_owed() {
+        assert_eq!(Claim::at_least("success", Some(0.99946), 0.9995).found, "0.99946");
+        assert_eq!(Claim::at_most("seconds", Some(f64::INFINITY), 5.0).found, "never");
+    }
+
+    #[test]
+    fn a_claim_about_a_missing_value_is_not_met() {
+        assert!(!Claim::at_most("little", None, 1.0).met);
+        assert!(!Claim::at_most("little", Some(f64::INFINITY), 1.0).met);
+        assert!(Claim::at_least("much", Some(1.0), 1.0).met);
+    }
 }

@@ -1,22 +1,67 @@
 //! Connections: made ahead of requests, a few at a time, again and again.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tower::BoxError;
 
-use super::{BATCH, Control, arm};
+use super::{BATCH, Control, Slot, arm};
 use crate::{
     clock,
     error::{Cause, Error, Reason},
     telemetry::Event,
 };
 
+impl<S> Slot<S> {
+    fn wants_dial(&self) -> bool {
+        self.gone.is_none() && self.service.is_none() && !self.dialing
+    }
+}
+
 impl<S: Send + Sync + 'static> Control<S> {
     pub(super) fn may_dial(&self) -> bool {
         self.dials.len() < self.fleet.options.load().dials as usize || !self.connector.dials()
     }
 
-    /// Connects what waits for it, as far as the number of dials allows.
+    /// Whether a dial can begin now.
+    pub(super) fn has_dial_to_begin(&self) -> bool {
+        let redials = || !self.redials.is_empty() && self.next_pace().is_none();
+        self.may_dial() && (!self.queue.is_empty() || redials())
+    }
+
+    /// When the next redial that waits for its turn may begin.
+    pub(super) fn next_redial(&self) -> Option<Instant> {
+        if self.redials.is_empty() || !self.may_dial() { None } else { self.next_pace() }
+    }
+
+    fn next_pace(&self) -> Option<Instant> {
+        self.pace.next(clock::now(), self.slots.len(), self.fleet.options.load().redial_spread)
+    }
+
+    /// The next endpoint to be dialled: one that was never connected before one that was.
+    fn next_to_dial(&mut self) -> Option<u64> {
+        if let Some(id) = self.queue.pop_front() {
+            return Some(id);
+        }
+        let (now, endpoints) = (clock::now(), self.slots.len());
+        let spread = self.fleet.options.load().redial_spread;
+        // One that is gone, or connected by now, takes no turn.
+        while let Some(id) = self.redials.front() {
+            if !self.slots.get(id).is_some_and(Slot::wants_dial) {
+                self.redials.pop_front();
+            } else if self.pace.next(now, endpoints, spread).is_some() {
+                return None;
+            } else {
+                self.pace.began(now, endpoints, spread, &*self.fleet.random);
+                return self.redials.pop_front();
+            }
+        }
+        None
+    }
+
+    /// Connects what waits for it, as far as the number of dials and the pace of redials allow.
     pub(super) async fn start_dials(&mut self) {
         let mut done = 0;
         while self.may_dial() {
@@ -24,9 +69,9 @@ impl<S: Send + Sync + 'static> Control<S> {
             if done % BATCH == 0 {
                 tokio::task::yield_now().await;
             }
-            let Some(id) = self.queue.pop_front() else { return };
+            let Some(id) = self.next_to_dial() else { return };
             let Some(slot) = self.slots.get_mut(&id) else { continue };
-            if slot.gone.is_some() || slot.service.is_some() || slot.dialing {
+            if !slot.wants_dial() {
                 continue;
             }
             slot.redial = None;

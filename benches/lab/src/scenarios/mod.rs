@@ -1,14 +1,92 @@
 //! The experiments, one file each.
 
+pub mod collapse;
+pub mod finagle;
+pub mod gray;
+pub mod halves;
+pub mod metastable;
+pub mod noisy_fleet;
+pub mod reconnect_storm;
+pub mod retry_frontier;
+pub mod sinkhole;
+pub mod slow_replica;
+pub mod stage;
+pub mod sweep;
+pub mod theory;
+pub mod trace;
+
 use crate::scenario::{Scenario, Waiting};
 
-/// Those that run.
-pub static ALL: &[&dyn Scenario] = &[];
+/// Those that run, by their rows.
+pub static ALL: &[&dyn Scenario] = &[
+    &theory::Theory,
+    &slow_replica::SlowReplica,
+    &finagle::Finagle,
+    &noisy_fleet::NoisyFleet,
+    &halves::Halves,
+    &sinkhole::Sinkhole,
+    &gray::Gray,
+    &metastable::Metastable,
+    &retry_frontier::RetryFrontier,
+    &collapse::Collapse,
+    &reconnect_storm::ReconnectStorm,
+    &sweep::Sweep,
+];
 
 /// Those that wait for their layer.
-pub static WAITING: &[Waiting] = &[Waiting {
-    number: 8,
-    name: "gc_pauses",
-    question: "Does hedging hide servers that freeze?",
-    waits_for: "hedging",
-}];
+pub static WAITING: &[Waiting] = &[
+    Waiting {
+        number: 8,
+        name: "gc_pauses",
+        question: "Every server freezes now and then: do a few more requests hide it?",
+        waits_for: "hedging",
+    },
+    Waiting {
+        number: 12,
+        name: "overload",
+        question: "Twice what the fleet can do: does it still do all it can?",
+        waits_for: "adaptive concurrency limits",
+    },
+    Waiting {
+        number: 13,
+        name: "priority",
+        question: "Under overload, does what matters most get through?",
+        waits_for: "shedding by criticality",
+    },
+    Waiting {
+        number: 14,
+        name: "hedging_frontier",
+        question: "From which load on does hedging do harm?",
+        waits_for: "hedging",
+    },
+    Waiting {
+        number: 15,
+        name: "cold_start",
+        question: "A tenth of the fleet is new and cold: who notices?",
+        waits_for: "balancing that is ready for it",
+    },
+    Waiting {
+        number: 16,
+        name: "rolling_deploy",
+        question: "A hundred servers are replaced in batches: does a request fail?",
+        waits_for: "drain and probation in full",
+    },
+    Waiting {
+        number: 17,
+        name: "zone_loss",
+        question: "A zone goes, or cannot be reached by some: what is lost?",
+        waits_for: "localities",
+    },
+    Waiting {
+        number: 19,
+        name: "scale",
+        question: "A thousand clients of ten thousand endpoints: how even, how large?",
+        waits_for: "subsets",
+    },
+    Waiting {
+        number: 20,
+        name: "limiter",
+        question: "The network slows down and recovers: does the limit follow?",
+        waits_for: "adaptive concurrency limits",
+    },
+];
