@@ -206,6 +206,7 @@ fn settings(now: &ClientOptions, built: &ClientOptions) -> Vec<Setting> {
     tell!("balance": balance.panic_below);
     tell!("balance": balance.slow_start);
     tell!("balance": balance.max_in_flight);
+    tell!("balance": balance.limit);
     tell!("balance": balance.max_waiting);
     tell!("balance": balance.statistics);
     tell!("balance": balance.first_resolution);

@@ -11,7 +11,7 @@ use crate::sync::{
 
 /// How a request ended, for who decides how many there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shown {
+pub(crate) enum Shown {
     /// It was answered after so long.
     Took(Duration),
     /// It was given up after more than the usual time: it took at least so long.
@@ -29,7 +29,7 @@ const MICROS: u64 = ONE - 1;
 /// Counts on words of the thread's own; the one that finds the round to be over closes it, if nobody else is at it.
 ///
 /// A sample that is counted while its round is being closed is in that round or in the next, and in one of them only.
-pub(super) struct Meter {
+pub(crate) struct Meter {
     on: AtomicBool,
     sums: Box<[Padded<AtomicU64>]>,
     least: AtomicU64,
@@ -49,7 +49,7 @@ struct Control {
 }
 
 impl Meter {
-    pub(super) fn new(controller: Option<Box<dyn Controller>>) -> Self {
+    pub(crate) fn new(controller: Option<Box<dyn Controller>>) -> Self {
         Self {
             on: AtomicBool::new(controller.is_some()),
             sums: (0..stripes()).map(|_| Padded(AtomicU64::new(0))).collect(),
@@ -79,13 +79,13 @@ impl Meter {
     }
 
     /// Whether a request that was given up after this time took longer than usual.
-    pub(super) fn is_long(&self, lasted: Duration) -> bool {
+    pub(crate) fn is_long(&self, lasted: Duration) -> bool {
         micros(lasted) >= self.usual.load(Relaxed)
     }
 
     /// Counts a request that ends at `now` with so many in flight, itself included; the limit, if that closes a round.
     #[inline]
-    pub(super) fn count(&self, shown: Shown, in_flight: u32, now: u64) -> Option<u32> {
+    pub(crate) fn count(&self, shown: Shown, in_flight: u32, now: u64) -> Option<u32> {
         match shown {
             Shown::Took(latency) | Shown::GivenUp(latency) => {
                 let micros = micros(latency);
@@ -119,7 +119,8 @@ impl Meter {
             return None;
         }
         let (pace, lasted) = (controller.pace(), Duration::from_nanos(now.saturating_sub(*since)));
-        let counted: u64 = self.sums.iter().map(|sum| sum.0.load(Relaxed) / ONE).sum();
+        let samples: u64 = self.sums.iter().map(|sum| sum.0.load(Relaxed) / ONE).sum();
+        let counted = samples + self.dropped.load(Relaxed);
         if lasted < pace.least || (counted < pace.samples && lasted < pace.most) {
             let soon = if lasted < pace.least { pace.least - lasted } else { pace.least / 8 };
             self.ends.store(now + nanos(soon).max(1), Release);
@@ -220,14 +221,24 @@ mod tests {
         for (at, latency) in [(5_050, 10), (5_120, 20), (5_200, 30)] {
             assert_eq!(meter.count(took(latency), 3, at * MS), None);
         }
-        assert_eq!(meter.count(Shown::Dropped, 2, 5_250 * MS), None);
+        assert_eq!(meter.count(Shown::Nothing, 2, 5_250 * MS), None);
         assert_eq!(meter.count(took(60), 5, 5_300 * MS), Some(7));
         let round = notes.0.lock().unwrap()[0];
-        assert_eq!((round.samples, round.dropped, round.most), (4, 1, 5));
+        assert_eq!((round.samples, round.dropped, round.most), (4, 0, 5));
         assert_eq!((round.mean, round.least), (Duration::from_millis(30), Duration::from_millis(10)));
         assert_eq!(round.lasted, Duration::from_millis(300));
         assert!((round.in_flight - 0.4).abs() < 1e-9);
         assert!(meter.is_long(Duration::from_millis(30)) && !meter.is_long(Duration::from_millis(29)));
+    }
+
+    #[test]
+    fn drops_fill_a_round_too() {
+        let notes = Notes::default();
+        let meter = Meter::new(Some(Box::new(notes.clone())));
+        meter.count(Shown::Nothing, 1, 5_000 * MS);
+        let ends: Vec<_> = (1..6).map(|at| meter.count(Shown::Dropped, 1, (5_000 + at * 50) * MS)).collect();
+        assert_eq!(ends, [None, None, None, Some(7), None]);
+        assert_eq!(notes.0.lock().unwrap()[0].dropped, 4);
     }
 
     #[test]

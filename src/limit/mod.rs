@@ -117,3 +117,4 @@ pub use service::ConcurrencyLimit;
 
 pub(crate) use judge::timed_out;
 pub(crate) use limiter::{Entering, Limiter, Place};
+pub(crate) use meter::{Meter, Shown};

@@ -33,7 +33,7 @@ impl Algorithm {
         Self::Ebb(EbbOptions::default())
     }
 
-    pub(super) fn controller(&self) -> Option<Box<dyn Controller>> {
+    pub(crate) fn controller(&self) -> Option<Box<dyn Controller>> {
         match self {
             Self::Fixed => None,
             Self::Ebb(options) => Some(Box::new(Ebb::new(*options))),
@@ -43,7 +43,7 @@ impl Algorithm {
         }
     }
 
-    fn check(&self, check: &mut Check) {
+    pub(crate) fn check(&self, check: &mut Check) {
         match self {
             Self::Fixed => {}
             Self::Ebb(options) => options.check(check),

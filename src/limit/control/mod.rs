@@ -53,7 +53,7 @@ impl Round {
 pub struct Pace {
     /// At least so long, and
     pub least: Duration,
-    /// until there are so many samples,
+    /// until there are so many samples and drops,
     pub samples: u64,
     /// or until this time, with whatever there is.
     pub most: Duration,
