@@ -160,14 +160,24 @@ pub(crate) fn call() -> Option<Call> {
     AMBIENT.with(|ambient| ambient.active.get().then(|| ambient.call.get()))
 }
 
-/// How the last attempt of the current call ended, if there is a call and an attempt has ended.
+/// The verdict on the attempt that has just ended, and whether it was given only now: by a layer further in, or by `judge`, whose
+/// word is left to those further out.
 #[inline]
-pub(crate) fn verdict() -> Option<Verdict> {
+pub(crate) fn judged(judge: impl FnOnce() -> Verdict) -> (Verdict, bool) {
     AMBIENT.with(|ambient| {
         if !ambient.active.get() {
-            return None;
+            return (judge(), true);
         }
-        ambient.call.get().verdict
+        let mut call = ambient.call.get();
+        match call.verdict {
+            Some(verdict) => (verdict, false),
+            None => {
+                let verdict = judge();
+                call.verdict = Some(verdict);
+                ambient.call.set(call);
+                (verdict, true)
+            }
+        }
     })
 }
 

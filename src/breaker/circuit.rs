@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     Invalid,
+    estimate::slices::nanos_since,
     invalid::FOREVER,
     outcome::{Again, Class, Verdict},
     random::Random,
@@ -52,25 +53,19 @@ const fn code(state: State) -> u64 {
 pub struct Admission {
     generation: u64,
     kind: Kind,
-    /// Known only where it is asked for.
-    began: Option<Instant>,
-    /// How long it took to the head of its response, if it goes on after that.
-    lasted: Option<Duration>,
+    /// In nanoseconds since the breaker's epoch, where it is asked for; [`UNTIMED`] elsewhere. An admission is handed about
+    /// with every call, so it is small.
+    began: u64,
+    /// How long it took to the head of its response, if it goes on after that; else [`UNTIMED`].
+    lasted: u64,
 }
+
+const UNTIMED: u64 = u64::MAX;
 
 impl Admission {
     /// Whether this call is one of those that decide whether the breaker closes.
     pub fn is_probe(&self) -> bool {
         self.kind == Kind::Probe
-    }
-
-    /// The head of the response is there: whether the call is slow is decided by now, how it ends is not.
-    pub fn head(&mut self, now: Instant) {
-        self.lasted = self.began.map(|began| now.saturating_duration_since(began));
-    }
-
-    fn lasted(&self, now: impl FnOnce() -> Instant) -> Option<Duration> {
-        self.lasted.or_else(|| self.began.map(|began| now().saturating_duration_since(began)))
     }
 }
 
@@ -159,6 +154,22 @@ impl CircuitBreaker {
         })
     }
 
+    /// The head of a call's response is there: whether it is slow is decided by now, how it ends is not.
+    pub fn head(&self, admission: &mut Admission, now: Instant) {
+        if admission.began != UNTIMED {
+            admission.lasted = nanos_since(self.epoch, now).saturating_sub(admission.began);
+        }
+    }
+
+    /// How long a call has taken, to its head if that is known.
+    fn lasted(&self, admission: &Admission, now: impl FnOnce() -> Instant) -> Option<Duration> {
+        if admission.lasted != UNTIMED {
+            return Some(Duration::from_nanos(admission.lasted));
+        }
+        let began = Some(admission.began).filter(|began| *began != UNTIMED)?;
+        Some(Duration::from_nanos(nanos_since(self.epoch, now()).saturating_sub(began)))
+    }
+
     /// Whether a call may be made now, and what that has changed.
     pub fn admit(&self, now: Instant) -> (Result<Admission, Refusal>, Option<Change>) {
         match self.pass(|| now) {
@@ -176,18 +187,19 @@ impl CircuitBreaker {
             4 => Kind::Unseen,
             _ => return None,
         };
-        let began = (word & TIMED != 0).then(now);
-        Some(Admission { generation: word >> GENERATION, kind, began, lasted: None })
+        let began = if word & TIMED != 0 { nanos_since(self.epoch, now()) } else { UNTIMED };
+        Some(Admission { generation: word >> GENERATION, kind, began, lasted: UNTIMED })
     }
 
     #[cold]
     pub(super) fn admit_slowly(&self, now: Instant) -> (Result<Admission, Refusal>, Option<Change>) {
         let mut detail = lock(&self.detail);
         let change = self.move_on(&mut detail, now);
+        let (generation, began) = (detail.generation, nanos_since(self.epoch, now));
         let admission = match detail.state {
             State::Closed | State::MetricsOnly | State::Disabled => {
                 let kind = if detail.state == State::Disabled { Kind::Unseen } else { Kind::Counted };
-                Admission { generation: detail.generation, kind, began: Some(now), lasted: None }
+                Admission { generation, kind, began, lasted: UNTIMED }
             }
             State::HalfOpen => {
                 let options = &self.period.load().rules.options;
@@ -196,7 +208,7 @@ impl CircuitBreaker {
                 }
                 detail.admitted += 1;
                 detail.until.get_or_insert(now + options.half_open);
-                Admission { generation: detail.generation, kind: Kind::Probe, began: Some(now), lasted: None }
+                Admission { generation, kind: Kind::Probe, began, lasted: UNTIMED }
             }
             State::Open | State::ForcedOpen => return (Err(self.refusal(&detail, now)), change),
         };
@@ -245,7 +257,7 @@ impl CircuitBreaker {
         }
         let trip = match verdict.class() {
             Class::Success | Class::Failure => {
-                let slow = period.rules.is_slow(|| admission.lasted(&now));
+                let slow = period.rules.is_slow(|| self.lasted(&admission, &now));
                 period.add(!verdict.is_success(), slow, &now)
             }
             Class::BackOff if period.rules.options.open_when_asked => {
@@ -339,7 +351,7 @@ impl CircuitBreaker {
             return None;
         }
         let rules = self.period.load().rules.clone();
-        let slow = rules.is_slow(|| admission.lasted(|| now));
+        let slow = rules.is_slow(|| self.lasted(admission, || now));
         match verdict.class() {
             Class::BackOff if rules.options.open_when_asked && asked(verdict).is_some() => {
                 detail.failures += 1;

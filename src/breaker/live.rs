@@ -1,6 +1,7 @@
 //! A breaker at work: it tells its changes, and has time kept for it.
 
 use std::{
+    cell::Cell,
     fmt,
     sync::{Arc, Weak},
 };
@@ -74,10 +75,17 @@ impl Live {
         }
     }
 
-    /// A call has ended.
+    /// A call has ended; `unread` if nobody has read the clock since its answer came.
     #[inline]
-    pub(super) fn end(self: &Arc<Self>, admission: Admission, verdict: Verdict) {
-        let change = self.circuit.end(admission, verdict, context::now, &*self.owner.random);
+    pub(super) fn end(self: &Arc<Self>, admission: Admission, verdict: Verdict, unread: bool) {
+        let unread = Cell::new(unread);
+        let now = || {
+            if unread.take() {
+                context::forget_now();
+            }
+            context::now()
+        };
+        let change = self.circuit.end(admission, verdict, now, &*self.owner.random);
         if change.is_some() {
             self.changed(change);
         }
@@ -179,16 +187,19 @@ impl Pass {
 
     /// The call has ended.
     #[inline]
-    pub(crate) fn end(mut self, verdict: Verdict) {
+    pub(crate) fn end(mut self, verdict: Verdict, unread: bool) {
         if let Some(admission) = self.admission.take() {
-            self.live.end(admission, verdict);
+            self.live.end(admission, verdict, unread);
         }
     }
 
     /// The head is there, and the call goes on.
-    pub(crate) fn head(&mut self) {
+    pub(crate) fn head(&mut self, unread: bool) {
+        if unread {
+            context::forget_now();
+        }
         if let Some(admission) = &mut self.admission {
-            admission.head(context::now());
+            self.live.circuit.head(admission, context::now());
         }
     }
 }

@@ -69,7 +69,7 @@ impl Rules {
     /// The rule that `held` breaks.
     #[inline]
     fn broken(&self, held: Held) -> Option<Trip> {
-        if !self.is_enough(held) {
+        if held.failures | held.slow == 0 || !self.is_enough(held) {
             return None;
         }
         let reaches = |rate: Option<u64>, count: u64| {

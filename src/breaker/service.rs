@@ -112,7 +112,8 @@ impl<Res: 'static> Held<Res> {
         if judge.track.is_some() {
             judge.end(Pass::new(live.clone(), admission), result);
         } else {
-            live.end(admission, judge.verdict(result.as_ref()));
+            let (verdict, unread) = judge.judge(result.as_ref());
+            live.end(admission, verdict, unread);
         }
     }
 }
@@ -140,28 +141,26 @@ impl<Res> Clone for Judge<Res> {
 
 impl<Res: 'static> Judge<Res> {
     /// Judges `result`, unless a layer further in has done so, and leaves the verdict for those further out.
-    #[inline]
     pub(crate) fn verdict(&self, result: Result<&Res, &BoxError>) -> Verdict {
-        if let Some(verdict) = context::verdict() {
-            return verdict;
-        }
-        let verdict = self.classify.classify(result);
-        // What is further in has not read the clock when the answer came.
-        context::forget_now();
-        context::change_call(|call| call.verdict = Some(verdict));
-        verdict
+        self.judge(result).0
+    }
+
+    /// The same, and whether the clock has not been read since the answer came: what is further in reads it when it judges.
+    #[inline]
+    fn judge(&self, result: Result<&Res, &BoxError>) -> (Verdict, bool) {
+        context::judged(|| self.classify.classify(result))
     }
 
     /// Ends `pass` with the answer, or with the end of its body.
     #[inline]
     pub(crate) fn end(&self, mut pass: Pass, result: &mut Result<Res, BoxError>) {
-        let verdict = self.verdict(result.as_ref());
+        let (verdict, unread) = self.judge(result.as_ref());
         match (result, &self.track) {
             (Ok(response), Some(track)) => {
-                pass.head();
+                pass.head(unread);
                 track.track(response, Guard::new(Arc::new(Streaming(pass)), verdict));
             }
-            _ => pass.end(verdict),
+            _ => pass.end(verdict, unread),
         }
     }
 }
@@ -172,7 +171,7 @@ struct Streaming(Pass);
 impl Ends for Streaming {
     fn ended(self: Arc<Self>, head: Verdict, end: Option<Verdict>) {
         if let Some(this) = Arc::into_inner(self) {
-            this.0.end(end.unwrap_or(head));
+            this.0.end(end.unwrap_or(head), false);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -130,9 +130,15 @@ where
             let polled = {
                 let _span = current.span.as_ref().map(|span| span.enter());
                 let _inherited = EnterInherited::new(current.inherited);
-                match admission {
-                    None => session.as_mut().poll(cx),
-                    Some(way_in) => admitted(session.as_mut(), way_in, cx),
+                let way_in = match admission {
+                    None => Poll::Ready(Ok(())),
+                    Some(way_in) => admit(&session, way_in),
+                };
+                // In one place, or it is called where it could be inlined.
+                match way_in {
+                    Poll::Ready(Ok(())) => session.as_mut().poll(cx),
+                    Poll::Ready(Err(refusal)) => Poll::Ready(Err(refusal.into())),
+                    Poll::Pending => Poll::Pending,
                 }
             };
             let result = match polled {
@@ -170,13 +176,9 @@ where
     }
 }
 
-/// Polls a session once its request is in.
+/// Ready when a request is in.
 #[cold]
-fn admitted<S, Req>(
-    session: Pin<&mut OwnSession<S, Req>>,
-    way_in: &mut Admission,
-    cx: &mut Context<'_>,
-) -> Poll<Result<S::Response, BoxError>>
+fn admit<S, Req>(session: &OwnSession<S, Req>, way_in: &mut Admission) -> Poll<Result<(), Error>>
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
     S::Response: 'static,
@@ -184,10 +186,8 @@ where
     Req: 'static,
 {
     let core = session.env().core();
-    if let Err(refusal) = ready!(way_in.poll(|| session.criticality(), &*core.parts.random)) {
-        return Poll::Ready(Err(refusal.with_client(core.label.clone()).into()));
-    }
-    session.poll(cx)
+    let polled = way_in.poll(|| session.criticality(), &*core.parts.random);
+    polled.map_err(|refusal| refusal.with_client(core.label.clone()))
 }
 
 /// A request that was polled and has not ended is cancelled when it is dropped.

@@ -61,14 +61,11 @@ impl<Res, C> fmt::Debug for AtEnd<Res, C> {
 /// Latency is time to the head, whatever becomes of the body.
 #[inline]
 fn show<Res>(place: &mut Place, classify: &impl Classify<Res>, result: &Result<Res, BoxError>) -> Verdict {
-    let verdict = match context::verdict() {
-        Some(verdict) => verdict,
-        None => {
-            // What is further in has not read the clock when the answer came.
-            context::forget_now();
-            classify.classify(result.as_ref())
-        }
-    };
+    let (verdict, unread) = context::judged(|| classify.classify(result.as_ref()));
+    if unread {
+        // What is further in has not read the clock when the answer came.
+        context::forget_now();
+    }
     place.show(verdict, timed_out(result));
     verdict
 }

@@ -196,13 +196,11 @@ impl<C> Shared<C> {
     where
         C: Classify<Res>,
     {
-        let verdict = match context::verdict() {
-            Some(verdict) => verdict,
-            None => {
-                context::forget_now();
-                self.classify.classify(result.as_ref())
-            }
-        };
+        let (verdict, unread) = context::judged(|| self.classify.classify(result.as_ref()));
+        if unread {
+            // What is further in has not read the clock when the answer came.
+            context::forget_now();
+        }
         if let Some(answer) = Answer::of(verdict, timed_out(result)) {
             self.throttle.ended(context::now(), answer);
         }
