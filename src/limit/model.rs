@@ -210,3 +210,38 @@ fn what_is_counted_while_a_round_is_closed_is_in_one_round_only() {
         assert_eq!(told.load(SeqCst) + meter.left() as usize, 2);
     });
 }
+
+#[test]
+fn who_is_pushed_out_of_a_line_while_its_turn_comes_holds_no_place() {
+    use std::time::Duration;
+
+    use crate::describe::Criticality;
+
+    loom::model(|| {
+        let gate = Gate::new(1, 1);
+        let held = gate.try_acquire().unwrap();
+        let (low, high) = (Caller::default(), Caller::default());
+        let now = crate::clock::now();
+        let come = |caller: &Caller, class| {
+            let waker = Waker::from(caller.0.clone());
+            gate.acquire_at(&mut Context::from_waker(&waker), now, Some(Duration::from_secs(1)), class)
+        };
+        let Entry::Wait(lowest) = come(&low, Criticality::Sheddable) else { panic!("not in line") };
+        let leaver = thread::spawn(move || drop(held));
+        let entry = come(&high, Criticality::CriticalPlus);
+        leaver.join().unwrap();
+        match entry {
+            Entry::Permit(permit) => drop(permit),
+            // Either the lower had its turn before, and passes it on, or it was pushed out.
+            Entry::Wait(ticket) => {
+                drop(lowest);
+                drop(high.turn(ticket));
+                assert_unused(&gate);
+                return;
+            }
+            Entry::Full => panic!("somebody in line matters less"),
+        }
+        drop(lowest);
+        assert_unused(&gate);
+    });
+}
