@@ -71,6 +71,9 @@
 //! | 20 | 92 to 97 %, 1.2 to 1.4 | 25 to 101 %, 1.0 to 1.1 | 90 to 102 %, 1.0 to 2.2 | 98 to 101 %, 2.0 to 5.9 |
 //! | 80 | 95 to 98 %, 1.3 to 1.4 | 7 to 46 %, 1.0 | 18 to 57 %, 1.0 | 51 to 100 %, 1.0 to 1.5 |
 //!
+//! In a crowd, where twenty such clients share 80 slots, Ebb that is told [`longest`](control::EbbOptions::longest) = 126 ms, three
+//! times the latency without a queue, keeps the mean under 140 ms and the slots over 95 % busy; told nothing it creeps up.
+//!
 //! Aimd is for services that turn requests away when they have too many: it looks at drops alone.
 //!
 //! # Cost

@@ -17,11 +17,13 @@ pub struct EbbOptions {
     pub most: u32,
     /// How much longer than without a queue latency may be, as a factor \[1.4, 1.1 to 4\].
     pub tolerance: f64,
+    /// Latency beyond this is overload, whoever causes it \[none\]. To be set where many clients share the servers.
+    pub longest: Option<Duration>,
 }
 
 impl Default for EbbOptions {
     fn default() -> Self {
-        Self { initial: 20, least: 1, most: 1_000, tolerance: 1.4 }
+        Self { initial: 20, least: 1, most: 1_000, tolerance: 1.4, longest: None }
     }
 }
 
@@ -38,8 +40,17 @@ impl EbbOptions {
         self
     }
 
+    /// Sets [`longest`](Self::longest).
+    pub const fn longest(mut self, latency: Duration) -> Self {
+        self.longest = Some(latency);
+        self
+    }
+
     pub(crate) fn check(&self, check: &mut Check) {
         check_range(check, self.initial, self.least, self.most);
+        if let Some(longest) = self.longest {
+            check.duration("longest", longest);
+        }
         check.rule((1.1..=4.0).contains(&self.tolerance), "tolerance", self.tolerance, "1.1 to 4");
     }
 }
@@ -56,6 +67,11 @@ impl EbbOptions {
 ///
 /// So a base that was learnt in an overload is unlearnt in a few steps, a network that has become slower is told from a
 /// queue, and nothing is ever measured by letting only a few in. It grows only in rounds in which it was used.
+///
+/// **A crowd.** Where many clients share the same servers, each sees the queue of all, and can do little about it by itself: to one
+/// of them that queue looks as a slower network does, and the limits of all creep up. No client can tell the two apart by what
+/// it sees. [`longest`](EbbOptions::longest) bounds it: all that find latency beyond it give way, in proportion. So do answers
+/// that ask to be left alone, and attempts that their limit cuts off.
 #[derive(Clone, Debug)]
 pub struct Ebb {
     options: EbbOptions,
@@ -205,6 +221,16 @@ impl Controller for Ebb {
         }
         if self.base == 0.0 {
             self.base = latency;
+        }
+        if let Some(longest) = self.options.longest.map(|longest| longest.as_secs_f64())
+            && latency > longest
+        {
+            // As far as latency would follow, if all gave way alike; what is in flight has to go down to it first.
+            let share = (longest / latency).clamp(EBB, 0.95);
+            self.phase = Phase::Holding;
+            self.usual = latency;
+            self.set(self.limit * share);
+            return self.limit();
         }
         match self.phase {
             Phase::Flow => self.flow(round, latency),
