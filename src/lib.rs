@@ -166,6 +166,6 @@ pub use outcome::{Classify, Outcome, Verdict};
 pub use track::Track;
 
 /// The examples of the README, held to compile and run.
-#[cfg(all(doctest, feature = "hyper"))]
+#[cfg(all(doctest, feature = "hyper", feature = "testing"))]
 #[doc = include_str!("../README.md")]
 pub struct ReadMe;

@@ -48,6 +48,8 @@ struct Slot<S> {
     incarnation: u32,
     dialing: bool,
     redial: Option<Instant>,
+    /// When the dial that is under way began.
+    began: Option<Instant>,
     failures: u32,
     waited: Duration,
     /// When the connection was made, and how many attempts had succeeded by then.
@@ -77,7 +79,9 @@ pub(crate) struct Control<S> {
     timers: BinaryHeap<Reverse<(Instant, u64)>>,
     /// Endpoints to be connected for the first time, and to be connected again.
     queue: VecDeque<u64>,
-    redials: VecDeque<u64>,
+    redials: BTreeMap<(u32, u64), u64>,
+    /// Counts those that were queued to be redialled.
+    turns: u64,
     pace: Pace,
     dials: FuturesUnordered<Dialed<S>>,
     resolutions: u64,
@@ -148,7 +152,8 @@ impl<S: Send + Sync + 'static> Control<S> {
             known: HashMap::new(),
             timers: BinaryHeap::new(),
             queue: VecDeque::new(),
-            redials: VecDeque::new(),
+            redials: BTreeMap::new(),
+            turns: 0,
             pace: Pace::default(),
             dials: FuturesUnordered::new(),
             resolutions: 0,
@@ -295,8 +300,9 @@ impl<S: Send + Sync + 'static> Control<S> {
         }
         if slot.redial.is_some_and(|at| at <= now) {
             slot.redial = None;
-            self.redials.push_back(id);
+            self.queue_redial(id);
         }
+        let Some(slot) = self.slots.get_mut(&id) else { return };
         let (moved, next) = slot.member.health.due(now, &options.health, &self.fleet.ledger);
         if let Some(at) = [next, slot.redial, forgotten].into_iter().flatten().min() {
             arm(&mut self.timers, slot, at);
@@ -377,7 +383,12 @@ impl<S> Control<S> {
                 slot.incarnation += 1;
             }
             if slot.gone.is_none() && slot.service.is_none() && slot.redial.is_none() {
-                self.queue.push_back(*id);
+                if slot.failures > 0 {
+                    self.turns += 1;
+                    self.redials.insert((slot.failures, self.turns), *id);
+                } else {
+                    self.queue.push_back(*id);
+                }
             }
         }
     }

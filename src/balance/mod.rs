@@ -1,10 +1,15 @@
 //! The balancer: one service over many endpoints.
 //!
-//! **Problem.** Instances differ, and differ from one moment to the next: slow, loaded, cold, gone. **Idea.** Of two
-//! endpoints drawn at random the less loaded one gets the request ("the power of two choices"), where load is what this
-//! client has in flight there, times how long it takes there. The endpoint is picked when the request is sent, not when
-//! the service is asked whether it is ready, so the pick sees the request and the freshest load, and a handle that is
-//! never called holds nothing.
+//! **Problem.** Instances differ, and differ from one moment to the next: slow, loaded, cold, gone. **Idea.** Of a few
+//! endpoints drawn at random the least loaded one gets the request, where load is what this client has in flight there,
+//! times how long it takes there on average. The endpoint is picked when the request is sent, not when the service is
+//! asked whether it is ready, so the pick sees the request and the freshest load, and a handle that is never called holds
+//! nothing.
+//!
+//! Two draws ("the power of two choices") are what makes the difference where all endpoints are alike and their queues are
+//! known. Where they differ and a client sees only its own share of what happens there, four draws and a mean that knows on
+//! how many samples it stands have a p99 of 0.65 to 0.75 of what two draws and a peak have: see the lab's `noisy_fleet`.
+//! [`BalanceOptions::choices`] and [`Load`] choose.
 //!
 //! ```
 //! use mainstay::{balance::Balance, resolve};
@@ -35,7 +40,8 @@
 //!
 //! **Cost.** No allocation, no lock, two clock reads; see the `overhead` benchmark.
 //!
-//! **Sources.** Mitzenmacher, "The power of two choices in randomized load balancing"; Finagle's P2C and peak EWMA.
+//! **Sources.** Mitzenmacher, "The power of two choices in randomized load balancing"; Finagle's P2C and peak EWMA, which
+//! [`Load::PeakEwma`] with two choices is; the constants of the default are from the lab, and stand beside it in the code.
 
 mod alias;
 mod attempt;

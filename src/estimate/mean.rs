@@ -88,15 +88,15 @@ impl FadingMean {
     }
 
     /// Takes a latency that was cut off: it would have been at least `sample`. It can only raise the mean.
+    ///
+    /// Above the mean it is time spent that no answer stands for: it is added, and not counted. That is how the mean of
+    /// exponential latencies is told where some are cut off.
     pub fn observe_at_least(&self, at: Moment, sample: Duration) {
         let sample = float(nanos(sample));
         self.update(at, |known| {
             let Some(known) = known else { return Some((sample, 1.0)) };
-            if sample <= known.mean {
-                return None;
-            }
-            let weight = (known.weight + 1.0).min(HEAVIEST);
-            Some((known.mean + (sample - known.mean) / weight, weight))
+            let weight = known.weight.max(1.0);
+            (sample > known.mean).then(|| (known.mean + sample / weight, weight))
         });
     }
 
@@ -273,8 +273,10 @@ mod tests {
         mean.observe(decay.at(epoch), ms(50));
         mean.observe_at_least(decay.at(epoch), ms(1));
         assert!(mean.known(decay.at(epoch)).is_some_and(|known| near(known.mean, 5e7)));
-        mean.observe_at_least(decay.at(epoch), ms(150));
-        assert!(mean.known(decay.at(epoch)).is_some_and(|known| near(known.mean, 1e8)));
+        mean.observe(decay.at(epoch), ms(50));
+        mean.observe_at_least(decay.at(epoch), ms(100));
+        let known = mean.known(decay.at(epoch)).unwrap();
+        assert!(near(known.mean, 1e8) && near(known.weight, 2.0), "{known:?}");
     }
 
     #[test]

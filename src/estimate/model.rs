@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use loom::thread;
 
-use super::{Decay, PeakEwma, Recent, SuccessRate};
+use super::{Decay, FadingMean, PeakEwma, Recent, SuccessRate};
 use crate::Outcome;
 
 const MS: Duration = Duration::from_millis(1);
@@ -22,6 +22,26 @@ fn the_worst_of_two_samples_at_once_wins() {
         });
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         assert_eq!(ewma.value(at), Some(9e6));
+    });
+}
+
+#[test]
+fn of_two_samples_at_once_none_is_lost_from_the_mean() {
+    loom::model(|| {
+        let epoch = crate::clock::now();
+        let at = Decay::half_life(epoch, SECOND).at(epoch);
+        let mean = Arc::new(FadingMean::new());
+        let threads = [10, 30].map(|millis| {
+            let mean = mean.clone();
+            thread::spawn(move || mean.observe(at, MS * millis))
+        });
+        // Whatever is seen meanwhile is of samples that were taken.
+        if let Some(known) = mean.known(at) {
+            assert!((0.99e7..3.01e7).contains(&known.mean) && known.weight >= 1.0);
+        }
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        let known = mean.known(at).unwrap();
+        assert!((1.99e7..2.01e7).contains(&known.mean) && known.weight == 2.0, "{known:?}");
     });
 }
 

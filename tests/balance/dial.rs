@@ -148,3 +148,89 @@ async fn endpoints_that_cannot_be_connected_do_not_count_as_those_that_stay() {
     }
     assert_eq!(status(&client, "d:1").word(), "available");
 }
+
+/// Thirty endpoints that are all connected, and then all gone.
+async fn thirty_are_lost(spread: std::time::Duration) -> (Stage, Client) {
+    let stage = Stage::default();
+    let names: Vec<_> = (0..30).map(|number| format!("e{number}:1")).collect();
+    let endpoints: Vec<_> = names.iter().map(|name| mainstay::Endpoint::new(name.as_str())).collect();
+    let options = options(|options| options.redial_spread = spread);
+    let client = stage.dialing(resolve::fixed(endpoints)).options(options).build().unwrap();
+    load(&client, 10, 500).await;
+    for name in &names {
+        stage.server(name).refuse_dials(true);
+        stage.server(name).gate(Gate::Broken);
+    }
+    let waiting = tokio::spawn(client.send(0));
+    tokio::time::sleep(secs(20)).await;
+    waiting.abort();
+    (stage, client)
+}
+
+fn dials(stage: &Stage) -> usize {
+    (0..30).map(|number| stage.server(&format!("e{number}:1")).made()).sum()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_has_lost_its_fleet_knocks_as_one() {
+    // The first connections, some twenty in the first second, and one each second from then on.
+    let (stage, _client) = thirty_are_lost(secs(30)).await;
+    let made = dials(&stage);
+    assert!((30 + 15..=30 + 50).contains(&made), "{made}");
+    let (stage, _client) = thirty_are_lost(secs(0)).await;
+    assert!(dials(&stage) > 150, "each for itself: {}", dials(&stage));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_connection_is_enough_to_go_on_with_and_the_others_follow() {
+    let (stage, client) = thirty_are_lost(secs(30)).await;
+    for number in 0..30 {
+        stage.server(&format!("e{number}:1")).refuse_dials(false);
+        stage.server(&format!("e{number}:1")).gate(Gate::Open);
+    }
+    let start = now();
+    client.send(0).await.unwrap();
+    assert!(start.elapsed() <= secs(3), "{:?}", start.elapsed());
+    // Who is accepted at once is followed by the others at once, but for those whose own backoff is longer.
+    tokio::time::sleep(secs(31)).await;
+    assert!(client.status().endpoints.iter().all(|endpoint| endpoint.connected));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_gone_for_a_moment_does_not_wait_for_those_that_are_gone_for_good() {
+    let (stage, client) = thirty_are_lost(secs(30)).await;
+    let blinks = stage.server("e0:1");
+    blinks.refuse_dials(false);
+    blinks.gate(Gate::Open);
+    tokio::time::sleep(secs(300)).await;
+    client.send(0).await.unwrap();
+    blinks.gate(Gate::Broken);
+    let waiting = tokio::spawn(client.send(0));
+    tokio::time::sleep(ms(200)).await;
+    let start = now();
+    blinks.gate(Gate::Open);
+    waiting.await.unwrap().unwrap();
+    assert!(start.elapsed() <= secs(2), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_is_removed_while_it_waits_for_its_turn_takes_none() {
+    let stage = Stage::default();
+    let names: Vec<_> = (0..30).map(|number| format!("e{number}:1")).collect();
+    let (feed, channel) = mainstay::resolve::channel();
+    feed.set(names.iter().map(|name| mainstay::Endpoint::new(name.as_str())));
+    let client = stage.dialing(channel).build().unwrap();
+    load(&client, 10, 500).await;
+    for name in &names {
+        stage.server(name).refuse_dials(true);
+        stage.server(name).gate(Gate::Broken);
+    }
+    let waiting = tokio::spawn(client.send(0));
+    tokio::time::sleep(secs(1)).await;
+    feed.set(["new:1"]);
+    settle().await;
+    waiting.await.unwrap().unwrap();
+    let before = dials(&stage);
+    tokio::time::sleep(secs(120)).await;
+    assert_eq!(dials(&stage), before);
+}

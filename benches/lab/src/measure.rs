@@ -119,14 +119,21 @@ impl<'a> Measured<'a> {
         f64::INFINITY
     }
 
-    /// How long after `end` of a fault as large a share of what is due is answered well as before `fault`, but for 5 %, for
-    /// five seconds; in seconds, infinite if it never is.
+    /// How long after `end` of a fault goodput is back: over five seconds as many requests are answered well as become due,
+    /// but for 5 % and for what was usual before `fault`. In seconds, infinite if it never is.
+    ///
+    /// By what becomes due, and not by the rate before, since few requests a second scatter by more than 5 %.
     pub fn recovered(&self, fault: Duration, end: Duration) -> f64 {
-        let usual = Summary::of(within(&self.records, self.from, fault)).success();
+        let goodput = |from: Duration, to: Duration| {
+            let due = within(&self.records, from, to).count();
+            let answered = self.records.iter().filter(|record| record.is_success());
+            let done = answered.filter(|record| (from..to).contains(&(record.due + record.took))).count();
+            done as f64 / due.max(1) as f64
+        };
+        let usual = goodput(self.from, fault).min(1.0);
         let mut from = end;
         while from + RECOVERED <= self.to {
-            let now = Summary::of(within(&self.records, from, from + RECOVERED));
-            if now.requests() > 0 && now.success() >= usual * SHARE_OF_USUAL {
+            if goodput(from, from + RECOVERED) >= usual * SHARE_OF_USUAL {
                 return (from - end).as_secs_f64();
             }
             from += Timeline::STEP;

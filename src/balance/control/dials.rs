@@ -11,6 +11,7 @@ use super::{BATCH, Control, Slot, arm};
 use crate::{
     clock,
     error::{Cause, Error, Reason},
+    resolve::Effective,
     telemetry::Event,
 };
 
@@ -37,7 +38,27 @@ impl<S: Send + Sync + 'static> Control<S> {
     }
 
     fn next_pace(&self) -> Option<Instant> {
-        self.pace.next(clock::now(), self.slots.len(), self.fleet.options.load().redial_spread)
+        self.pace.next(clock::now(), self.endpoints(), self.fleet.options.load().redial_spread)
+    }
+
+    /// How many endpoints there are, connected or not.
+    fn endpoints(&self) -> usize {
+        match self.steady.effective() {
+            Effective::Bound(set) => set.len(),
+            Effective::Pending | Effective::Absent => self.slots.len(),
+        }
+    }
+
+    /// Has an endpoint redialled when its turn comes: those that have failed less often come first, so that one which is
+    /// gone for a moment does not wait for all that are gone for good. What need not dial takes no turns.
+    pub(super) fn queue_redial(&mut self, id: u64) {
+        let Some(slot) = self.slots.get(&id) else { return };
+        if self.connector.dials() {
+            self.turns += 1;
+            self.redials.insert((slot.failures, self.turns), id);
+        } else {
+            self.queue.push_back(id);
+        }
     }
 
     /// The next endpoint to be dialled: one that was never connected before one that was.
@@ -45,17 +66,17 @@ impl<S: Send + Sync + 'static> Control<S> {
         if let Some(id) = self.queue.pop_front() {
             return Some(id);
         }
-        let (now, endpoints) = (clock::now(), self.slots.len());
+        let (now, endpoints) = (clock::now(), self.endpoints());
         let spread = self.fleet.options.load().redial_spread;
-        // One that is gone, or connected by now, takes no turn.
-        while let Some(id) = self.redials.front() {
-            if !self.slots.get(id).is_some_and(Slot::wants_dial) {
-                self.redials.pop_front();
+        while let Some(first) = self.redials.first_entry() {
+            // One that is gone, or connected by now, takes no turn.
+            if !self.slots.get(first.get()).is_some_and(Slot::wants_dial) {
+                first.remove();
             } else if self.pace.next(now, endpoints, spread).is_some() {
                 return None;
             } else {
                 self.pace.began(now, endpoints, spread, &*self.fleet.random);
-                return self.redials.pop_front();
+                return Some(first.remove());
             }
         }
         None
@@ -81,6 +102,7 @@ impl<S: Send + Sync + 'static> Control<S> {
                     slot.dialing = true;
                     let (limit, incarnation) = (self.fleet.options.load().connect_timeout, slot.incarnation);
                     let name = slot.member.name.clone();
+                    slot.began = Some(clock::now());
                     self.dials.push(Box::pin(async move {
                         let dialed = tokio::time::timeout(limit, dial).await.unwrap_or_else(|_| {
                             Err(Error::new(Reason::Connect).with_endpoint(name).with_lasted(limit).into())
@@ -98,8 +120,11 @@ impl<S: Send + Sync + 'static> Control<S> {
             return;
         }
         slot.dialing = false;
+        let now = clock::now();
+        let took = slot.began.take().map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
         match dialed {
             Ok(service) => {
+                self.pace.connected(took);
                 self.fleet.tell(&Event::Connected { endpoint: slot.member.name.clone() });
                 self.connected(id, service);
             }
@@ -135,6 +160,7 @@ impl<S: Send + Sync + 'static> Control<S> {
         slot.incarnation += 1;
         slot.member.health.connect(false, &self.fleet.ledger);
         let (now, options) = (clock::now(), self.fleet.options.load());
+        self.pace.failed(now);
         // A connection that breaks as soon as it stands is no better than one that could not be made.
         let proven = slot.stands.take().is_some_and(|(since, successes)| {
             slot.member.health.totals().0 > successes

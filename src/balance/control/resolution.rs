@@ -105,6 +105,7 @@ impl<S: Send + Sync + 'static> Control<S> {
                     incarnation: 0,
                     dialing: false,
                     redial: None,
+                    began: None,
                     failures: 0,
                     waited: Duration::ZERO,
                     stands: None,

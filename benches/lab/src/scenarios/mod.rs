@@ -1,5 +1,6 @@
 //! The experiments, one file each.
 
+pub mod blink;
 pub mod collapse;
 pub mod finagle;
 pub mod gray;
@@ -30,6 +31,7 @@ pub static ALL: &[&dyn Scenario] = &[
     &retry_frontier::RetryFrontier,
     &collapse::Collapse,
     &reconnect_storm::ReconnectStorm,
+    &blink::Blink,
     &sweep::Sweep,
 ];
 

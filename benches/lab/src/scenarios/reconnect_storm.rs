@@ -28,6 +28,8 @@ const CLIENTS: u32 = 1_000;
 const HANDSHAKE: Duration = Duration::from_millis(20);
 /// Connections that the ten can accept in a second.
 const CAPACITY: f64 = SERVERS as f64 / 0.02;
+/// When clients begin to send.
+const START: Duration = s(1);
 /// When all crash.
 const DOWN: u64 = 5;
 /// What the CPU needs at all: 10,000 x 20 ms / 10.
@@ -85,11 +87,14 @@ impl Scenario for ReconnectStorm {
             }
             let recorder = Recorder::new();
             for client in 0..clients {
-                let load = OpenLoop::poisson(1.0, end).client(client);
+                let load = OpenLoop::poisson(1.0, end).client(client).from(START);
                 let service = dialling(run.contender, &world, &fleet, client);
-                // One request to begin with, so that everybody is connected before the storm.
-                let service = started(service, u64::from(client)).await;
-                spawn_load(load, service, &world, &recorder);
+                let (world, recorder) = (world.clone(), recorder.clone());
+                tokio::spawn(async move {
+                    // One request to begin with, so that everybody is connected before the storm.
+                    let service = started(service, u64::from(client)).await;
+                    spawn_load(load, service, &world, &recorder);
+                });
             }
             world.until(end).await;
             let measured = Measured::new(&recorder, &fleet, Duration::ZERO, end, s(1));
@@ -149,7 +154,7 @@ impl Scenario for ReconnectStorm {
         for point in results.points() {
             let offered = |moment: &Moment| moment.attempts / CAPACITY;
             chart.panels.push(Panel {
-                title: "Handshakes".to_owned(),
+                title: format!("Handshakes: {point}"),
                 x: "seconds".to_owned(),
                 y: "offered, by what can be accepted".to_owned(),
                 lines: Line::over_time(results, &point, offered),

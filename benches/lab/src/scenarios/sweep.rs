@@ -146,7 +146,7 @@ fn change(
 
 impl Scenario for Sweep {
     fn number(&self) -> u32 {
-        99
+        22
     }
 
     fn name(&self) -> &'static str {
