@@ -85,13 +85,20 @@ impl Line {
         }
     }
 
-    /// How long one that comes at `now` will wait, if it goes on as it went.
-    fn expected(&self, now: Instant) -> Option<Duration> {
+    /// How long one of `class` that comes at `now` will wait, if it goes on as it went.
+    fn expected(&self, now: Instant, class: Criticality) -> Option<Duration> {
         let busy = now.saturating_duration_since(self.busy?);
         if self.turns < ENOUGH || (self.queue == Queue::Lifo && self.pressed) {
             return None;
         }
-        let ahead = u32::try_from(self.wakers.len()).unwrap_or(u32::MAX).saturating_add(1);
+        // Those who matter less are behind it.
+        let last = self.wakers.last_key_value().map_or(0, |(last, _)| last & !NUMBER);
+        let ahead = if last <= key(class, 0) {
+            self.wakers.len()
+        } else {
+            self.wakers.range(..=key(class, NUMBER)).count()
+        };
+        let ahead = u32::try_from(ahead).unwrap_or(u32::MAX).saturating_add(1);
         Some((busy / self.turns).saturating_mul(ahead))
     }
 
@@ -205,6 +212,12 @@ impl Gate {
     ) -> Entry {
         let waker = cx.waker().clone();
         let mut line = self.0.line();
+        // Before anybody has to leave for one that would not stay.
+        if let (Some(now), Some(left)) = (now, left)
+            && line.expected(now, class).is_some_and(|expected| expected > left)
+        {
+            return Entry::Full;
+        }
         let mut evicted = None;
         if line.wakers.len() >= line.max as usize {
             evicted = line.evict(class);
@@ -212,7 +225,7 @@ impl Gate {
                 return Entry::Full;
             }
         }
-        let entry = self.enqueue_in(&mut line, waker, now, left, class);
+        let entry = self.enqueue_in(&mut line, waker, now, class);
         drop(line);
         if let Some(evicted) = evicted {
             evicted.wake();
@@ -220,19 +233,7 @@ impl Gate {
         entry
     }
 
-    fn enqueue_in(
-        &self,
-        line: &mut Line,
-        waker: Waker,
-        now: Option<Instant>,
-        left: Option<Duration>,
-        class: Criticality,
-    ) -> Entry {
-        if let (Some(now), Some(left)) = (now, left)
-            && line.expected(now).is_some_and(|expected| expected > left)
-        {
-            return Entry::Full;
-        }
+    fn enqueue_in(&self, line: &mut Line, waker: Waker, now: Option<Instant>, class: Criticality) -> Entry {
         // Either there is room after all, or whoever leaves from here on sees that somebody waits.
         let mut word = self.0.word.load(Ordering::Acquire);
         while word & WAITING == 0 {

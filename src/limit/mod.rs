@@ -72,7 +72,10 @@
 //! | 80 | 95 to 98 %, 1.3 to 1.4 | 7 to 46 %, 1.0 | 18 to 57 %, 1.0 | 51 to 100 %, 1.0 to 1.5 |
 //!
 //! In a crowd, where twenty such clients share 80 slots, Ebb that is told [`longest`](control::EbbOptions::longest) = 126 ms, three
-//! times the latency without a queue, keeps the mean under 140 ms and the slots over 95 % busy; told nothing it creeps up.
+//! times the latency without a queue, keeps the mean under 140 ms and the slots over 95 % busy; told nothing it creeps up. In a
+//! virtual fleet of 20 servers, at twice the load that it can do, those clients get 97.6 % of its capacity as answers (without a
+//! limit 16 %), with a 99th percentile of 1.8 times the unloaded one; of the highest of three classes 99.85 % are answered
+//! (`tests/flow.rs`).
 //!
 //! Aimd is for services that turn requests away when they have too many: it looks at drops alone.
 //!

@@ -71,7 +71,8 @@ impl EbbOptions {
 /// **A crowd.** Where many clients share the same servers, each sees the queue of all, and can do little about it by itself: to one
 /// of them that queue looks as a slower network does, and the limits of all creep up. No client can tell the two apart by what
 /// it sees. [`longest`](EbbOptions::longest) bounds it: all that find latency beyond it give way, in proportion. So do answers
-/// that ask to be left alone, and attempts that their limit cuts off.
+/// that ask to be left alone, and attempts that their limit cuts off. The sum of the limits is right then; who has how much of it
+/// is not evened out.
 #[derive(Clone, Debug)]
 pub struct Ebb {
     options: EbbOptions,
@@ -95,6 +96,8 @@ pub struct Ebb {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Phase {
     Flow,
+    /// Latency was too long, and what is in flight goes down.
+    Draining,
     /// The limit stands still, until what was asked for under an earlier one is answered.
     Holding,
     /// What latency is under this limit.
@@ -227,13 +230,14 @@ impl Controller for Ebb {
         {
             // As far as latency would follow, if all gave way alike; what is in flight has to go down to it first.
             let share = (longest / latency).clamp(EBB, 0.95);
-            self.phase = Phase::Holding;
-            self.usual = latency;
+            self.phase = Phase::Draining;
+            (self.usual, self.used) = (latency, 0.0);
             self.set(self.limit * share);
             return self.limit();
         }
         match self.phase {
             Phase::Flow => self.flow(round, latency),
+            Phase::Draining => self.phase = Phase::Flow,
             Phase::Holding => self.phase = Phase::Before,
             Phase::Before => self.ebb(latency),
             Phase::Settling { before, latency } => self.phase = Phase::Looking { before, latency },
@@ -248,7 +252,7 @@ impl Controller for Ebb {
         let ms = Duration::from_millis;
         match self.phase {
             // As long as an answer takes that was asked for before.
-            Phase::Holding | Phase::Settling { .. } => {
+            Phase::Draining | Phase::Holding | Phase::Settling { .. } => {
                 let latency = Duration::try_from_secs_f64(self.usual * 1.25).unwrap_or(ms(100));
                 Pace::new(latency, 1, latency.max(ms(10)))
             }
