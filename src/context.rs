@@ -30,7 +30,7 @@ use std::{cell::Cell, time::Instant};
 
 pub use scope::{Scope, scope, spawn};
 
-pub(crate) use frame::{fresh_now, nanos_since, now, wake_at};
+pub(crate) use frame::{forget_now, fresh_now, nanos_since, now, wake_at};
 pub(crate) use timer::Timer;
 
 use crate::{describe::Criticality, outcome::Verdict};
@@ -158,6 +158,27 @@ pub(crate) fn deadline() -> Option<Instant> {
 #[inline]
 pub(crate) fn call() -> Option<Call> {
     AMBIENT.with(|ambient| ambient.active.get().then(|| ambient.call.get()))
+}
+
+/// The verdict on the attempt that has just ended, and whether it was given only now: by a layer further in, or by `judge`, whose
+/// word is left to those further out.
+#[inline]
+pub(crate) fn judged(judge: impl FnOnce() -> Verdict) -> (Verdict, bool) {
+    AMBIENT.with(|ambient| {
+        if !ambient.active.get() {
+            return (judge(), true);
+        }
+        let mut call = ambient.call.get();
+        match call.verdict {
+            Some(verdict) => (verdict, false),
+            None => {
+                let verdict = judge();
+                call.verdict = Some(verdict);
+                ambient.call.set(call);
+                (verdict, true)
+            }
+        }
+    })
 }
 
 /// Whether the current call, if there is one, has tried an endpoint already.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 /// How much a request matters when not everything can be served. Ordered: the least important first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
+#[repr(u8)]
 pub enum Criticality {
     /// May fail for a long time without anybody noticing.
     Sheddable,

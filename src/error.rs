@@ -26,6 +26,14 @@ pub enum Reason {
     QueueFull,
     /// A concurrency limit is reached.
     Limit,
+    /// A circuit breaker is open; the cause is the [`Trip`](crate::breaker::Trip) that opened it.
+    Breaker,
+    /// More was asked than a rate allows.
+    RateLimit,
+    /// The servers turn so much away that this request was not sent to them at all.
+    Throttled,
+    /// The service below is not ready, and nobody waits for it.
+    NotReady,
     /// The total deadline has passed.
     Deadline,
     /// One attempt took longer than it may.
@@ -47,6 +55,10 @@ impl Reason {
             Self::BackingOff => "every endpoint has asked to be left alone",
             Self::QueueFull => "too many requests are waiting",
             Self::Limit => "the concurrency limit is reached",
+            Self::Breaker => "the circuit breaker is open",
+            Self::RateLimit => "the rate limit is reached",
+            Self::Throttled => "the servers turn too much away",
+            Self::NotReady => "the service is not ready",
             Self::Deadline => "the deadline has passed",
             Self::AttemptTimeout => "the attempt took too long",
             Self::Closed => "the client is closed",
@@ -69,6 +81,10 @@ impl Reason {
             Self::BackingOff => "backing_off",
             Self::QueueFull => "queue_full",
             Self::Limit => "limit",
+            Self::Breaker => "breaker",
+            Self::RateLimit => "rate_limit",
+            Self::Throttled => "throttled",
+            Self::NotReady => "not_ready",
             Self::Deadline => "deadline",
             Self::AttemptTimeout => "attempt_timeout",
             Self::Closed => "closed",

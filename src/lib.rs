@@ -60,7 +60,8 @@
 //! # }
 //! ```
 //!
-//! **3. Only the parts**, as layers in any tower stack. See [`deadline`], [`retry`], [`limit`] and [`balance`].
+//! **3. Only the parts**, as layers in any tower stack. See [`deadline`], [`retry`], [`breaker`], [`limit`] and
+//! [`balance`].
 //!
 //! ```
 //! use std::time::Duration;
@@ -83,7 +84,7 @@
 //! ```
 //!
 //! **4. Only an algorithm**, a plain type that takes the time as an argument: no tower, no runtime. See [`estimate`],
-//! [`budget`], [`backoff`] and [`health`].
+//! [`budget`], [`backoff`], [`breaker`] and [`health`].
 //!
 //! ```
 //! use std::time::Duration;
@@ -104,7 +105,8 @@
 //! | tell where the instances are | [`resolve`], [`endpoint`] |
 //! | choose between them, and set bad ones aside | [`balance`], [`health`] |
 //! | bound time, tries and extra load | [`deadline`], [`retry`], [`budget`], [`backoff`] |
-//! | bound what runs at a time | [`limit`] |
+//! | stop calling what fails | [`breaker`] |
+//! | bound what runs at a time, or goes in a time; throttle, shed | [`limit`], [`limit::rate`], [`limit::throttle`], [`limit::quota`] |
 //! | say what a request is and what an answer means | [`describe`], [`outcome`], [`track`]; for HTTP `http` |
 //! | pass a deadline from a server on to its clients | [`context`] |
 //! | be told what happens | [`telemetry`] |
@@ -117,6 +119,7 @@
 //! | feature | default | brings |
 //! |---|---|---|
 //! | `http` | off | the module `http`: description, classification and replayable bodies for the types of the `http` crate |
+//! | `redis` | off | `limit::quota::Redis`: a rate that a fleet of processes shares |
 //! | `testing` | off | the module `testing`: a virtual fleet on tokio's paused clock, and a layer that makes trouble |
 //! | `hyper` | off | the module `hyper`: a pooled HTTP/1.1 and HTTP/2 transport, without TLS, and the client over it; implies `http` |
 
@@ -124,6 +127,7 @@
 
 pub mod backoff;
 pub mod balance;
+pub mod breaker;
 pub mod budget;
 pub mod client;
 pub mod clock;
@@ -139,6 +143,7 @@ pub mod http;
 #[cfg(feature = "hyper")]
 pub mod hyper;
 mod invalid;
+mod keyed;
 pub mod limit;
 pub mod outcome;
 pub mod random;
@@ -156,6 +161,7 @@ pub use describe::Describe;
 pub use endpoint::Endpoint;
 pub use error::{Error, Reason};
 pub use invalid::{Invalid, Problem, Ratio};
+pub use keyed::KeyOptions;
 pub use outcome::{Classify, Outcome, Verdict};
 pub use track::Track;
 

@@ -57,3 +57,42 @@ pub(crate) fn stripe() -> usize {
         number
     })
 }
+
+/// A value that is replaced whole and read without a lock.
+///
+/// A reader keeps what it has read, whatever is put in its place meanwhile. In a model it is a lock around the pointer:
+/// what is proven there is the use that is made of it.
+#[derive(Debug)]
+pub(crate) struct Swap<T>(Inside<T>);
+
+#[cfg(not(mainstay_loom))]
+type Inside<T> = arc_swap::ArcSwap<T>;
+#[cfg(mainstay_loom)]
+type Inside<T> = Mutex<std::sync::Arc<T>>;
+
+impl<T> Swap<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Inside::new(std::sync::Arc::new(value)))
+    }
+
+    #[cfg(not(mainstay_loom))]
+    #[inline]
+    pub(crate) fn load(&self) -> arc_swap::Guard<std::sync::Arc<T>> {
+        self.0.load()
+    }
+
+    #[cfg(mainstay_loom)]
+    pub(crate) fn load(&self) -> std::sync::Arc<T> {
+        lock(&self.0).clone()
+    }
+
+    pub(crate) fn store(&self, value: T) {
+        let value = std::sync::Arc::new(value);
+        #[cfg(not(mainstay_loom))]
+        self.0.store(value);
+        #[cfg(mainstay_loom)]
+        {
+            *lock(&self.0) = value;
+        }
+    }
+}

@@ -28,11 +28,24 @@ pub struct Guard {
     of: Option<Arc<dyn Ends>>,
     head: Verdict,
     generation: u32,
+    /// What else ends with it.
+    other: Option<Box<Self>>,
 }
 
 impl Guard {
     pub(crate) fn new(of: Arc<dyn Ends>, head: Verdict) -> Self {
-        Self { of: Some(of), head, generation: 0 }
+        Self { of: Some(of), head, generation: 0, other: None }
+    }
+
+    /// One guard that ends both: for a [`Track`] whose response has a guard already, of a layer further in.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        let other = match self.other.take() {
+            Some(more) => other.and(*more),
+            None => other,
+        };
+        self.other = Some(Box::new(other));
+        self
     }
 
     /// The same of an attempt of this generation of the endpoint's health.
@@ -49,6 +62,9 @@ impl Guard {
     /// Ends the attempt with the verdict that its end gives. It can only be worse than the head's, unless that one was
     /// provisional.
     pub fn end(mut self, verdict: Verdict) {
+        if let Some(other) = self.other.take() {
+            other.end(verdict);
+        }
         if let Some(of) = self.of.take() {
             let worse = self.head.is_provisional() || verdict.badness() > self.head.badness();
             of.ended_in(self.generation, self.head, worse.then_some(verdict));

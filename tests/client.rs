@@ -1,6 +1,10 @@
 //! The client as a user meets it: one handle over the whole stack, on virtual time, with servers in memory.
 #![allow(missing_docs)]
 
+#[path = "client/admission.rs"]
+mod admission;
+#[path = "client/breaker.rs"]
+mod breaker;
 #[path = "client/build.rs"]
 mod build;
 #[path = "client/cancel.rs"]
@@ -13,6 +17,8 @@ mod explain;
 mod fleet;
 #[path = "client/life.rs"]
 mod life;
+#[path = "client/limit.rs"]
+mod limit;
 #[path = "client/nested.rs"]
 mod nested;
 #[path = "client/retries.rs"]

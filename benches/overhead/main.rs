@@ -14,6 +14,7 @@
 mod allocations;
 mod case;
 mod endpoint;
+mod flow;
 mod instructions;
 mod limit;
 mod options;
@@ -32,6 +33,7 @@ use report::{Progress, Row};
 fn cases() -> Vec<Case> {
     let mut cases = vec![endpoint::bare(), limit::limit()];
     cases.extend(ours::cases());
+    cases.extend(flow::cases());
     cases.extend(rivals::cases());
     cases
 }

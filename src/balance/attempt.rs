@@ -205,6 +205,7 @@ where
         };
         context::change_call(|call| call.verdict = Some(verdict));
         if own {
+            lease.timed_out(self.roster.fleet.stamp(now));
             lease.head(Some(self.roster.fleet.stamp(now)), verdict, false);
         } else {
             lease.cut_off(now);

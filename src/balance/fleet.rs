@@ -86,7 +86,7 @@ impl Fleet {
             epoch,
             estimator: Estimator::new(options.load),
             statistics: AtomicBool::new(options.statistics),
-            limited: AtomicBool::new(options.max_in_flight.is_some()),
+            limited: AtomicBool::new(options.most() != u32::MAX),
             options: ArcSwap::from_pointee(options),
             ledger: Ledger::default(),
             observers,

@@ -65,7 +65,11 @@ impl Lease {
     ) -> Option<Self> {
         let lease = Self::begin(member, incarnation, now, limit, None);
         // Two that take the last place at once may both give it back; both look again.
-        if lease.member.as_ref().is_some_and(|member| member.in_flight.load(Relaxed) > most) {
+        let full = |member: &Arc<Member>| {
+            let most = member.width.as_ref().map_or(most, |width| width.most().min(most));
+            member.in_flight.load(Relaxed) > most
+        };
+        if lease.member.as_ref().is_some_and(full) {
             lease.unused();
             return None;
         }
@@ -116,6 +120,9 @@ impl Lease {
     #[inline]
     pub(crate) fn head(&mut self, now: Option<Stamp>, verdict: Verdict, tracked: bool) -> Option<Guard> {
         let member = self.member.take()?;
+        if let (Some(width), Some(now)) = (&member.width, now) {
+            width.head(&member, verdict.class(), self.elapsed(Some(now)), now.nanos);
+        }
         if !verdict.is_success() {
             self.bad_head(&member, now, verdict);
         } else if let Some(now) = now {
@@ -199,6 +206,15 @@ impl Lease {
         member
     }
 
+    /// Its own limit cuts it off: that is a sign of overload, besides the failure that its head will be.
+    pub(crate) fn timed_out(&self, now: Stamp) {
+        if let Some(member) = &self.member
+            && let Some(width) = &member.width
+        {
+            width.timed_out(member, now.nanos);
+        }
+    }
+
     /// The caller gave up, or its deadline passed, before there was a head.
     pub(crate) fn cut_off(mut self, now: Instant) {
         self.cut(now);
@@ -208,7 +224,10 @@ impl Lease {
         let Some(member) = self.member.take() else { return };
         member.release();
         let fleet = &member.fleet;
-        let elapsed = self.elapsed(Some(fleet.stamp(now)));
+        let (elapsed, nanos) = (self.elapsed(Some(fleet.stamp(now))), fleet.stamp(now).nanos);
+        if let Some(width) = &member.width {
+            width.given_up(&member, elapsed, nanos);
+        }
         let overlong = self.limit.is_some_and(|limit| elapsed >= limit)
             || fleet.p99(now).is_some_and(|p99| elapsed > p99 * OVERLONG);
         if let Some(probe) = self.probe.take() {

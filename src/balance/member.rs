@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{estimator::Latency, fleet::Fleet, options::SlowStart};
+use super::{estimator::Latency, fleet::Fleet, options::SlowStart, width::Width};
 use crate::{
     Endpoint,
     estimate::Recent,
@@ -33,12 +33,16 @@ pub(crate) struct Member {
     pub(crate) name: Arc<str>,
     endpoint: Mutex<Arc<Endpoint>>,
     pub(crate) fleet: Arc<Fleet>,
+    /// Where its limit is found out.
+    pub(crate) width: Option<Box<Width>>,
 }
 
 impl Member {
     pub(crate) fn new(id: u64, endpoint: Arc<Endpoint>, fleet: Arc<Fleet>) -> Self {
         let now = crate::clock::now();
+        let width = fleet.options.load().limit.as_ref().and_then(Width::new);
         Self {
+            width,
             in_flight: AtomicU32::new(0),
             latency: Latency::new(),
             health: Health::starting(fleet.epoch, now, &fleet.options.load().health),

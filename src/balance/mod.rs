@@ -68,6 +68,7 @@ mod shared;
 mod snapshot;
 mod status;
 mod wake;
+mod width;
 
 pub use attempt::Attempt;
 pub(crate) use attempt::Untimed;

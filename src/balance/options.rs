@@ -6,6 +6,7 @@ use crate::{
     backoff::{Backoff, Jitter},
     health::HealthOptions,
     invalid::{Check, FOREVER, Invalid, Ratio},
+    limit::Algorithm,
 };
 
 /// More are not drawn: a look costs a cache line.
@@ -77,7 +78,8 @@ impl Default for SlowStart {
 }
 
 /// Everything that can be set on a balancer. All of it may be replaced while it runs, but for
-/// [`health.window`](HealthOptions::window), which the endpoints' histories are made of.
+/// [`health.window`](HealthOptions::window), which the endpoints' histories are made of, and [`limit`](Self::limit), which
+/// would forget what it has learnt.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct BalanceOptions {
@@ -105,6 +107,9 @@ pub struct BalanceOptions {
     /// Requests in flight at one endpoint \[off\]. A request that finds all endpoints full waits; a place is free again when
     /// the response, or its body where that is tracked, is done.
     pub max_in_flight: Option<u32>,
+    /// What finds out how many requests may be in flight at each endpoint, up to
+    /// [`max_in_flight`](Self::max_in_flight) \[nothing\]. One that is full is given nothing, as if it were not there.
+    pub limit: Option<Algorithm>,
     /// Requests that may wait for an endpoint at the same time \[1,024\].
     pub max_waiting: u32,
     /// How long a request waits for the first resolution \[5 s\].
@@ -137,6 +142,7 @@ impl Default for BalanceOptions {
             statistics: true,
             attempt_limit: Some(Duration::from_secs(3)),
             max_in_flight: None,
+            limit: None,
             max_waiting: 1024,
             first_resolution: Duration::from_secs(5),
             grace: Duration::from_secs(30),
@@ -200,6 +206,11 @@ impl BalanceOptions {
                 self.max_in_flight,
                 "1 to 2^31 - 1",
             )
+            .part("limit", |check| {
+                if let Some(algorithm) = &self.limit {
+                    algorithm.check(check);
+                }
+            })
             .rule(self.dials >= 1, "dials", self.dials, "at least 1")
             .rule(
                 self.slow_start.lasts.is_zero() || self.slow_start.from.get() > 0.0,
@@ -218,10 +229,27 @@ impl BalanceOptions {
             next.health.window,
             format!("cannot change while the balancer runs ({:?})", self.health.window),
         );
+        check.rule(
+            next.limit == self.limit,
+            "limit",
+            &next.limit,
+            format!("cannot change while the balancer runs ({:?})", self.limit),
+        );
+    }
+
+    /// The most requests in flight at one endpoint that any may have; one less than what stands for any number where each
+    /// endpoint has a limit of its own.
+    pub(crate) fn most(&self) -> u32 {
+        let unlimited = if self.limit.is_some() { u32::MAX - 1 } else { u32::MAX };
+        self.max_in_flight.unwrap_or(unlimited)
     }
 
     /// Whether anything needs to know how long attempts take.
     pub(crate) fn goes_by_time(&self) -> bool {
-        self.statistics || self.health.enabled || self.attempt_limit.is_some() || self.load != Load::InFlight
+        self.statistics
+            || self.limit.is_some()
+            || self.health.enabled
+            || self.attempt_limit.is_some()
+            || self.load != Load::InFlight
     }
 }

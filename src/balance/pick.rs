@@ -184,7 +184,11 @@ impl<S> Snapshot<S> {
 
     #[inline]
     fn has_room(&self, member: &Member) -> bool {
-        self.most == u32::MAX || member.in_flight.load(Relaxed) < self.most
+        if self.most == u32::MAX {
+            return true;
+        }
+        let in_flight = member.in_flight.load(Relaxed);
+        in_flight < self.most && member.width.as_ref().is_none_or(|width| in_flight < width.most())
     }
 
     /// Looks at every endpoint: first for one that was not tried, then for any available one, then, where that is the

@@ -104,7 +104,7 @@ impl<S: Send + Sync + 'static> Roster<S> {
             self.fleet.options.store(options.clone());
             self.fleet.estimator.set(options.load);
             self.fleet.statistics.store(options.statistics, Relaxed);
-            self.fleet.limited.store(options.max_in_flight.is_some(), Relaxed);
+            self.fleet.limited.store(options.most() != u32::MAX, Relaxed);
             (before.with_options(options, crate::clock::now()), ())
         });
         self.fleet.bell.ring(Message::Options);

@@ -57,6 +57,8 @@ pub struct EndpointStatus {
     pub ramp: f64,
     /// Requests in flight there, from this client.
     pub in_flight: u32,
+    /// How many there may be, where that is found out.
+    pub limit: Option<u32>,
     /// Attempts that succeeded.
     pub successes: u64,
     /// Attempts that failed, with those that were cut off after far longer than an answer takes.
@@ -134,6 +136,7 @@ fn describe<S>(member: &Member, snapshot: &Snapshot<S>, now: Instant) -> Endpoin
         since,
         ramp: member.ramp(now, &snapshot.options.slow_start).map_or(1.0, |(share, _)| share),
         in_flight: member.in_flight.load(Relaxed),
+        limit: member.width.as_ref().map(|width| width.most()),
         successes,
         failures,
         cancelled: member.cancelled.load(Relaxed),

@@ -11,10 +11,12 @@ use super::{
 use crate::{
     Endpoint,
     balance::{Balance, BalanceOptions, Connector},
+    breaker::{BreakerOptions, Judge},
     budget::{Budget, BudgetOptions},
     describe::{Describe, Opaque},
     error::ErrorsFail,
     invalid::{Check, Invalid},
+    limit::{ConcurrencyLimitOptions, rate::RateLimitOptions, throttle::ThrottleOptions},
     outcome::Classify,
     random::{Entropy, Random},
     resolve::Resolve,
@@ -145,6 +147,34 @@ where
         self
     }
 
+    /// How many requests go in a time \[any number\].
+    #[must_use]
+    pub fn rate(mut self, options: impl Into<Option<RateLimitOptions>>) -> Self {
+        self.options.rate = options.into();
+        self
+    }
+
+    /// How much is kept back of what the servers turn away \[nothing\].
+    #[must_use]
+    pub fn throttle(mut self, options: impl Into<Option<ThrottleOptions>>) -> Self {
+        self.options.throttle = options.into();
+        self
+    }
+
+    /// How many attempts of the client run at a time \[any number\].
+    #[must_use]
+    pub fn limit(mut self, options: impl Into<Option<ConcurrencyLimitOptions>>) -> Self {
+        self.options.limit = options.into();
+        self
+    }
+
+    /// A breaker for the whole client \[none\].
+    #[must_use]
+    pub fn breaker(mut self, options: impl Into<Option<BreakerOptions>>) -> Self {
+        self.options.breaker = options.into();
+        self
+    }
+
     /// How endpoints are picked, and when they are set aside. Replaces an [`attempt_limit`](Self::attempt_limit) set
     /// before.
     #[must_use]
@@ -206,7 +236,7 @@ where
             .label(self.label.clone())
             .connector(connector)
             .options(self.options.balance.clone())
-            .shared(self.classify.clone(), self.track, self.observers, self.random.clone())
+            .shared(self.classify.clone(), self.track.clone(), self.observers, self.random.clone())
             .build()?;
         let shares = self.budget.is_some();
         let budget = match self.budget {
@@ -220,7 +250,7 @@ where
             budget,
             shares,
             self.describe,
-            self.classify,
+            Judge { classify: self.classify, track: self.track },
             self.random,
             self.options,
         )))

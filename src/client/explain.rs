@@ -8,7 +8,7 @@ use super::{
     options::ClientOptions,
     service::{Core, View},
 };
-use crate::balance::Panic;
+use crate::{balance::Panic, breaker::State};
 
 /// Where the value of an option comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +99,16 @@ impl Explanation {
                 (setting.value, setting.origin) = (value, Origin::View);
             }
         }
+        if let Some(breaker) = &view.breaker {
+            let options = breaker.options();
+            settings.push(Setting {
+                layer: "breaker",
+                option: "breaker of the view",
+                value: told(&options),
+                origin: Origin::View,
+            });
+        }
+        settings.sort_by_key(|setting| LAYERS.iter().position(|layer| *layer == setting.layer));
         let attempts = view.max_attempts.unwrap_or(options.retry.max_attempts).max(1);
         let share = core.parts.budget.share();
         let mut remarks = Vec::new();
@@ -114,6 +124,14 @@ impl Explanation {
         }
         if let Some(failure) = &status.resolution_failure {
             remarks.push(format!("the last look-up failed, the last set stays: {failure}"));
+        }
+        if let Some(breaker) = view
+            .breaker
+            .as_ref()
+            .or_else(|| core.breaker())
+            .filter(|breaker| breaker.state() != State::Closed)
+        {
+            remarks.push(format!("the breaker {} is {}", breaker.name(), breaker.state().name()));
         }
         if status.panic {
             remarks.push(match options.balance.panic {
@@ -135,6 +153,10 @@ impl Explanation {
         }
     }
 }
+
+/// The layers, outermost first.
+const LAYERS: [&str; 8] =
+    ["deadline", "admission", "retry", "limit", "breaker", "balance", "health", "attempt"];
 
 /// The value of an option for people: without the wrappings of the language.
 fn told(value: &impl fmt::Debug) -> String {
@@ -169,17 +191,22 @@ fn settings(now: &ClientOptions, built: &ClientOptions) -> Vec<Setting> {
         };
     }
     tell!("deadline": deadline);
+    tell!("admission": rate);
+    tell!("admission": throttle);
     tell!("retry": retry.max_attempts);
     tell!("retry": retry.backoff);
     tell!("retry": budget.share);
     tell!("retry": budget.window);
     tell!("retry": budget.reserve);
+    tell!("limit": limit);
+    tell!("breaker": breaker);
     tell!("balance": balance.load);
     tell!("balance": balance.choices);
     tell!("balance": balance.panic);
     tell!("balance": balance.panic_below);
     tell!("balance": balance.slow_start);
     tell!("balance": balance.max_in_flight);
+    tell!("balance": balance.limit);
     tell!("balance": balance.max_waiting);
     tell!("balance": balance.statistics);
     tell!("balance": balance.first_resolution);

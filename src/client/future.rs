@@ -12,15 +12,22 @@ use std::{
 use pin_project::{pin_project, pinned_drop};
 use tower::{BoxError, Service};
 
-use super::service::{ClientEnv, Lane, View};
+use super::{
+    admission::Admission,
+    attempt::Guarded,
+    service::{ClientEnv, Lane, View},
+};
 use crate::{
-    balance::{Fleet, Untimed},
+    balance::Fleet,
     context::{self, EnterInherited, Inherited, Timer},
     error::{Error, Reason},
+    limit::timed_out,
     outcome::Sent,
     retry::{Session, Wishes},
     telemetry::Counter,
 };
+
+type OwnSession<S, Req> = Session<ClientEnv<S, Req>, Guarded<S, Req>, Req>;
 
 /// The future of a request: its deadline, its attempts, and what is counted of it.
 #[pin_project(PinnedDrop)]
@@ -29,12 +36,14 @@ where
     S: Service<Req>,
 {
     #[pin]
-    session: Session<ClientEnv<S, Req>, Untimed<S, Req>, Req>,
+    session: OwnSession<S, Req>,
     #[pin]
     timer: Timer,
     total: Option<Duration>,
     operation: Option<Arc<str>>,
     began: Option<Began>,
+    /// Where a rate or a throttle has to let the request in.
+    admission: Option<Box<Admission>>,
     over: bool,
 }
 
@@ -58,12 +67,17 @@ where
         let max_attempts = view.max_attempts.unwrap_or_else(|| lane.0.max_attempts());
         let wishes = Wishes { max_attempts, steps_aside: false, idempotent: view.idempotent };
         Self {
-            session: Session::new(ClientEnv(lane.clone()), request, wishes),
+            session: Session::new(
+                ClientEnv { lane: lane.clone(), method: view.breaker.clone() },
+                request,
+                wishes,
+            ),
             timer: Timer::default(),
             total,
             // Its reference count is one for all requests of the view: touched only where somebody listens.
             operation: view.operation.as_ref().filter(|_| is_traced()).cloned(),
             began: None,
+            admission: lane.0.admission(),
             over: false,
         }
     }
@@ -109,14 +123,23 @@ where
             return Poll::Pending;
         }
         let (mut session, began, over) = (this.session, this.began, this.over);
-        let (operation, total) = (this.operation.as_deref(), *this.total);
+        let (operation, total, admission) = (this.operation.as_deref(), *this.total, this.admission);
         this.timer.poll(cx, |cx| {
             let current = began
                 .get_or_insert_with(|| Began::now(session.env().core().balance.fleet(), operation, total));
             let polled = {
                 let _span = current.span.as_ref().map(|span| span.enter());
                 let _inherited = EnterInherited::new(current.inherited);
-                session.as_mut().poll(cx)
+                let way_in = match admission {
+                    None => Poll::Ready(Ok(())),
+                    Some(way_in) => admit(&session, way_in),
+                };
+                // In one place, or it is called where it could be inlined.
+                match way_in {
+                    Poll::Ready(Ok(())) => session.as_mut().poll(cx),
+                    Poll::Ready(Err(refusal)) => Poll::Ready(Err(refusal.into())),
+                    Poll::Pending => Poll::Pending,
+                }
             };
             let result = match polled {
                 Poll::Ready(result) => result,
@@ -137,6 +160,9 @@ where
                 }
             };
             let core = session.env().core();
+            if let Some(way_in) = admission.take() {
+                way_in.ended(session.verdict(), timed_out(&result));
+            }
             if session.succeeded() {
                 core.latency(current.at);
                 core.parts.tally.count(Counter::Successes);
@@ -148,6 +174,20 @@ where
             Poll::Ready(result)
         })
     }
+}
+
+/// Ready when a request is in.
+#[cold]
+fn admit<S, Req>(session: &OwnSession<S, Req>, way_in: &mut Admission) -> Poll<Result<(), Error>>
+where
+    S: Service<Req> + Clone + Send + Sync + 'static,
+    S::Response: 'static,
+    S::Error: Into<BoxError>,
+    Req: 'static,
+{
+    let core = session.env().core();
+    let polled = way_in.poll(|| session.criticality(), &*core.parts.random);
+    polled.map_err(|refusal| refusal.with_client(core.label.clone()))
 }
 
 /// A request that was polled and has not ended is cancelled when it is dropped.

@@ -25,6 +25,8 @@
 //! # }
 //! ```
 
+mod admission;
+mod attempt;
 mod builder;
 mod explain;
 mod future;

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use crate::{
     balance::BalanceOptions,
+    breaker::BreakerOptions,
     budget::BudgetOptions,
     invalid::{Check, Invalid},
+    limit::{ConcurrencyLimitOptions, rate::RateLimitOptions, throttle::ThrottleOptions},
     retry::RetryPolicy,
 };
 
@@ -15,10 +17,18 @@ use crate::{
 pub struct ClientOptions {
     /// How long a request may take in all \[10 s\]; `None` for as long as its caller's deadline allows.
     pub deadline: Option<Duration>,
+    /// How many requests go in a time \[any number\].
+    pub rate: Option<RateLimitOptions>,
+    /// How much is kept back of what the servers turn away \[nothing\].
+    pub throttle: Option<ThrottleOptions>,
     /// How often a request is tried.
     pub retry: RetryPolicy,
     /// How much extra load retries may make. Ignored where a budget was given that other clients share.
     pub budget: BudgetOptions,
+    /// How many attempts of the client run at a time \[any number\]. It is asked before the breaker.
+    pub limit: Option<ConcurrencyLimitOptions>,
+    /// The breaker of the whole client \[none\].
+    pub breaker: Option<BreakerOptions>,
     /// How endpoints are picked, and when they are set aside.
     pub balance: BalanceOptions,
 }
@@ -27,8 +37,12 @@ impl Default for ClientOptions {
     fn default() -> Self {
         Self {
             deadline: Some(Duration::from_secs(10)),
+            rate: None,
+            throttle: None,
             retry: RetryPolicy::default(),
             budget: BudgetOptions::default(),
+            limit: None,
+            breaker: None,
             balance: BalanceOptions::default(),
         }
     }
@@ -50,8 +64,12 @@ impl ClientOptions {
             check.duration("deadline", deadline);
         }
         check
+            .part("rate", |check| check_rate(self.rate.as_ref(), check))
+            .part("throttle", |check| check_throttle(self.throttle.as_ref(), check))
             .part("retry", |check| self.retry.check(check))
             .part("budget", |check| self.budget.check(check))
+            .part("limit", |check| check_limit(self.limit.as_ref(), check))
+            .part("breaker", |check| check_breaker(self.breaker.as_ref(), check))
             .part("balance", |check| self.balance.check(check));
         self.check_order(check);
     }
@@ -77,6 +95,18 @@ impl ClientOptions {
             check.duration("deadline", deadline);
         }
         check
+            .part("rate", |check| check_rate(next.rate.as_ref(), check))
+            .part("throttle", |check| {
+                check_throttle(next.throttle.as_ref(), check);
+                if let (Some(own), Some(next)) = (&self.throttle, &next.throttle) {
+                    check.rule(
+                        next.window == own.window,
+                        "window",
+                        next.window,
+                        format!("cannot change while the client runs ({:?})", own.window),
+                    );
+                }
+            })
             .part("retry", |check| next.retry.check(check))
             .part("budget", |check| {
                 next.budget.check(check);
@@ -87,7 +117,33 @@ impl ClientOptions {
                     format!("cannot change while the client runs ({:?})", self.budget.window),
                 );
             })
+            .part("limit", |check| check_limit(next.limit.as_ref(), check))
+            .part("breaker", |check| check_breaker(next.breaker.as_ref(), check))
             .part("balance", |check| self.balance.check_update(&next.balance, check));
         next.check_order(check);
+    }
+}
+
+fn check_breaker(options: Option<&BreakerOptions>, check: &mut Check) {
+    if let Some(options) = options {
+        options.check(check);
+    }
+}
+
+fn check_limit(options: Option<&ConcurrencyLimitOptions>, check: &mut Check) {
+    if let Some(options) = options {
+        options.check(check);
+    }
+}
+
+fn check_rate(options: Option<&RateLimitOptions>, check: &mut Check) {
+    if let Some(options) = options {
+        options.check(check);
+    }
+}
+
+fn check_throttle(options: Option<&ThrottleOptions>, check: &mut Check) {
+    if let Some(options) = options {
+        options.check(check);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -11,23 +11,35 @@ use arc_swap::ArcSwap;
 use tower::{BoxError, Service};
 
 use super::{
-    builder::ClientBuilder, explain::Explanation, future::ResponseFuture, options::ClientOptions,
+    admission::{Admission, Rate},
+    attempt::{Gates, Guarded},
+    builder::ClientBuilder,
+    explain::Explanation,
+    future::ResponseFuture,
+    options::ClientOptions,
     status::ClientStatus,
 };
 use crate::{
-    balance::{Balance, Untimed},
+    balance::Balance,
+    breaker::{BreakerHandle, BreakerOptions, Judge, Owner},
     budget::Budget,
     context,
     describe::Describe,
     error::Error,
     estimate::{Counts, Recent, bucket_of},
     invalid::{Check, Invalid},
-    outcome::Classify,
+    limit::{Limiter, throttle::Throttle},
     random::Random,
     retry::{Env, Parts, RetryPolicy},
     sync::{AtomicU32, AtomicU64, Mutex, Ordering::Relaxed, Padded, lock, stripe, stripes},
     telemetry::{Observer, Tally},
 };
+
+/// The bits of [`Core::gates`].
+const BREAKER: u32 = 1;
+const LIMIT: u32 = 2;
+const RATE: u32 = 4;
+const THROTTLE: u32 = 8;
 
 /// What all handles and requests of a client share.
 pub(super) struct Core<S, Req>
@@ -41,6 +53,16 @@ where
     /// The options it was built with, to tell what was changed since.
     pub(super) built: ClientOptions,
     pub(super) shares_budget: bool,
+    /// How a breaker judges what comes out of the balancer.
+    pub(super) judge: Judge<S::Response>,
+    /// The breaker of the whole client, from the first time on that one was wanted.
+    breaker: OnceLock<BreakerHandle>,
+    /// The limit of the whole client, in the same way.
+    limiter: OnceLock<Arc<Limiter>>,
+    rate: OnceLock<Arc<Rate>>,
+    throttle: OnceLock<Arc<Throttle>>,
+    /// Which of them are wanted: the bits below.
+    gates: AtomicU32,
     /// What each request asks of the options, where it can be read without touching their reference count.
     deadline: AtomicU64,
     max_attempts: AtomicU32,
@@ -63,7 +85,7 @@ where
         budget: Budget,
         shares_budget: bool,
         describe: Arc<dyn Describe<Req>>,
-        classify: Arc<dyn Classify<S::Response>>,
+        judge: Judge<S::Response>,
         random: Arc<dyn Random>,
         options: ClientOptions,
     ) -> Self {
@@ -73,24 +95,67 @@ where
             balance,
             deadline: AtomicU64::new(0),
             max_attempts: AtomicU32::new(0),
-            parts: Parts { budget, describe, classify, random, tally: Tally::new() },
+            parts: Parts { budget, describe, classify: judge.classify.clone(), random, tally: Tally::new() },
+            judge,
+            breaker: OnceLock::new(),
+            limiter: OnceLock::new(),
+            rate: OnceLock::new(),
+            throttle: OnceLock::new(),
+            gates: AtomicU32::new(0),
             built: options.clone(),
             options: ArcSwap::from_pointee(options),
             shares_budget,
             latencies: (0..stripes()).map(|_| Padded(Recent::new(epoch, Recent::PERIOD))).collect(),
             updating: Mutex::new(()),
         };
-        core.take_over();
+        core.take_over(None);
         core
     }
 
     /// Puts what each request asks of the options where it is read. A request that begins meanwhile may go by the old
     /// deadline and the new number of attempts; both are sound.
-    fn take_over(&self) {
+    ///
+    /// `before` are the options that were in force: a limit whose algorithm stays keeps what it has learnt.
+    fn take_over(&self, before: Option<&ClientOptions>) {
         let options = self.options.load();
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.deadline.store(options.deadline.map_or(u64::MAX, nanos), Relaxed);
         self.max_attempts.store(options.retry.max_attempts, Relaxed);
+        if let Some(options) = &options.breaker {
+            let breaker = self.breaker.get_or_init(|| self.new_breaker(self.label.clone(), options.clone()));
+            breaker.update(options.clone()).expect("the options were checked");
+        }
+        if let Some(limit) = &options.limit {
+            let make = || Arc::new(Limiter::new(limit, None).expect("the options were checked"));
+            let before = before.and_then(|before| before.limit.as_ref());
+            let same = before.is_none_or(|before| before.algorithm == limit.algorithm);
+            self.limiter.get_or_init(make).update(limit, same).expect("the options were checked");
+        }
+        if let Some(rate) = &options.rate {
+            self.rate.get_or_init(|| Arc::new(Rate::new(rate))).set(rate);
+        }
+        if let Some(throttle) = &options.throttle {
+            let make = || Arc::new(Throttle::new(throttle.clone(), self.balance.fleet().epoch));
+            self.throttle.get_or_init(make).set(throttle.clone());
+        }
+        let gates = if options.breaker.is_some() { BREAKER } else { 0 }
+            | if options.limit.is_some() { LIMIT } else { 0 }
+            | if options.rate.is_some() { RATE } else { 0 }
+            | if options.throttle.is_some() { THROTTLE } else { 0 };
+        self.gates.store(gates, Relaxed);
+    }
+
+    fn new_breaker(&self, name: Arc<str>, options: BreakerOptions) -> BreakerHandle {
+        self.breaker_of(name, options).expect("the options were checked")
+    }
+
+    fn breaker_of(&self, name: Arc<str>, options: BreakerOptions) -> Result<BreakerHandle, Invalid> {
+        let owner = Owner {
+            client: self.label.clone(),
+            observers: self.balance.fleet().observers.clone(),
+            random: self.parts.random.clone(),
+        };
+        BreakerHandle::new(name, options, owner)
     }
 
     /// Notes the latency of a request that began so many nanoseconds after the epoch, and ends now.
@@ -121,6 +186,36 @@ where
         (nanos != u64::MAX).then(|| Duration::from_nanos(nanos))
     }
 
+    /// The breaker of the whole client, if one is wanted.
+    #[inline]
+    pub(super) fn breaker(&self) -> Option<&BreakerHandle> {
+        if self.gates.load(Relaxed) & BREAKER != 0 { self.breaker.get() } else { None }
+    }
+
+    /// The limit of the whole client, if one is wanted.
+    pub(super) fn limiter(&self) -> Option<&Arc<Limiter>> {
+        if self.gates.load(Relaxed) & LIMIT != 0 { self.limiter.get() } else { None }
+    }
+
+    /// The rate of the client, if one is wanted.
+    pub(super) fn rate(&self) -> Option<&Arc<Rate>> {
+        if self.gates.load(Relaxed) & RATE != 0 { self.rate.get() } else { None }
+    }
+
+    /// The throttle of the client, if one is wanted.
+    pub(super) fn throttle(&self) -> Option<&Arc<Throttle>> {
+        if self.gates.load(Relaxed) & THROTTLE != 0 { self.throttle.get() } else { None }
+    }
+
+    /// What lets requests in, if there is anything.
+    #[inline]
+    pub(super) fn admission(&self) -> Option<Box<Admission>> {
+        if self.gates.load(Relaxed) & (RATE | THROTTLE) == 0 {
+            return None;
+        }
+        Some(Box::new(Admission::new(self.rate().cloned(), self.throttle().cloned())))
+    }
+
     #[inline]
     pub(super) fn max_attempts(&self) -> u32 {
         self.max_attempts.load(Relaxed)
@@ -134,6 +229,7 @@ pub(super) struct View {
     pub(super) deadline: Option<Duration>,
     pub(super) idempotent: Option<bool>,
     pub(super) max_attempts: Option<u32>,
+    pub(super) breaker: Option<BreakerHandle>,
 }
 
 /// A client: finds the instances behind a name, sends each request to the best of them, and keeps working while they are
@@ -212,6 +308,24 @@ where
         self
     }
 
+    /// The same view behind a breaker of its own, which all its clones share; a call has to pass the client's, if there is
+    /// one, and this one. It is named after the method in events.
+    ///
+    /// # Errors
+    /// [`Invalid`] with every option that breaks its rule.
+    pub fn guarded_by(mut self, options: BreakerOptions) -> Result<Self, Invalid> {
+        let core = self.core();
+        let name = self.view.operation.clone().unwrap_or_else(|| core.label.clone());
+        let breaker = core.breaker_of(name, options)?;
+        self.view.breaker = Some(breaker);
+        Ok(self)
+    }
+
+    /// The breaker of this view, or the client's if the view has none of its own.
+    pub fn breaker(&self) -> Option<BreakerHandle> {
+        self.view.breaker.as_ref().or_else(|| self.core().breaker()).cloned()
+    }
+
     /// Waits until there is an endpoint that may be given requests.
     ///
     /// # Errors
@@ -251,8 +365,8 @@ where
         if !core.shares_budget {
             core.parts.budget.update(&options.budget)?;
         }
-        core.options.store(Arc::new(options));
-        core.take_over();
+        let before = core.options.swap(Arc::new(options));
+        core.take_over(Some(&before));
         drop(updating);
         // An observer may well update again.
         core.balance.tell_updated();
@@ -338,9 +452,14 @@ where
 }
 
 /// Where the retries of a client's request run.
-pub(super) struct ClientEnv<S, Req>(pub(super) Arc<Lane<S, Req>>)
+pub(super) struct ClientEnv<S, Req>
 where
-    S: Service<Req>;
+    S: Service<Req>,
+{
+    pub(super) lane: Arc<Lane<S, Req>>,
+    /// The breaker of the method.
+    pub(super) method: Option<BreakerHandle>,
+}
 
 impl<S, Req> ClientEnv<S, Req>
 where
@@ -348,7 +467,29 @@ where
 {
     #[inline]
     pub(super) fn core(&self) -> &Core<S, Req> {
-        &self.0.0
+        &self.lane.0
+    }
+}
+
+impl<S, Req> ClientEnv<S, Req>
+where
+    S: Service<Req> + Clone + Send + Sync + 'static,
+    S::Response: 'static,
+    S::Error: Into<BoxError>,
+    Req: 'static,
+{
+    #[inline]
+    fn attempt(&self, request: Req) -> Guarded<S, Req> {
+        let core = self.core();
+        let gates = core.gates.load(Relaxed) & (BREAKER | LIMIT) != 0 || self.method.is_some();
+        Guarded::new(core.balance.start(request), if gates { Some(self.gates()) } else { None })
+    }
+
+    #[cold]
+    fn gates(&self) -> Box<Gates<S, Req>> {
+        let core = self.core();
+        let (limit, breaker) = (core.limiter().cloned(), core.breaker().cloned());
+        Box::new(Gates::new(self.lane.clone(), limit, breaker, self.method.clone()))
     }
 }
 
@@ -360,30 +501,30 @@ where
     Req: 'static,
 {
     type Response = S::Response;
-    type Future = Untimed<S, Req>;
+    type Future = Guarded<S, Req>;
 
     #[inline]
     fn first(&mut self, request: Req) -> Self::Future {
-        self.0.0.balance.start(request)
+        self.attempt(request)
     }
 
     fn again(&mut self, request: Req) -> Self::Future {
-        self.0.0.balance.start(request)
+        self.attempt(request)
     }
 
     #[inline]
     fn parts(&self) -> &Parts<Req, S::Response> {
-        &self.0.0.parts
+        &self.lane.0.parts
     }
 
     fn policy(&self) -> RetryPolicy {
-        self.0.0.options.load().retry.clone()
+        self.lane.0.options.load().retry.clone()
     }
 
     #[inline]
     fn succeeded(&self, _: Instant) {}
 
     fn fastest(&self, now: Instant) -> Option<Duration> {
-        self.0.0.balance.fleet().latencies(now).quantile(0.1)
+        self.lane.0.balance.fleet().latencies(now).quantile(0.1)
     }
 }

@@ -5,7 +5,14 @@ use std::{sync::Arc, time::Duration};
 use tower::{BoxError, Service};
 
 use super::service::Core;
-use crate::{balance::BalanceStatus, clock, estimate::Counts, telemetry::Counter};
+use crate::{
+    balance::BalanceStatus,
+    breaker::{BreakerHandle, BreakerStatus},
+    clock,
+    estimate::Counts,
+    limit::LimitStatus,
+    telemetry::Counter,
+};
 
 /// What a client knows, does and has done, of one moment.
 #[derive(Clone, Debug)]
@@ -27,6 +34,14 @@ pub struct ClientStatus {
     pub budget_available: u32,
     /// Latencies of whole requests that succeeded, over the last 30 to 60 s.
     pub latency: Latency,
+    /// How many requests the rate would let in right now, if there is one.
+    pub rate_available: Option<u32>,
+    /// The share of the requests that the throttle refuses right now, from 0 to 1, if there is one.
+    pub throttled: Option<f64>,
+    /// The concurrency limit of the whole client, if one is wanted.
+    pub limit: Option<LimitStatus>,
+    /// The breaker of the whole client, if one is wanted.
+    pub breaker: Option<BreakerStatus>,
     /// The balancer and its endpoints.
     pub balance: BalanceStatus,
 }
@@ -81,6 +96,10 @@ impl ClientStatus {
             budget_exhausted: tally.sum(Counter::BudgetExhausted),
             budget_available: core.parts.budget.available(now),
             latency: Latency::of(&core.latencies(now)),
+            rate_available: core.rate().map(|rate| rate.available()),
+            throttled: core.throttle().map(|throttle| throttle.probability(now)),
+            limit: core.limiter().map(|limiter| limiter.status()),
+            breaker: core.breaker().map(BreakerHandle::status),
             balance: core.balance.status(),
         }
     }

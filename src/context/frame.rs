@@ -98,6 +98,15 @@ pub(crate) fn fresh_now() -> Instant {
     STATE.with(read)
 }
 
+/// Has the next that asks for the time read the clock again, because something slow may have happened since this poll began.
+#[inline]
+pub(crate) fn forget_now() {
+    STATE.with(|state| {
+        state.now.set(None);
+        state.passed.set(None);
+    });
+}
+
 #[inline]
 fn read(state: &State) -> Instant {
     let now = clock::now();

@@ -91,7 +91,10 @@ where
 {
     fn track(&self, response: &mut Response<Tracked<B>>, guard: Guard) {
         let body = response.body_mut();
-        body.guard = Some(guard);
+        body.guard = Some(match body.guard.take() {
+            Some(inner) => guard.and(inner),
+            None => guard,
+        });
         if body.body.is_end_stream() {
             ends(&mut body.guard, Guard::head);
         }

@@ -15,11 +15,13 @@ use tower::{BoxError, Service};
 use super::{Body, Connector, ConnectorOptions, Transport};
 use crate::{
     balance::BalanceOptions,
+    breaker::{BreakerHandle, BreakerOptions},
     budget::{Budget, BudgetOptions},
     client::{ClientOptions, ClientStatus, Explanation, ResponseFuture},
     error::Error,
     http::{BodyTrack, Classifier, Description, DescriptionOptions, Replay, Tracked},
     invalid::{Check, Invalid},
+    limit::{ConcurrencyLimitOptions, rate::RateLimitOptions, throttle::ThrottleOptions},
     outcome::Classify,
     random::Random,
     resolve::Resolve,
@@ -109,6 +111,19 @@ impl Client {
     #[must_use]
     pub fn max_attempts(self, attempts: u32) -> Self {
         Self { inner: self.inner.max_attempts(attempts), replayed: self.replayed }
+    }
+
+    /// The same view behind a breaker of its own, which all its clones share.
+    ///
+    /// # Errors
+    /// [`Invalid`] with every option that breaks its rule.
+    pub fn guarded_by(self, options: BreakerOptions) -> Result<Self, Invalid> {
+        Ok(Self { inner: self.inner.guarded_by(options)?, replayed: self.replayed })
+    }
+
+    /// The breaker of this view, or the client's if the view has none of its own.
+    pub fn breaker(&self) -> Option<BreakerHandle> {
+        self.inner.breaker()
     }
 
     /// Waits until there is a connected endpoint that may be given requests.
@@ -252,6 +267,30 @@ impl ClientBuilder {
     #[must_use]
     pub fn retry(self, policy: RetryPolicy) -> Self {
         self.with(|inner| inner.retry(policy))
+    }
+
+    /// How many requests go in a time \[any number\].
+    #[must_use]
+    pub fn rate(self, options: impl Into<Option<RateLimitOptions>>) -> Self {
+        self.with(|inner| inner.rate(options))
+    }
+
+    /// How much is kept back of what the servers turn away \[nothing\].
+    #[must_use]
+    pub fn throttle(self, options: impl Into<Option<ThrottleOptions>>) -> Self {
+        self.with(|inner| inner.throttle(options))
+    }
+
+    /// How many attempts of the client run at a time \[any number\].
+    #[must_use]
+    pub fn limit(self, options: impl Into<Option<ConcurrencyLimitOptions>>) -> Self {
+        self.with(|inner| inner.limit(options))
+    }
+
+    /// A breaker for the whole client \[none\].
+    #[must_use]
+    pub fn breaker(self, options: impl Into<Option<BreakerOptions>>) -> Self {
+        self.with(|inner| inner.breaker(options))
     }
 
     /// How much extra load retries may make \[20 % of successes over 10 s + 1 per 10 s\].

@@ -1,13 +1,18 @@
 //! Who may enter, and who is next.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::{Duration, Instant},
 };
 
-use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, lock};
+use super::Queue;
+use crate::{
+    describe::Criticality,
+    sync::{AtomicU64, Mutex, MutexGuard, Ordering, lock},
+};
 
 /// The largest limit: the counts of a gate share one word.
 pub(super) const MAX_LIMIT: u32 = u32::MAX >> 1;
@@ -18,7 +23,8 @@ const WAITING: u64 = 1 << 63;
 /// At most so many at a time; the others wait in line, or are turned away when the line is full.
 ///
 /// A clone is a handle to the same gate. As long as nobody waits, entering and leaving are one atomic operation each.
-/// Turns are strictly first come, first served: while somebody waits nobody overtakes.
+/// Turns are first come, first served unless [`set_queue`](Self::set_queue) says otherwise: while somebody waits nobody
+/// overtakes.
 ///
 /// A turn belongs to the [`Ticket`] that it was given to until that is polled or dropped. Whoever keeps a ticket without
 /// doing either holds up a place, as with any permit that is held.
@@ -37,8 +43,85 @@ struct State {
 struct Line {
     max: u32,
     next: u64,
-    /// By the number of the ticket. A ticket that is not here has got its turn.
+    /// By the number of the ticket, those of the highest class first. A ticket that is neither here nor evicted has got its
+    /// turn.
     wakers: BTreeMap<u64, Waker>,
+    /// Those who had to leave for somebody who matters more, and do not know it yet.
+    evicted: BTreeSet<u64>,
+    queue: Queue,
+    target: Duration,
+    interval: Duration,
+    /// Since when it has not been empty, as far as those who came said the time, and how many turns it gave since.
+    busy: Option<Instant>,
+    turns: u32,
+    /// Whether it was not empty for an interval when the last one came.
+    pressed: bool,
+}
+
+/// The bits of a ticket's number that number it; above them is its class.
+const NUMBER: u64 = (1 << 60) - 1;
+
+/// The place in line of one of `class`: before everybody who matters less.
+const fn key(class: Criticality, number: u64) -> u64 {
+    ((Criticality::CriticalPlus as u64 - class as u64) << 60) | number
+}
+
+/// So many turns say how fast it moves.
+const ENOUGH: u32 = 8;
+
+impl Line {
+    /// Somebody comes at `now`.
+    fn note(&mut self, now: Instant) {
+        let busy = *self.busy.get_or_insert(now);
+        self.pressed = now.saturating_duration_since(busy) >= self.interval;
+    }
+
+    /// How long one that comes at `now` may wait at most, by the queue's own rule.
+    fn longest(&self) -> Option<Duration> {
+        match self.queue {
+            Queue::CoDel if self.pressed => Some(self.target),
+            Queue::CoDel => Some(self.interval),
+            _ => None,
+        }
+    }
+
+    /// How long one of `class` that comes at `now` will wait, if it goes on as it went.
+    fn expected(&self, now: Instant, class: Criticality) -> Option<Duration> {
+        let busy = now.saturating_duration_since(self.busy?);
+        if self.turns < ENOUGH || (self.queue == Queue::Lifo && self.pressed) {
+            return None;
+        }
+        // Those who matter less are behind it.
+        let last = self.wakers.last_key_value().map_or(0, |(last, _)| last & !NUMBER);
+        let ahead = if last <= key(class, 0) {
+            self.wakers.len()
+        } else {
+            self.wakers.range(..=key(class, NUMBER)).count()
+        };
+        let ahead = u32::try_from(ahead).unwrap_or(u32::MAX).saturating_add(1);
+        Some((busy / self.turns).saturating_mul(ahead))
+    }
+
+    /// The next of the highest class.
+    fn pop(&mut self) -> Option<Waker> {
+        self.turns = self.turns.saturating_add(1);
+        if self.queue == Queue::Lifo && self.pressed {
+            let first = *self.wakers.first_key_value()?.0;
+            let newest = *self.wakers.range(..=first | NUMBER).next_back()?.0;
+            return self.wakers.remove(&newest);
+        }
+        self.wakers.pop_first().map(|(_, waker)| waker)
+    }
+
+    /// Makes room for one of `class`, if somebody in line matters less: the newest of those who matter least.
+    fn evict(&mut self, class: Criticality) -> Option<Waker> {
+        let last = *self.wakers.last_key_value()?.0;
+        if last & !NUMBER <= key(class, 0) {
+            return None;
+        }
+        self.evicted.insert(last);
+        self.wakers.remove(&last)
+    }
 }
 
 /// What came of trying to enter.
@@ -49,7 +132,7 @@ pub enum Entry {
     Permit(Permit),
     /// In line.
     Wait(Ticket),
-    /// The line is full.
+    /// The line is full, or longer than there is time for.
     Full,
 }
 
@@ -74,7 +157,18 @@ impl Gate {
     ///
     /// A limit above 2^31 - 1 counts as that. A limit of 0 lets nobody in until it is changed.
     pub fn new(limit: u32, max_waiting: u32) -> Self {
-        let line = Line { max: max_waiting, next: 0, wakers: BTreeMap::new() };
+        let line = Line {
+            max: max_waiting,
+            next: 0,
+            wakers: BTreeMap::new(),
+            evicted: BTreeSet::new(),
+            queue: Queue::Fifo,
+            target: Duration::MAX,
+            interval: Duration::MAX,
+            busy: None,
+            turns: 0,
+            pressed: false,
+        };
         let word = AtomicU64::new(with_limit(0, limit.min(MAX_LIMIT)));
         Self(Arc::new(State { word, line: Mutex::new(line) }))
     }
@@ -87,14 +181,59 @@ impl Gate {
 
     /// Enters if there is room and nobody waits, else gets in line; `cx` is woken when the turn has come.
     pub fn acquire(&self, cx: &mut Context<'_>) -> Entry {
-        if let Some(permit) = self.try_acquire() {
-            return Entry::Permit(permit);
+        match self.try_acquire() {
+            Some(permit) => Entry::Permit(permit),
+            None => self.enqueue(cx, None, None, Criticality::default()),
         }
+    }
+
+    /// The same by one who says how much it matters, the time, which a [`Queue`] but the plain one needs, and how much of it
+    /// there is: who cannot expect a turn within `left` gets none. Who matters more is served first, and takes the place of
+    /// one who matters less in a line that is full.
+    pub fn acquire_at(
+        &self,
+        cx: &mut Context<'_>,
+        now: Instant,
+        left: Option<Duration>,
+        class: Criticality,
+    ) -> Entry {
+        match self.try_acquire() {
+            Some(permit) => Entry::Permit(permit),
+            None => self.enqueue(cx, Some(now), left, class),
+        }
+    }
+
+    fn enqueue(
+        &self,
+        cx: &mut Context<'_>,
+        now: Option<Instant>,
+        left: Option<Duration>,
+        class: Criticality,
+    ) -> Entry {
         let waker = cx.waker().clone();
         let mut line = self.0.line();
-        if line.wakers.len() >= line.max as usize {
+        // Before anybody has to leave for one that would not stay.
+        if let (Some(now), Some(left)) = (now, left)
+            && line.expected(now, class).is_some_and(|expected| expected > left)
+        {
             return Entry::Full;
         }
+        let mut evicted = None;
+        if line.wakers.len() >= line.max as usize {
+            evicted = line.evict(class);
+            if evicted.is_none() {
+                return Entry::Full;
+            }
+        }
+        let entry = self.enqueue_in(&mut line, waker, now, class);
+        drop(line);
+        if let Some(evicted) = evicted {
+            evicted.wake();
+        }
+        entry
+    }
+
+    fn enqueue_in(&self, line: &mut Line, waker: Waker, now: Option<Instant>, class: Criticality) -> Entry {
         // Either there is room after all, or whoever leaves from here on sees that somebody waits.
         let mut word = self.0.word.load(Ordering::Acquire);
         while word & WAITING == 0 {
@@ -105,10 +244,13 @@ impl Gate {
                 Err(now) => word = now,
             }
         }
-        let number = line.next;
+        if let Some(now) = now {
+            line.note(now);
+        }
+        let number = key(class, line.next & NUMBER);
         line.next += 1;
         line.wakers.insert(number, waker);
-        Entry::Wait(Ticket { gate: Some(self.clone()), number })
+        Entry::Wait(Ticket { gate: Some(self.clone()), number, longest: line.longest() })
     }
 
     /// Changes the limit. A higher one lets the next in line in; a lower one turns nobody out, but lets nobody in until
@@ -125,6 +267,12 @@ impl Gate {
             word = now;
         }
         self.0.call_next();
+    }
+
+    /// Changes who is next, and what is pressure; see [`Queue`].
+    pub fn set_queue(&self, queue: Queue, target: Duration, interval: Duration) {
+        let mut line = self.0.line();
+        (line.queue, line.target, line.interval) = (queue, target, interval);
     }
 
     /// Changes how many may wait. Those who wait already stay.
@@ -186,14 +334,15 @@ impl State {
         if line.wakers.is_empty() || !self.try_enter(|word| in_flight(word) < limit(word)) {
             return None;
         }
-        let next = line.wakers.pop_first();
-        self.open_if_empty(&line);
-        next.map(|(_, waker)| waker)
+        let next = line.pop();
+        self.open_if_empty(&mut line);
+        next
     }
 
     /// Opens the fast path when the line, which the caller has locked, is empty.
-    fn open_if_empty(&self, line: &Line) {
+    fn open_if_empty(&self, line: &mut Line) {
         if line.wakers.is_empty() {
+            (line.busy, line.turns, line.pressed) = (None, 0, false);
             self.word.fetch_and(!WAITING, Ordering::AcqRel);
         }
     }
@@ -215,6 +364,13 @@ pub struct Permit {
     gate: Gate,
 }
 
+impl Permit {
+    /// The gate that it is a permit of.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+}
+
 impl Drop for Permit {
     #[inline]
     fn drop(&mut self) {
@@ -234,9 +390,20 @@ pub struct Ticket {
     /// `None` when its turn was taken.
     gate: Option<Gate>,
     number: u64,
+    longest: Option<Duration>,
 }
 
 impl Ticket {
+    /// How long it may wait at most, where the queue has a rule for that.
+    pub fn longest(&self) -> Option<Duration> {
+        self.longest
+    }
+
+    /// Whether it had to leave for somebody who matters more: its turn never comes.
+    pub fn is_evicted(&self) -> bool {
+        self.gate.as_ref().is_some_and(|gate| gate.0.line().evicted.contains(&self.number))
+    }
+
     /// Takes the turn if it has come.
     ///
     /// # Panics
@@ -245,6 +412,9 @@ impl Ticket {
         let Some(gate) = &self.gate else { panic!("polled after its turn was taken") };
         let before = {
             let mut line = gate.0.line();
+            if line.evicted.contains(&self.number) {
+                return Poll::Pending;
+            }
             match line.wakers.get_mut(&self.number) {
                 Some(waker) if waker.will_wake(cx.waker()) => return Poll::Pending,
                 Some(waker) => Some(std::mem::replace(waker, cx.waker().clone())),
@@ -267,9 +437,12 @@ impl Drop for Ticket {
         let Some(gate) = self.gate.take() else { return };
         let waited = {
             let mut line = gate.0.line();
+            if line.evicted.remove(&self.number) {
+                return;
+            }
             let waker = line.wakers.remove(&self.number);
             if waker.is_some() {
-                gate.0.open_if_empty(&line);
+                gate.0.open_if_empty(&mut line);
             }
             waker
         };

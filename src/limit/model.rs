@@ -169,3 +169,79 @@ fn who_gets_in_line_while_the_limit_is_raised_gets_the_turn() {
         assert_unused(&gate);
     });
 }
+
+#[test]
+fn what_is_counted_while_a_round_is_closed_is_in_one_round_only() {
+    use std::time::Duration;
+
+    use super::{
+        control::{Controller, Pace, Round},
+        meter::{Meter, Shown},
+    };
+
+    #[derive(Debug)]
+    struct Sum(Arc<AtomicUsize>);
+    impl Controller for Sum {
+        fn limit(&self) -> u32 {
+            1
+        }
+        fn round(&mut self, round: &Round) -> u32 {
+            self.0.fetch_add(round.samples as usize, SeqCst);
+            1
+        }
+        fn pace(&self) -> Pace {
+            Pace::new(Duration::from_nanos(1), 1, Duration::from_secs(1))
+        }
+    }
+
+    loom::model(|| {
+        let told = Arc::new(AtomicUsize::new(0));
+        let meter = Arc::new(Meter::new(Some(Box::new(Sum(told.clone())))));
+        // The first round has no beginning, and is none.
+        meter.count(Shown::Nothing, 1, 1);
+        meter.count(Shown::Nothing, 1, 2_000_000_002);
+        let took = Shown::Took(Duration::from_micros(5));
+        let theirs = meter.clone();
+        let thread = thread::spawn(move || {
+            theirs.count(took, 1, 2_000_000_010);
+        });
+        meter.count(took, 1, 2_000_000_020);
+        thread.join().unwrap();
+        assert_eq!(told.load(SeqCst) + meter.left() as usize, 2);
+    });
+}
+
+#[test]
+fn who_is_pushed_out_of_a_line_while_its_turn_comes_holds_no_place() {
+    use std::time::Duration;
+
+    use crate::describe::Criticality;
+
+    loom::model(|| {
+        let gate = Gate::new(1, 1);
+        let held = gate.try_acquire().unwrap();
+        let (low, high) = (Caller::default(), Caller::default());
+        let now = crate::clock::now();
+        let come = |caller: &Caller, class| {
+            let waker = Waker::from(caller.0.clone());
+            gate.acquire_at(&mut Context::from_waker(&waker), now, Some(Duration::from_secs(1)), class)
+        };
+        let Entry::Wait(lowest) = come(&low, Criticality::Sheddable) else { panic!("not in line") };
+        let leaver = thread::spawn(move || drop(held));
+        let entry = come(&high, Criticality::CriticalPlus);
+        leaver.join().unwrap();
+        match entry {
+            Entry::Permit(permit) => drop(permit),
+            // Either the lower had its turn before, and passes it on, or it was pushed out.
+            Entry::Wait(ticket) => {
+                drop(lowest);
+                drop(high.turn(ticket));
+                assert_unused(&gate);
+                return;
+            }
+            Entry::Full => panic!("somebody in line matters less"),
+        }
+        drop(lowest);
+        assert_unused(&gate);
+    });
+}

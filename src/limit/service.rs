@@ -8,33 +8,33 @@ use std::{
 
 use tower::{BoxError, Service};
 
-use super::{ResponseFuture, layer::Shared};
+use super::{AtHead, Judges, ResponseFuture, layer::Shared};
 
 /// A service whose requests wait for their turn; made by [`ConcurrencyLimitLayer`](super::ConcurrencyLimitLayer).
 ///
 /// Readiness is the inner service's: a handle that is ready holds no place, so an idle one starves nobody. The inner
 /// service that was readied goes along with the request and is called when its turn has come; what that service reserved
 /// when it became ready, it keeps while the request waits.
-#[derive(Clone)]
-pub struct ConcurrencyLimit<S> {
+pub struct ConcurrencyLimit<S, J = AtHead> {
     inner: S,
-    shared: Arc<Shared>,
+    shared: Arc<Shared<J>>,
 }
 
-impl<S> ConcurrencyLimit<S> {
-    pub(super) fn new(inner: S, shared: Arc<Shared>) -> Self {
+impl<S, J> ConcurrencyLimit<S, J> {
+    pub(super) fn new(inner: S, shared: Arc<Shared<J>>) -> Self {
         Self { inner, shared }
     }
 }
 
-impl<S, Req> Service<Req> for ConcurrencyLimit<S>
+impl<S, J, Req> Service<Req> for ConcurrencyLimit<S, J>
 where
     S: Service<Req> + Clone,
     S::Error: Into<BoxError>,
+    J: Judges<S::Response>,
 {
     type Response = S::Response;
     type Error = BoxError;
-    type Future = ResponseFuture<S, Req>;
+    type Future = ResponseFuture<S, Req, J>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx).map_err(Into::into)
@@ -48,11 +48,17 @@ where
     }
 }
 
-impl<S: fmt::Debug> fmt::Debug for ConcurrencyLimit<S> {
+impl<S: Clone, J> Clone for ConcurrencyLimit<S, J> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), shared: self.shared.clone() }
+    }
+}
+
+impl<S: fmt::Debug, J> fmt::Debug for ConcurrencyLimit<S, J> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConcurrencyLimit")
             .field("inner", &self.inner)
-            .field("gate", &self.shared.gate)
+            .field("gate", &self.shared.limiter.gate)
             .finish_non_exhaustive()
     }
 }

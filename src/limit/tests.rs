@@ -13,11 +13,15 @@ use futures::{
 };
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
-use super::{ConcurrencyLimitLayer, ConcurrencyLimitOptions, Entry, Gate, Ticket};
+use super::{
+    Algorithm, ConcurrencyLimitLayer, ConcurrencyLimitOptions, Entry, Gate, Queue, Ticket,
+    control::{AimdOptions, Controller, EbbOptions, Pace, Round, VegasOptions},
+};
 use crate::{
     Error, Reason, clock,
     context::{self, Inherited},
-    outcome::Sent,
+    describe::Criticality,
+    outcome::{Sent, Verdict},
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -362,4 +366,272 @@ proptest::proptest! {
         drop(books);
         proptest::prop_assert_eq!((gate.in_flight(), gate.waiting()), (0, 0));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_pressure_the_newest_goes_first_where_that_is_wanted() {
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let noting = service_fn({
+        let order = order.clone();
+        move |at: u32| {
+            order.lock().unwrap().push(at);
+            async {
+                tokio::time::sleep(MS * 50).await;
+                Ok::<_, BoxError>(())
+            }
+        }
+    });
+    let layer = ConcurrencyLimitLayer::new(options(1, 100).queue(Queue::Lifo).max_wait(MS * 10_000)).unwrap();
+    let service = layer.layer(noting);
+    let calls = (0..8_u32).map(|at| {
+        let service = service.clone();
+        async move {
+            tokio::time::sleep(MS * 30 * at).await;
+            service.oneshot(at).await
+        }
+    });
+    join_all(calls).await;
+    // 2 came into an empty line, at 60 ms; when 6 came it had not been empty for 120.
+    assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3, 6, 7, 5, 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_that_does_not_get_empty_lets_nobody_wait_long() {
+    let options = options(1, 100).queue(Queue::CoDel).pressure(MS * 5, MS * 100);
+    let layer = ConcurrencyLimitLayer::new(options).unwrap();
+    let waits = (0..4_u32).map(|at| {
+        let layer = layer.clone();
+        async move {
+            tokio::time::sleep(MS * 60 * at).await;
+            let error = work(&layer, 1_000).await.err()?;
+            Error::find(&*error).and_then(Error::lasted)
+        }
+    });
+    // The first runs; the second came into an empty line; for the others it was not empty for 0, 60 and 120 ms.
+    let again = async {
+        tokio::time::sleep(MS * 155).await;
+        let error = work(&layer, 1).await.err()?;
+        Error::find(&*error).and_then(Error::lasted)
+    };
+    let (waits, late) = tokio::join!(join_all(waits), again);
+    assert_eq!(waits, [None, Some(MS * 100), Some(MS * 100), Some(MS * 5)]);
+    assert_eq!(late, Some(MS * 100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_cannot_expect_a_turn_in_time_is_refused_at_once() {
+    let layer = layer(1, 100);
+    let mut calls: Vec<_> = (0..20).map(|_| work(&layer, 10)).collect();
+    assert!(calls.iter_mut().all(|call| poll_once(call).is_pending()));
+    let finishing = tokio::spawn(join_all(calls));
+    tokio::time::sleep(MS * 105).await;
+    // Ten turns in 105 ms, nine are left before it.
+    let within = |millis: u32| {
+        let scope = Inherited::default().with_deadline(clock::now() + MS * millis);
+        let layer = layer.clone();
+        async move {
+            let start = clock::now();
+            let result = context::scope(scope, work(&layer, 1)).await;
+            (reason(&result), clock::now() - start)
+        }
+    };
+    assert_eq!(within(60).await, (Some(Reason::Limit), Duration::ZERO));
+    assert_eq!(within(200).await.0, None);
+    finishing.await.unwrap();
+}
+
+#[derive(Debug, Default)]
+struct Body(Option<crate::track::Guard>);
+
+struct InBody;
+
+impl crate::Track<Body> for InBody {
+    fn track(&self, response: &mut Body, guard: crate::track::Guard) {
+        response.0 = Some(guard);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_tracked_body_a_place_is_kept_to_its_end() {
+    let layer = layer(1, 0).track(InBody);
+    let get = || layer.layer(service_fn(|(): ()| async { Ok::<_, BoxError>(Body::default()) })).oneshot(());
+    let body = get().await.unwrap();
+    assert_eq!(reason(&get().await), Some(Reason::Limit));
+    drop(body);
+    assert!(get().await.is_ok());
+}
+
+/// A server of four slots, 40 ms of work each, that turns nobody away.
+fn four_slots(answered: Arc<AtomicU32>) -> impl Work {
+    let slots = Arc::new(tokio::sync::Semaphore::new(4));
+    service_fn(move |number: u32| {
+        let (slots, answered) = (slots.clone(), answered.clone());
+        async move {
+            let _slot = slots.acquire().await;
+            tokio::time::sleep(MS * (20 + number % 41)).await;
+            answered.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, BoxError>(number)
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adaptive_limit_finds_what_a_server_can_do() {
+    let answered = Arc::new(AtomicU32::new(0));
+    let options = options(1, 1_000).algorithm(Algorithm::adaptive()).max_wait(MS * 100);
+    let layer = ConcurrencyLimitLayer::new(options).unwrap();
+    let service = layer.layer(four_slots(answered.clone()));
+    assert_eq!(layer.gate().limit(), 20);
+    for number in 0..40_u32 * 200 {
+        // Twice what it can do.
+        tokio::spawn(service.clone().oneshot(number));
+        tokio::time::sleep(MS * 5).await;
+    }
+    let limit = layer.gate().limit();
+    assert!((3..=9).contains(&limit), "{limit}");
+    let answered = answered.load(Ordering::Relaxed);
+    assert!(answered > 40 * 100 * 85 / 100, "{answered}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_answers_nobody_any_more_does_not_look_idle() {
+    // Callers give up after 100 ms, outside of the limit: nothing is ever answered in time.
+    let options = options(1, 0).algorithm(Algorithm::Ebb(EbbOptions::default().range(40, 1, 1_000)));
+    let layer = ConcurrencyLimitLayer::new(options).unwrap();
+    let service = layer.layer(four_slots(Arc::default()));
+    for number in 0..6_000_u32 {
+        tokio::spawn(tokio::time::timeout(MS * 100, service.clone().oneshot(number)));
+        tokio::time::sleep(MS * 2).await;
+    }
+    assert!(layer.gate().limit() <= 20, "{}", layer.gate().limit());
+}
+
+#[tokio::test(start_paused = true)]
+async fn drops_are_what_the_classifier_and_the_limit_of_attempts_say() {
+    let options = options(1, 0).algorithm(Algorithm::Aimd(AimdOptions::default().range(100, 10, 200)));
+    let classify = |result: Result<&u32, &BoxError>| match result {
+        Ok(429) => Verdict::back_off(None),
+        _ => Verdict::success(),
+    };
+    let layer = ConcurrencyLimitLayer::new(options).unwrap().classify(classify);
+    let service = layer.layer(service_fn(|status: u32| async move { Ok::<_, BoxError>(status) }));
+    for (status, expected) in [(200, 100), (200, 100), (429, 90), (429, 81)] {
+        tokio::time::sleep(MS * 1_100).await;
+        service.clone().oneshot(status).await.unwrap();
+        assert_eq!(layer.gate().limit(), expected);
+    }
+    let limited = ServiceBuilder::new()
+        .layer(layer.clone())
+        .layer(crate::deadline::AttemptLimitLayer::new(MS * 10))
+        .service(service_fn(|_: u32| std::future::pending::<Result<u32, BoxError>>()));
+    tokio::time::sleep(MS * 1_100).await;
+    assert!(limited.oneshot(1).await.is_err());
+    assert_eq!(layer.gate().limit(), 72);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_algorithm_that_stays_keeps_what_it_has_learnt_and_another_begins_anew() {
+    let adaptive = options(5, 7).algorithm(Algorithm::Aimd(AimdOptions::default().range(50, 10, 200)));
+    let layer = ConcurrencyLimitLayer::new(adaptive.clone()).unwrap();
+    layer.gate().set_limit(33);
+    layer.update(&adaptive.clone().max_waiting(9)).unwrap();
+    assert_eq!(layer.gate().limit(), 33);
+    layer.update(&options(5, 7)).unwrap();
+    assert_eq!(layer.gate().limit(), 5);
+    layer.update(&adaptive).unwrap();
+    assert_eq!(layer.gate().limit(), 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn somebodys_own_controller_decides() {
+    #[derive(Debug)]
+    struct Seven;
+    impl Controller for Seven {
+        fn limit(&self) -> u32 {
+            7
+        }
+        fn round(&mut self, _: &Round) -> u32 {
+            8
+        }
+        fn pace(&self) -> Pace {
+            Pace::new(MS, 1, MS)
+        }
+    }
+    let layer = ConcurrencyLimitLayer::controlled(options(1, 0), Seven).unwrap();
+    assert_eq!(layer.gate().limit(), 7);
+    for _ in 0..3 {
+        tokio::time::sleep(MS * 2).await;
+        work(&layer, 1).await.unwrap();
+    }
+    assert_eq!(layer.gate().limit(), 8);
+}
+
+#[test]
+fn the_options_of_queue_and_algorithm_are_checked() {
+    let wrong = options(1, 0)
+        .pressure(MS * 10, MS)
+        .algorithm(Algorithm::Vegas(VegasOptions::default().range(5, 10, 20)));
+    let invalid = ConcurrencyLimitLayer::new(wrong).unwrap_err();
+    let fields: Vec<_> = invalid.problems().iter().map(|problem| &*problem.field).collect();
+    assert_eq!(fields, ["algorithm.initial", "interval"]);
+}
+
+fn class_of(layer: &ConcurrencyLimitLayer, class: Criticality) -> BoxFuture<'static, Result<u32, BoxError>> {
+    context::scope(Inherited::default().with_criticality(class), work(layer, 10)).boxed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_matters_more_is_served_first_and_takes_the_place_of_who_matters_least() {
+    use Criticality::{Critical, CriticalPlus, Sheddable, SheddablePlus};
+    let layer = layer(1, 3);
+    let done = Arc::new(Mutex::new(Vec::new()));
+    let mut calls: Vec<_> =
+        [Critical, Sheddable, SheddablePlus, Sheddable, CriticalPlus, Critical, Sheddable]
+            .into_iter()
+            .enumerate()
+            .map(|(at, class)| {
+                let (call, done) = (class_of(&layer, class), done.clone());
+                async move {
+                    let result = call.await;
+                    done.lock().unwrap().push((at, reason(&result)));
+                }
+                .boxed()
+            })
+            .collect();
+    // The first is in, three wait; the next two push out both of the lowest class, the newer first; the last is the lowest.
+    for call in &mut calls {
+        let _ = poll_once(call);
+    }
+    assert_eq!(*done.lock().unwrap(), [(6, Some(Reason::Limit))]);
+    calls.truncate(6);
+    join_all(calls).await;
+    let done = done.lock().unwrap();
+    let refused: Vec<_> = done.iter().filter(|(_, reason)| reason.is_some()).map(|(at, _)| *at).collect();
+    let served: Vec<_> = done.iter().filter(|(_, reason)| reason.is_none()).map(|(at, _)| *at).collect();
+    assert_eq!((refused, served), (vec![6, 1, 3], vec![0, 4, 5, 2]));
+    assert_eq!((layer.gate().in_flight(), layer.gate().waiting()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_highest_class_is_served_until_it_alone_is_too_much() {
+    use Criticality::{Critical, CriticalPlus, Sheddable};
+    let layer = ConcurrencyLimitLayer::new(options(4, 16).max_wait(MS * 200)).unwrap();
+    let served = Arc::new(Mutex::new([(0, 0); 4]));
+    // 400 a second can be served; 1,000 come, 100 of the highest class.
+    for at in 0..2_000_u32 {
+        let class = [CriticalPlus, Critical, Critical, Critical, Sheddable]
+            [if at % 10 == 0 { 0 } else { 1 + at as usize % 4 }];
+        let (call, served) = (class_of(&layer, class), served.clone());
+        tokio::spawn(async move {
+            let ok = call.await.is_ok();
+            let count = &mut served.lock().unwrap()[class as usize];
+            *count = (count.0 + u32::from(ok), count.1 + 1);
+        });
+        tokio::time::sleep(MS).await;
+    }
+    tokio::time::sleep(MS * 1_000).await;
+    let served = *served.lock().unwrap();
+    assert_eq!(served[3].0, served[3].1, "{served:?}");
+    let share = |class: usize| f64::from(served[class].0) / f64::from(served[class].1);
+    assert!(share(0) < 0.05 && share(2) > 0.4, "{served:?}");
 }

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     budget::{Budget, Withdrawal},
     context::{self, Call, EnterCall, EnterInherited},
-    describe::{Describe, Sending},
+    describe::{Criticality, Describe, Sending},
     error::Error,
     outcome::{Again, Classify, Sent, Verdict},
     random::Random,
@@ -82,6 +82,8 @@ pub(crate) struct Session<E, F, Req> {
     /// A layer above retries this call: this one steps aside.
     aside: bool,
     idempotent: bool,
+    /// How much the request matters, where its description says so: what is inherited below.
+    criticality: Option<Criticality>,
     wishes: Wishes,
     sent: u32,
     unsent: u32,
@@ -108,6 +110,7 @@ impl<E, F, Req> Session<E, F, Req> {
             call: Call::default(),
             aside: false,
             idempotent: false,
+            criticality: None,
             wishes,
             sent: 0,
             unsent: 0,
@@ -133,6 +136,11 @@ impl<E, F, Req> Session<E, F, Req> {
         self.project().state.set(State::Start(None));
     }
 
+    /// How the last attempt ended.
+    pub(crate) fn verdict(&self) -> Option<Verdict> {
+        self.call.verdict
+    }
+
     /// Whether the last attempt ended well.
     #[inline]
     pub(crate) fn succeeded(&self) -> bool {
@@ -146,6 +154,15 @@ where
     F: Future<Output = Result<E::Response, BoxError>>,
     Req: 'static,
 {
+    /// How much the request matters, before anything was sent.
+    pub(crate) fn criticality(&self) -> Criticality {
+        let described = match &self.state {
+            State::Start(Some(request)) => self.env.parts().describe.criticality(request),
+            _ => self.criticality,
+        };
+        described.or_else(|| context::inherited().criticality()).unwrap_or_default()
+    }
+
     /// Polls the session; `Start` and waits are passed through until there is something to wait for.
     pub(crate) fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<E::Response, BoxError>> {
         let mut this = self.project();
@@ -158,6 +175,7 @@ where
                     let parts = this.env.parts();
                     *this.idempotent =
                         this.wishes.idempotent.unwrap_or_else(|| parts.describe.is_idempotent(&request));
+                    *this.criticality = parts.describe.criticality(&request);
                     if !*this.aside && this.wishes.max_attempts > 1 {
                         *this.copy = parts.describe.copy(&mut request);
                     }
@@ -177,8 +195,8 @@ where
                         future.poll(cx)
                     } else {
                         // Whatever is called on the way, by whichever client, knows that it is being done again.
-                        let _retry = (this.call.attempt > 1)
-                            .then(|| EnterInherited::new(context::inherited().with_retry(true)));
+                        let _inherited = (this.call.attempt > 1 || this.criticality.is_some())
+                            .then(|| inherit(this.call.attempt > 1, *this.criticality));
                         let _call = EnterCall::new(this.call);
                         future.poll(cx)
                     };
@@ -243,6 +261,19 @@ where
             }
         }
     }
+}
+
+/// What everything below inherits.
+#[cold]
+fn inherit(again: bool, criticality: Option<Criticality>) -> EnterInherited {
+    let mut inherited = context::inherited();
+    if again {
+        inherited = inherited.with_retry(true);
+    }
+    if let Some(criticality) = criticality {
+        inherited = inherited.with_criticality(criticality);
+    }
+    EnterInherited::new(inherited)
 }
 
 /// How far a session has come.

@@ -94,6 +94,41 @@ pub enum Event {
         /// Of how many.
         endpoints: usize,
     },
+    /// A circuit breaker opened: calls are refused.
+    BreakerOpened {
+        /// Which: the label of the client, the name of the method, the key.
+        breaker: Arc<str>,
+        /// The rule that was broken: a [`Trip`](crate::breaker::Trip).
+        why: Cause,
+        /// For how long.
+        lasts: Duration,
+    },
+    /// The time of an open breaker is over: a few calls decide.
+    BreakerHalfOpened {
+        /// Which.
+        breaker: Arc<str>,
+    },
+    /// A breaker closed: calls pass.
+    BreakerClosed {
+        /// Which.
+        breaker: Arc<str>,
+        /// Whether somebody closed it by hand; if not, its probes did.
+        by_hand: bool,
+    },
+    /// Somebody put a breaker into a state that it does not leave by itself.
+    BreakerForced {
+        /// Which.
+        breaker: Arc<str>,
+        /// The name of the state.
+        state: &'static str,
+    },
+    /// A breaker that only measures would have opened.
+    BreakerExceeded {
+        /// Which.
+        breaker: Arc<str>,
+        /// The rule that was broken: a [`Trip`](crate::breaker::Trip).
+        why: Cause,
+    },
     /// The options were replaced.
     Updated,
     /// The client was closed.
@@ -117,6 +152,11 @@ impl Event {
             Self::Resumed { .. } => "resumed",
             Self::PanicEntered { .. } => "panic_entered",
             Self::PanicLeft { .. } => "panic_left",
+            Self::BreakerOpened { .. } => "breaker_opened",
+            Self::BreakerHalfOpened { .. } => "breaker_half_opened",
+            Self::BreakerClosed { .. } => "breaker_closed",
+            Self::BreakerForced { .. } => "breaker_forced",
+            Self::BreakerExceeded { .. } => "breaker_exceeded",
             Self::Updated => "updated",
             Self::Closed => "closed",
         }
@@ -131,7 +171,15 @@ impl Event {
                 | Self::Disconnected { .. }
                 | Self::Ejected { .. }
                 | Self::PanicEntered { .. }
+                | Self::BreakerHalfOpened { .. }
+                | Self::BreakerForced { .. }
+                | Self::BreakerExceeded { .. }
         )
+    }
+
+    /// Whether somebody should be woken: callers are being turned away.
+    fn is_alarm(&self) -> bool {
+        matches!(self, Self::BreakerOpened { .. })
     }
 }
 
@@ -165,6 +213,16 @@ impl fmt::Display for Event {
             Self::PanicLeft { available, endpoints } => {
                 write!(f, "panic over: {available} of {endpoints} endpoints are available")
             }
+            Self::BreakerOpened { breaker, why, lasts } => {
+                write!(f, "breaker {breaker}: open for {lasts:?}: {why}")
+            }
+            Self::BreakerHalfOpened { breaker } => write!(f, "breaker {breaker}: half-open"),
+            Self::BreakerClosed { breaker, by_hand: false } => write!(f, "breaker {breaker}: closed"),
+            Self::BreakerClosed { breaker, by_hand: true } => {
+                write!(f, "breaker {breaker}: closed by hand")
+            }
+            Self::BreakerForced { breaker, state } => write!(f, "breaker {breaker}: {state} by hand"),
+            Self::BreakerExceeded { breaker, why } => write!(f, "breaker {breaker}: would be open: {why}"),
             Self::Updated => f.write_str("options replaced"),
             Self::Closed => f.write_str("closed"),
         }
@@ -195,7 +253,9 @@ impl Observers {
 
     pub(crate) fn tell(&self, client: &str, event: &Event) {
         let kind = event.kind();
-        if event.is_warning() {
+        if event.is_alarm() {
+            tracing::error!(target: "mainstay", client, kind, "{event}");
+        } else if event.is_warning() {
             tracing::warn!(target: "mainstay", client, kind, "{event}");
         } else {
             tracing::info!(target: "mainstay", client, kind, "{event}");

@@ -17,3 +17,4 @@ mod readiness;
 mod runtimes;
 mod shared;
 mod waiting;
+mod width;

@@ -21,7 +21,7 @@ use mainstay::{
     retry::RetryPolicy,
 };
 
-pub(crate) use crate::stage::{Conn, Gate, Heard, Mode, Reply, Stage, fed, ms, reason, secs, settle};
+pub(crate) use crate::stage::{Conn, Gate, Heard, Mode, Reply, Stage, fed, ms, now, reason, secs, settle};
 
 pub(crate) type Client = mainstay::Client<Conn, u32>;
 

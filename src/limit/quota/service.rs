@@ -1,0 +1,205 @@
+//! The service, and its future.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use pin_project::pin_project;
+use tower::{BoxError, Service};
+
+use super::{Granted, QuotaLayer, Taking, layer::Shared};
+use crate::{
+    Error, Reason,
+    context::{self, Timer},
+    limit::rate::{One, Weigh},
+};
+
+/// A service whose requests keep to a quota; made by [`QuotaLayer`].
+pub struct QuotaLimited<S, W = One> {
+    inner: S,
+    layer: QuotaLayer<W>,
+}
+
+impl<S, W> QuotaLimited<S, W> {
+    pub(super) fn new(inner: S, layer: QuotaLayer<W>) -> Self {
+        Self { inner, layer }
+    }
+}
+
+impl<S, W, Req> Service<Req> for QuotaLimited<S, W>
+where
+    S: Service<Req> + Clone,
+    S::Error: Into<BoxError>,
+    W: Weigh<Req>,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, Req>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        // The clone has not been readied: it stays, and the readied one goes.
+        let clone = self.inner.clone();
+        let readied = std::mem::replace(&mut self.inner, clone);
+        let turn = Turn::New(self.layer.weigh.weigh(&request));
+        ResponseFuture {
+            timer: Timer::default(),
+            state: State::Start(Some((readied, request)), turn),
+            shared: self.layer.shared.clone(),
+        }
+    }
+}
+
+impl<S: Clone, W> Clone for QuotaLimited<S, W> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), layer: self.layer.clone() }
+    }
+}
+
+impl<S: fmt::Debug, W> fmt::Debug for QuotaLimited<S, W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuotaLimited").field("inner", &self.inner).field("layer", &self.layer).finish()
+    }
+}
+
+/// The response of a [`QuotaLimited`] service.
+#[pin_project]
+pub struct ResponseFuture<S: Service<Req>, Req> {
+    #[pin]
+    timer: Timer,
+    #[pin]
+    state: State<S, Req>,
+    shared: Arc<Shared>,
+}
+
+#[pin_project(project = Projected)]
+enum State<S: Service<Req>, Req> {
+    Start(Option<(S, Req)>, Turn),
+    Calling(#[pin] S::Future),
+    Done,
+}
+
+/// How far a request is on its way to its turn.
+enum Turn {
+    /// It weighs so much.
+    New(u32),
+    Asking {
+        taking: Taking<'static>,
+        until: Instant,
+        weight: u32,
+        patience: Duration,
+    },
+    Waiting(Instant),
+}
+
+impl Turn {
+    fn poll(&mut self, shared: &Arc<Shared>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        loop {
+            let now = context::now();
+            let granted = match self {
+                Self::New(weight) => {
+                    let (weight, deadline) = (*weight, context::deadline());
+                    if deadline.is_some_and(|deadline| deadline <= now) {
+                        return Poll::Ready(Err(shared.refusal(Reason::Deadline)));
+                    }
+                    let patience = shared.patience(now, deadline);
+                    match shared.ask(weight, now, patience) {
+                        Some(taking) => {
+                            let until = now + shared.timeout();
+                            *self = Self::Asking { taking, until, weight, patience };
+                            continue;
+                        }
+                        None => shared.instead(weight, now, patience, None)?,
+                    }
+                }
+                Self::Asking { taking, until, weight, patience } => match taking.as_mut().poll(cx) {
+                    Poll::Ready(Ok(granted)) => granted,
+                    Poll::Ready(Err(cause)) => {
+                        shared.is_away(now);
+                        shared.instead(*weight, now, *patience, Some(cause))?
+                    }
+                    Poll::Pending if now >= *until => {
+                        shared.is_away(now);
+                        shared.instead(*weight, now, *patience, None)?
+                    }
+                    Poll::Pending => {
+                        context::wake_at(*until);
+                        return Poll::Pending;
+                    }
+                },
+                Self::Waiting(until) if now >= *until => return Poll::Ready(Ok(())),
+                Self::Waiting(until) => {
+                    context::wake_at(*until);
+                    return Poll::Pending;
+                }
+            };
+            match granted {
+                Granted::After(wait) => *self = Self::Waiting(now + wait),
+                Granted::NotYet(wait) => {
+                    let error = shared.refusal(Reason::RateLimit);
+                    return Poll::Ready(Err(match wait {
+                        Some(wait) => error.with_retry_after(wait),
+                        None => error,
+                    }));
+                }
+            }
+        }
+    }
+}
+
+impl<S, Req> Future for ResponseFuture<S, Req>
+where
+    S: Service<Req>,
+    S::Error: Into<BoxError>,
+{
+    type Output = Result<S::Response, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let (mut state, shared) = (this.state, this.shared);
+        this.timer.poll(cx, |cx| {
+            loop {
+                let next = match state.as_mut().project() {
+                    Projected::Start(call, turn) => {
+                        if let Err(refusal) = ready!(turn.poll(shared, cx)) {
+                            state.set(State::Done);
+                            return Poll::Ready(Err(refusal.into()));
+                        }
+                        match call.take() {
+                            Some((mut readied, request)) => State::Calling(readied.call(request)),
+                            None => State::Done,
+                        }
+                    }
+                    Projected::Calling(response) => {
+                        let result = ready!(response.poll(cx));
+                        state.set(State::Done);
+                        return Poll::Ready(result.map_err(Into::into));
+                    }
+                    Projected::Done => panic!("polled after completion"),
+                };
+                state.set(next);
+            }
+        })
+    }
+}
+
+impl<S: Service<Req>, Req> fmt::Debug for ResponseFuture<S, Req> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::Start(_, Turn::New(_)) => "new",
+            State::Start(_, Turn::Asking { .. }) => "asking",
+            State::Start(_, Turn::Waiting(_)) => "waiting",
+            State::Calling(_) => "calling",
+            State::Done => "done",
+        };
+        f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
+    }
+}

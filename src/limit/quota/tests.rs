@@ -1,0 +1,124 @@
+//! The layer over a quota in memory, and over one that is away.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use tower::{BoxError, Layer as _, ServiceExt as _, service_fn};
+
+use super::*;
+use crate::{
+    Error, Reason, clock,
+    context::{self, Inherited},
+    limit::rate::RateLimitOptions,
+};
+
+const MS: Duration = Duration::from_millis(1);
+
+fn ten() -> RateLimitOptions {
+    RateLimitOptions::default().rate(10, MS * 1_000).burst(2)
+}
+
+async fn answer(weight: u32) -> Result<u32, BoxError> {
+    Ok(weight)
+}
+
+fn refused<T>(result: &Result<T, BoxError>) -> Option<&Error> {
+    result.as_ref().err().and_then(|error| Error::find(&**error))
+}
+
+/// Does not answer at all, or with an error.
+struct Lost {
+    hangs: bool,
+    asked: Arc<AtomicU32>,
+}
+
+impl Quota for Lost {
+    fn take(&self, _: u32, _: Duration) -> Taking<'_> {
+        self.asked.fetch_add(1, SeqCst);
+        let hangs = self.hangs;
+        Box::pin(async move {
+            if hangs { std::future::pending().await } else { Err("connection refused".into()) }
+        })
+    }
+}
+
+fn lost(hangs: bool) -> (Lost, Arc<AtomicU32>) {
+    let asked = Arc::<AtomicU32>::default();
+    (Lost { hangs, asked: asked.clone() }, asked)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_it_does_not_grant_is_refused_with_the_time_or_waits_for_it() {
+    let quota = Local::new(ten()).unwrap();
+    let layer = QuotaLayer::new(quota, QuotaOptions::default()).unwrap().label("reports");
+    let layer = layer.weigh(|weight: &u32| *weight);
+    let service = layer.layer(service_fn(answer));
+    assert!(service.clone().oneshot(2).await.is_ok());
+    let result = service.clone().oneshot(1).await;
+    let error = refused(&result).unwrap();
+    assert_eq!((error.reason(), error.client()), (Reason::RateLimit, Some("reports")));
+    assert_eq!(error.retry_after(), Some(MS * 100));
+    assert_eq!(refused(&service.oneshot(3).await).unwrap().retry_after(), None);
+
+    let patient = QuotaOptions::default().max_wait(MS * 300);
+    let layer = QuotaLayer::new(Local::new(ten()).unwrap(), patient).unwrap();
+    let service = layer.layer(service_fn(answer));
+    let start = clock::now();
+    for expected in [0, 0, 100, 200] {
+        service.clone().oneshot(1).await.unwrap();
+        assert_eq!((clock::now() - start).as_millis(), expected);
+    }
+    let soon = Inherited::default().with_deadline(clock::now() + MS * 50);
+    assert!(context::scope(soon, service.oneshot(1)).await.is_err());
+    assert_eq!((clock::now() - start).as_millis(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_it_is_away_requests_pass_and_it_is_asked_once_in_a_pause() {
+    for (hangs, costs) in [(true, 50), (false, 0)] {
+        let (quota, asked) = lost(hangs);
+        let layer = QuotaLayer::new(quota, QuotaOptions::default()).unwrap();
+        let service = layer.layer(service_fn(answer));
+        let start = clock::now();
+        for _ in 0..100 {
+            assert!(service.clone().oneshot(1).await.is_ok());
+        }
+        assert_eq!(((clock::now() - start).as_millis(), asked.load(SeqCst)), (costs, 1));
+        assert!(layer.is_away());
+        tokio::time::advance(MS * 1_000).await;
+        assert!(!layer.is_away());
+        assert!(service.oneshot(1).await.is_ok());
+        assert_eq!(asked.load(SeqCst), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_it_is_away_requests_are_refused_or_keep_to_a_rate_of_their_own_where_that_is_wanted() {
+    let layer = QuotaLayer::new(lost(false).0, QuotaOptions::default().away(Away::Refuse)).unwrap();
+    let service = layer.layer(service_fn(answer));
+    let result = service.clone().oneshot(1).await;
+    let error = refused(&result).unwrap();
+    assert_eq!((error.reason(), error.retry_after()), (Reason::RateLimit, Some(MS * 1_000)));
+    assert_eq!(std::error::Error::source(error).unwrap().to_string(), "connection refused");
+
+    let layer = QuotaLayer::new(lost(false).0, QuotaOptions::default().away(Away::Local(ten()))).unwrap();
+    let service = layer.layer(service_fn(answer));
+    let mut passed = 0;
+    for _ in 0..9 {
+        passed += u32::from(service.clone().oneshot(1).await.is_ok());
+    }
+    assert_eq!(passed, 2);
+}
+
+#[test]
+fn its_options_are_checked() {
+    let wrong = QuotaOptions::default().timeout(Duration::ZERO).away(Away::Local(ten().burst(0)));
+    let invalid = QuotaLayer::new(Local::new(ten()).unwrap(), wrong).unwrap_err();
+    let fields: Vec<_> = invalid.problems().iter().map(|problem| &*problem.field).collect();
+    assert_eq!(fields, ["timeout", "away.burst"]);
+}
