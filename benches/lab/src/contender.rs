@@ -98,7 +98,7 @@ pub fn sender(name: &str, world: &World, fleet: &Fleet, number: u32, terms: Term
         "oracle_p3c" => boxed(limit(Picker::new(fleet, terms.place, random, pick_of_three))),
         "oracle_all" => boxed(limit(Picker::new(fleet, terms.place, random, pick_of_all))),
         "naive" => {
-            let retry = Naive { left: terms.attempts - 1 };
+            let retry = Naive::new(terms.attempts);
             let service = Retry::new(retry, limit(Picker::new(fleet, terms.place, random, pick_random)));
             boxed(Timeout::new(service, terms.deadline))
         }
@@ -293,8 +293,15 @@ impl Service<Request> for Picker {
 
 /// Tries again whatever happened, at once.
 #[derive(Clone)]
-struct Naive {
+pub struct Naive {
     left: u32,
+}
+
+impl Naive {
+    /// So many attempts in all.
+    pub fn new(attempts: u32) -> Self {
+        Self { left: attempts.saturating_sub(1) }
+    }
 }
 
 impl<E> Policy<Request, Response, E> for Naive {

@@ -76,7 +76,7 @@ struct Picked {
     /// How many seeds; usually as many as `lab list` says.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     seeds: Option<u64>,
-    /// Set a parameter to one value at every point of the grid, as in `--set load=0.8`; can be repeated.
+    /// Set a parameter to one value at every point of the grid, as in `--set load=0.8`; can be repeated. Nothing is judged then.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<Setting>,
     /// Run this point of the grid only, counted from 1 as in the tables. Nothing is judged then.
@@ -88,6 +88,9 @@ struct Picked {
     /// Also write a report to this folder.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Also write a summary to this file, as of `all`.
+    #[arg(long, value_name = "FILE")]
+    summary: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -163,6 +166,9 @@ fn run_some(some: &Picked) -> Result<ExitCode, Box<dyn Error>> {
     }
     if let Some(out) = &some.out {
         write_report(out, &command_of(some), &ran)?;
+    }
+    if let Some(file) = &some.summary {
+        report::write_summary(file, &command_of(some), &ran, WAITING).map_err(|error| at(file, &error))?;
     }
     Ok(ended(&ran))
 }

@@ -5,8 +5,11 @@ pub mod collapse;
 pub mod finagle;
 pub mod gray;
 pub mod halves;
+pub mod limiter;
 pub mod metastable;
 pub mod noisy_fleet;
+pub mod overload;
+pub mod priority;
 pub mod reconnect_storm;
 pub mod retry_frontier;
 pub mod sinkhole;
@@ -30,7 +33,10 @@ pub static ALL: &[&dyn Scenario] = &[
     &metastable::Metastable,
     &retry_frontier::RetryFrontier,
     &collapse::Collapse,
+    &overload::Overload,
+    &priority::Priority,
     &reconnect_storm::ReconnectStorm,
+    &limiter::Limiter,
     &blink::Blink,
     &sweep::Sweep,
 ];
@@ -42,18 +48,6 @@ pub static WAITING: &[Waiting] = &[
         name: "gc_pauses",
         question: "Every server freezes now and then: do a few more requests hide it?",
         waits_for: "hedging",
-    },
-    Waiting {
-        number: 12,
-        name: "overload",
-        question: "Twice what the fleet can do: does it still do all it can?",
-        waits_for: "adaptive concurrency limits",
-    },
-    Waiting {
-        number: 13,
-        name: "priority",
-        question: "Under overload, does what matters most get through?",
-        waits_for: "shedding by criticality",
     },
     Waiting {
         number: 14,
@@ -84,11 +78,5 @@ pub static WAITING: &[Waiting] = &[
         name: "scale",
         question: "A thousand clients of ten thousand endpoints: how even, how large?",
         waits_for: "subsets",
-    },
-    Waiting {
-        number: 20,
-        name: "limiter",
-        question: "The network slows down and recovers: does the limit follow?",
-        waits_for: "adaptive concurrency limits",
     },
 ];
