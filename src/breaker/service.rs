@@ -107,12 +107,14 @@ impl<Res: 'static> Held<Res> {
     /// The call has ended, or goes on in the body of `result`.
     #[inline]
     pub(super) fn end(&mut self, result: &mut Result<Res, BoxError>) {
-        let Some(admission) = self.admission.take() else { return };
         let Shared { live, judge } = &*self.shared;
         if judge.track.is_some() {
+            let Some(admission) = self.admission.take() else { return };
             judge.end(Pass::new(live.clone(), admission), result);
         } else {
+            // A classifier that panics must find the admission still held.
             let (verdict, unread) = judge.judge(result.as_ref());
+            let Some(admission) = self.admission.take() else { return };
             live.end(admission, verdict, unread);
         }
     }

@@ -183,6 +183,18 @@ async fn a_panicking_probe_gives_its_place_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_probe_whose_classifier_panics_gives_its_place_back() {
+    let layer = half_open().await.classify(|_: Result<&u32, &BoxError>| panic!("classifier"));
+    let mut future = Box::pin(layer.layer(service_fn(act)).oneshot(Act::Answer));
+    let polled = catch_unwind(AssertUnwindSafe(|| {
+        let _ = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    }));
+    assert!(polled.is_err());
+    drop(future);
+    assert_eq!((layer.handle().state(), layer.handle().status().probing), (State::HalfOpen, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_probe_that_something_further_in_refuses_gives_its_place_back() {
     for reason in [Reason::Breaker, Reason::Limit, Reason::NoEndpoint, Reason::QueueFull, Reason::Deadline] {
         let layer = half_open().await;
