@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Error, context,
-    outcome::{Classify, Verdict},
+    outcome::{Again, Classify, Sent, Verdict},
     track::{Ends, Guard, Track},
 };
 
@@ -150,6 +150,12 @@ impl<Res: 'static> Judge<Res> {
     /// The same, and whether the clock has not been read since the answer came: what is further in reads it when it judges.
     #[inline]
     fn judge(&self, result: Result<&Res, &BoxError>) -> (Verdict, bool) {
+        if let Err(error) = result
+            && let Some(verdict) = refused(error)
+        {
+            let (_, unread) = context::judged(|| verdict);
+            return (verdict, unread);
+        }
         context::judged(|| self.classify.classify(result))
     }
 
@@ -165,6 +171,15 @@ impl<Res: 'static> Judge<Res> {
             _ => pass.end(verdict, unread),
         }
     }
+}
+
+/// The verdict on a refusal by a layer further in, which has asked no server. Nobody's classifier is asked: most call every
+/// error a failure. As everywhere, such a refusal is not tried again.
+#[cold]
+fn refused(error: &BoxError) -> Option<Verdict> {
+    let ours = Error::find(&**error)?;
+    (ours.sent() == Sent::No && ours.reason().is_final())
+        .then(|| Verdict::inconclusive().sent(Sent::No).again(Again::Never))
 }
 
 /// A call whose body is being read.

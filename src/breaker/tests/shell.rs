@@ -206,6 +206,26 @@ async fn a_probe_that_something_further_in_refuses_gives_its_place_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_probe_that_a_limit_further_in_refuses_says_nothing_whatever_the_classifier_says() {
+    let layer = half_open().await.classify(|answer: Result<&u32, &BoxError>| match answer {
+        Ok(_) => Verdict::success(),
+        Err(_) => Verdict::failure(),
+    });
+    let limit = crate::limit::ConcurrencyLimitOptions::default().limit(1).max_waiting(0);
+    let limited = crate::limit::ConcurrencyLimitLayer::new(limit).unwrap().layer(service_fn(act));
+    let busy = tokio::spawn(limited.clone().oneshot(Act::Hang));
+    tokio::task::yield_now().await;
+    let result = layer.layer(limited.clone()).oneshot(Act::Answer).await;
+    assert_eq!(refusal(&result).map(Error::reason), Some(Reason::Limit));
+    assert_eq!((layer.handle().state(), layer.handle().status().probing), (State::HalfOpen, 0));
+    busy.abort();
+    assert!(busy.await.is_err());
+    // What was asked and failed is still the classifier's.
+    assert!(layer.layer(limited).oneshot(Act::Fail).await.is_err());
+    assert_eq!(layer.handle().state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_breakers_in_a_row_do_not_block_each_other() {
     let (outer, inner) = (layer(one()), layer(one()));
     let stack = || ServiceBuilder::new().layer(outer.clone()).layer(inner.clone()).service(service_fn(act));
