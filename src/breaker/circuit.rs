@@ -346,9 +346,11 @@ impl CircuitBreaker {
         random: &dyn Random,
     ) -> Option<Change> {
         let mut detail = lock(&self.detail);
+        // A probe that comes after half-open's time is late, even where it is the first to notice.
+        let change = self.move_on(&mut detail, now);
         if detail.generation != admission.generation {
             self.late.fetch_add(1, Relaxed);
-            return None;
+            return change;
         }
         let rules = self.period.load().rules.clone();
         let slow = rules.is_slow(|| self.lasted(admission, || now));

@@ -121,6 +121,16 @@ fn a_probe_that_hangs_does_not_hold_it_half_open_for_ever() {
 }
 
 #[test]
+fn a_probe_that_ends_after_its_time_closes_nothing_even_if_nobody_came_meanwhile() {
+    let mut bench = Bench::about_to_half_open(small().half_open(SECOND, Lapse::Opens));
+    let probe = bench.admit().unwrap();
+    bench.pass(SECOND);
+    bench.finish(probe, Verdict::success());
+    assert_eq!((bench.state(), bench.status().late), (State::Open, 1));
+    assert_eq!(bench.status().why, Some(Trip::Lapsed));
+}
+
+#[test]
 fn half_open_without_calls_waits_for_the_first() {
     let mut bench = Bench::about_to_half_open(small());
     let (change, due) = bench.breaker.due(bench.now);
