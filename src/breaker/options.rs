@@ -63,7 +63,8 @@ pub struct BreakerOptions {
     /// How many of them must succeed to close it \[1, at least 1 and at most `probes`\]. It opens again as soon as that
     /// cannot be reached any more. A slow probe has failed where a slow rate is set.
     pub probe_successes: u32,
-    /// How long half-open may take from its first probe on \[30 s\].
+    /// How long half-open may take from its first probe on \[30 s\]; anew from the next, once one that said nothing has left
+    /// none out.
     pub half_open: Duration,
     /// What comes then \[open again\].
     pub lapse: Lapse,

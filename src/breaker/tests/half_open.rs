@@ -131,6 +131,32 @@ fn a_probe_that_ends_after_its_time_closes_nothing_even_if_nobody_came_meanwhile
 }
 
 #[test]
+fn half_open_does_not_lapse_while_no_probe_is_out_because_one_said_nothing() {
+    for lapse in [Lapse::Opens, Lapse::Closes] {
+        for forgone in [true, false] {
+            let mut bench = Bench::about_to_half_open(small().probes(2, 2).half_open(SECOND, lapse));
+            let (first, second) = (bench.admit().unwrap(), bench.admit().unwrap());
+            bench.breaker.forgo(first);
+            assert_eq!(bench.breaker.due(bench.now).1, Some(bench.now + SECOND), "one is out");
+            if forgone {
+                bench.breaker.forgo(second)
+            } else {
+                bench.finish(second, Verdict::inconclusive())
+            }
+            bench.pass(SECOND * 60);
+            assert_eq!(bench.breaker.due(bench.now), (None, None));
+            assert_eq!(bench.state(), State::HalfOpen);
+            // The next one has the whole time.
+            let next = bench.admit().unwrap();
+            assert_eq!(bench.breaker.due(bench.now).1, Some(bench.now + SECOND));
+            bench.finish(next, Verdict::success());
+            bench.ok(1);
+            assert_eq!(bench.state(), State::Closed);
+        }
+    }
+}
+
+#[test]
 fn half_open_without_calls_waits_for_the_first() {
     let mut bench = Bench::about_to_half_open(small());
     let (change, due) = bench.breaker.due(bench.now);

@@ -201,6 +201,9 @@ proptest! {
                     bench.breaker.forgo(admission);
                     if generation == naive.generation && naive.state == State::HalfOpen {
                         naive.admitted -= 1;
+                        if naive.admitted == naive.successes + naive.failures {
+                            naive.until = None;
+                        }
                     }
                 }
                 Step::Force(state) => {
