@@ -51,7 +51,8 @@ pub struct BreakerOptions {
     /// Whether one answer that asks to be left alone (`Retry-After`, pushback) opens it, for as long as it asks \[false\].
     /// Without this such answers count neither as good nor as bad.
     pub open_when_asked: bool,
-    /// How long nothing opens it after it was made \[0\]: what starts cold fails at first.
+    /// How long nothing is counted after it was made, and nothing opens it by its rules \[0\]: what starts cold fails at
+    /// first. Costs a clock read per call where set.
     pub warm_up: Duration,
     /// How long it stays open \[5 s\].
     pub open: OpenTime,
