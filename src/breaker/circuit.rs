@@ -99,6 +99,21 @@ struct Detail {
     told: u8,
 }
 
+impl Detail {
+    /// Probes that are out.
+    fn probing(&self) -> u32 {
+        self.admitted - self.successes - self.failures
+    }
+
+    /// A probe said nothing. If none is out then, there is nothing that half-open could wait for too long.
+    fn give_back(&mut self) {
+        self.admitted -= 1;
+        if self.probing() == 0 {
+            self.until = None;
+        }
+    }
+}
+
 /// A circuit breaker as a plain type: it asks for the time where it needs it, and does nothing by itself.
 ///
 /// As long as it is closed an admission reads one word. A call that ends reads a pointer and adds to one word, which all
@@ -276,7 +291,7 @@ impl CircuitBreaker {
         if admission.kind == Kind::Probe {
             let mut detail = lock(&self.detail);
             if detail.generation == admission.generation {
-                detail.admitted -= 1;
+                detail.give_back();
             }
         }
     }
@@ -346,9 +361,11 @@ impl CircuitBreaker {
         random: &dyn Random,
     ) -> Option<Change> {
         let mut detail = lock(&self.detail);
+        // A probe that comes after half-open's time is late, even where it is the first to notice.
+        let change = self.move_on(&mut detail, now);
         if detail.generation != admission.generation {
             self.late.fetch_add(1, Relaxed);
-            return None;
+            return change;
         }
         let rules = self.period.load().rules.clone();
         let slow = rules.is_slow(|| self.lasted(admission, || now));
@@ -359,7 +376,7 @@ impl CircuitBreaker {
                 return Some(self.open(&mut detail, Trip::Asked { time }, Some(time), now, Some(random)));
             }
             Class::BackOff | Class::Inconclusive => {
-                detail.admitted -= 1;
+                detail.give_back();
                 return None;
             }
             Class::Success if !slow => detail.successes += 1,
@@ -519,7 +536,7 @@ impl CircuitBreaker {
             failure_rate: rate(held.failures),
             slow_rate: period.rules.is_timed().then(|| rate(held.slow)).flatten(),
             consecutive: period.in_a_row.load(Relaxed),
-            probing: detail.admitted - detail.successes - detail.failures,
+            probing: detail.probing(),
             refused: self.refused.load(Relaxed),
             opened: detail.opened,
             late: self.late.load(Relaxed),

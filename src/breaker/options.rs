@@ -51,7 +51,8 @@ pub struct BreakerOptions {
     /// Whether one answer that asks to be left alone (`Retry-After`, pushback) opens it, for as long as it asks \[false\].
     /// Without this such answers count neither as good nor as bad.
     pub open_when_asked: bool,
-    /// How long nothing opens it after it was made \[0\]: what starts cold fails at first.
+    /// How long nothing is counted after it was made, and nothing opens it by its rules \[0\]: what starts cold fails at
+    /// first. Costs a clock read per call where set.
     pub warm_up: Duration,
     /// How long it stays open \[5 s\].
     pub open: OpenTime,
@@ -63,7 +64,8 @@ pub struct BreakerOptions {
     /// How many of them must succeed to close it \[1, at least 1 and at most `probes`\]. It opens again as soon as that
     /// cannot be reached any more. A slow probe has failed where a slow rate is set.
     pub probe_successes: u32,
-    /// How long half-open may take from its first probe on \[30 s\].
+    /// How long half-open may take from its first probe on \[30 s\]; anew from the next, once one that said nothing has left
+    /// none out.
     pub half_open: Duration,
     /// What comes then \[open again\].
     pub lapse: Lapse,

@@ -93,9 +93,13 @@ pub(super) struct Period {
 }
 
 impl Period {
-    /// Counts a call; the rule that is broken then.
+    /// Counts a call, once it is warm; the rule that is broken then.
     #[inline]
     pub(super) fn add(&self, failed: bool, slow: bool, now: impl Fn() -> Instant) -> Option<Trip> {
+        // What is held of the warm-up would open it afterwards.
+        if !self.is_warm(&now) {
+            return None;
+        }
         let in_a_row = if failed {
             self.in_a_row.fetch_add(1, SeqCst).saturating_add(1)
         } else {
@@ -121,10 +125,10 @@ impl Period {
             let enough = failed && self.rules.options.consecutive.is_some_and(|most| in_a_row >= most);
             enough.then_some(Trip::Consecutive { failures: in_a_row })
         };
-        broken.or_else(consecutive).filter(|_| self.is_warm(&now))
+        broken.or_else(consecutive)
     }
 
-    #[cold]
+    #[inline]
     fn is_warm(&self, now: impl Fn() -> Instant) -> bool {
         self.rules.options.warm_up.is_zero() || now() >= self.rules.warm
     }

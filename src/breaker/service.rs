@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Error, context,
-    outcome::{Classify, Verdict},
+    outcome::{Again, Classify, Sent, Verdict},
     track::{Ends, Guard, Track},
 };
 
@@ -107,12 +107,14 @@ impl<Res: 'static> Held<Res> {
     /// The call has ended, or goes on in the body of `result`.
     #[inline]
     pub(super) fn end(&mut self, result: &mut Result<Res, BoxError>) {
-        let Some(admission) = self.admission.take() else { return };
         let Shared { live, judge } = &*self.shared;
         if judge.track.is_some() {
+            let Some(admission) = self.admission.take() else { return };
             judge.end(Pass::new(live.clone(), admission), result);
         } else {
+            // A classifier that panics must find the admission still held.
             let (verdict, unread) = judge.judge(result.as_ref());
+            let Some(admission) = self.admission.take() else { return };
             live.end(admission, verdict, unread);
         }
     }
@@ -148,6 +150,12 @@ impl<Res: 'static> Judge<Res> {
     /// The same, and whether the clock has not been read since the answer came: what is further in reads it when it judges.
     #[inline]
     fn judge(&self, result: Result<&Res, &BoxError>) -> (Verdict, bool) {
+        if let Err(error) = result
+            && let Some(verdict) = refused(error)
+        {
+            let (_, unread) = context::judged(|| verdict);
+            return (verdict, unread);
+        }
         context::judged(|| self.classify.classify(result))
     }
 
@@ -163,6 +171,15 @@ impl<Res: 'static> Judge<Res> {
             _ => pass.end(verdict, unread),
         }
     }
+}
+
+/// The verdict on a refusal by a layer further in, which has asked no server. Nobody's classifier is asked: most call every
+/// error a failure. As everywhere, such a refusal is not tried again.
+#[cold]
+fn refused(error: &BoxError) -> Option<Verdict> {
+    let ours = Error::find(&**error)?;
+    (ours.sent() == Sent::No && ours.reason().is_final())
+        .then(|| Verdict::inconclusive().sent(Sent::No).again(Again::Never))
 }
 
 /// A call whose body is being read.

@@ -89,8 +89,9 @@ impl ClientOptions {
         }
     }
 
-    /// Checks that `next` may replace these options while the client runs.
-    pub(crate) fn check_update(&self, next: &Self, check: &mut Check) {
+    /// Checks that `next` may replace these options while the client runs, with a throttle of this `window` if it has ever
+    /// had one.
+    pub(crate) fn check_update(&self, next: &Self, window: Option<Duration>, check: &mut Check) {
         if let Some(deadline) = next.deadline {
             check.duration("deadline", deadline);
         }
@@ -98,12 +99,12 @@ impl ClientOptions {
             .part("rate", |check| check_rate(next.rate.as_ref(), check))
             .part("throttle", |check| {
                 check_throttle(next.throttle.as_ref(), check);
-                if let (Some(own), Some(next)) = (&self.throttle, &next.throttle) {
+                if let (Some(window), Some(next)) = (window, &next.throttle) {
                     check.rule(
-                        next.window == own.window,
+                        next.window == window,
                         "window",
                         next.window,
-                        format!("cannot change while the client runs ({:?})", own.window),
+                        format!("cannot change while the client runs ({window:?})"),
                     );
                 }
             })

@@ -28,7 +28,7 @@ use crate::{
     error::Error,
     estimate::{Counts, Recent, bucket_of},
     invalid::{Check, Invalid},
-    limit::{Limiter, throttle::Throttle},
+    limit::{Algorithm, Limiter, throttle::Throttle},
     random::Random,
     retry::{Env, Parts, RetryPolicy},
     sync::{AtomicU32, AtomicU64, Mutex, Ordering::Relaxed, Padded, lock, stripe, stripes},
@@ -68,7 +68,8 @@ where
     max_attempts: AtomicU32,
     /// Latencies of whole requests, striped by thread.
     latencies: Box<[Padded<Recent>]>,
-    updating: Mutex<()>,
+    /// Held while options are replaced: the algorithm that `limiter` goes by, wanted or not.
+    updating: Mutex<Option<Algorithm>>,
 }
 
 impl<S, Req> Core<S, Req>
@@ -106,17 +107,17 @@ where
             options: ArcSwap::from_pointee(options),
             shares_budget,
             latencies: (0..stripes()).map(|_| Padded(Recent::new(epoch, Recent::PERIOD))).collect(),
-            updating: Mutex::new(()),
+            updating: Mutex::new(None),
         };
-        core.take_over(None);
+        core.take_over(&mut lock(&core.updating));
         core
     }
 
     /// Puts what each request asks of the options where it is read. A request that begins meanwhile may go by the old
     /// deadline and the new number of attempts; both are sound.
     ///
-    /// `before` are the options that were in force: a limit whose algorithm stays keeps what it has learnt.
-    fn take_over(&self, before: Option<&ClientOptions>) {
+    /// A limit whose `algorithm` stays keeps what it has learnt, even if it was not wanted for a time.
+    fn take_over(&self, algorithm: &mut Option<Algorithm>) {
         let options = self.options.load();
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.deadline.store(options.deadline.map_or(u64::MAX, nanos), Relaxed);
@@ -127,8 +128,8 @@ where
         }
         if let Some(limit) = &options.limit {
             let make = || Arc::new(Limiter::new(limit, None).expect("the options were checked"));
-            let before = before.and_then(|before| before.limit.as_ref());
-            let same = before.is_none_or(|before| before.algorithm == limit.algorithm);
+            let before = algorithm.replace(limit.algorithm.clone());
+            let same = before.is_none_or(|before| before == limit.algorithm);
             self.limiter.get_or_init(make).update(limit, same).expect("the options were checked");
         }
         if let Some(rate) = &options.rate {
@@ -357,16 +358,18 @@ where
     /// [`Invalid`] with all that is wrong. The windows and time constants that running counts are made of cannot change.
     pub fn update(&self, options: ClientOptions) -> Result<(), Invalid> {
         let core = self.core();
-        let updating = lock(&core.updating);
+        let mut updating = lock(&core.updating);
         let mut check = Check::default();
-        core.options.load().check_update(&options, &mut check);
+        // A throttle that is not wanted now keeps its counts, and would go on with them.
+        let window = core.throttle.get().map(|throttle| throttle.window());
+        core.options.load().check_update(&options, window, &mut check);
         check.finish()?;
         core.balance.replace(options.balance.clone())?;
         if !core.shares_budget {
             core.parts.budget.update(&options.budget)?;
         }
-        let before = core.options.swap(Arc::new(options));
-        core.take_over(Some(&before));
+        core.options.store(Arc::new(options));
+        core.take_over(&mut updating);
         drop(updating);
         // An observer may well update again.
         core.balance.tell_updated();

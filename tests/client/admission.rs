@@ -94,3 +94,21 @@ async fn they_can_be_changed_while_the_client_runs() {
     client.update(options).unwrap();
     assert_eq!(load(&client, 4, 40).await, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_throttle_that_was_turned_off_comes_back_with_its_window_or_not_at_all() {
+    let stage = Stage::default();
+    let throttle = ThrottleOptions::default().window(secs(2));
+    let client = builder(&stage, resolve::fixed(["a:1"])).throttle(throttle.clone()).build().unwrap();
+    let set = |throttle: Option<ThrottleOptions>| {
+        let mut options = client.options();
+        options.throttle = throttle;
+        client.update(options)
+    };
+    set(None).unwrap();
+    let invalid = set(Some(throttle.clone().window(secs(120)))).unwrap_err();
+    let problem = &invalid.problems()[0];
+    assert_eq!((problem.field.as_str(), problem.value.as_str()), ("throttle.window", "120s"));
+    assert!(problem.rule.contains("2s") && client.options().throttle.is_none());
+    set(Some(throttle)).unwrap();
+}

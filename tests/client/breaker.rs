@@ -1,7 +1,7 @@
 //! Breakers of a client and of its methods.
 
 use mainstay::{
-    Reason,
+    Reason, Verdict,
     breaker::{BreakerOptions, State},
     resolve,
 };
@@ -79,6 +79,23 @@ async fn a_probe_of_the_client_that_its_method_refuses_is_given_back() {
     assert_eq!(reason(&search.send(1).await), Some(Reason::Breaker));
     assert_eq!(client.breaker().unwrap().status().probing, 0);
     assert!(client.send(1).await.is_ok());
+    assert_eq!(client.breaker().unwrap().state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_without_endpoints_does_not_trip_it_whatever_the_classifier_says() {
+    let nobody: [&str; 0] = [];
+    let client = builder(&Stage::default(), resolve::fixed(nobody))
+        .classify(|answer: Result<&String, &tower::BoxError>| match answer {
+            Ok(_) => Verdict::success(),
+            Err(_) => Verdict::failure(),
+        })
+        .breaker(BreakerOptions::default().consecutive(1))
+        .build()
+        .unwrap();
+    for _ in 0..3 {
+        assert_ne!(reason(&client.send(1).await), Some(Reason::Breaker));
+    }
     assert_eq!(client.breaker().unwrap().state(), State::Closed);
 }
 

@@ -87,6 +87,22 @@ async fn it_can_be_changed_while_the_client_runs_and_keeps_what_it_has_learnt() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn turned_on_again_it_goes_by_the_algorithm_that_is_wanted_then() {
+    let stage = Stage::default();
+    let client = builder(&stage, resolve::fixed(["a:1"])).limit(two()).build().unwrap();
+    let set = |limit: Option<ConcurrencyLimitOptions>| {
+        let mut options = client.options();
+        options.limit = limit;
+        client.update(options).unwrap();
+        client.status().limit.map(|status| status.limit)
+    };
+    assert_eq!(set(None), None);
+    assert_eq!(set(Some(two().algorithm(Algorithm::adaptive()))), Some(20));
+    assert_eq!(set(None), None);
+    assert_eq!(set(Some(two())), Some(2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_its_description_says_matters_more_goes_first_and_keeps_its_class_when_it_is_retried() {
     struct Even;
     impl mainstay::Describe<u32> for Even {

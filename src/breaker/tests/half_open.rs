@@ -121,6 +121,42 @@ fn a_probe_that_hangs_does_not_hold_it_half_open_for_ever() {
 }
 
 #[test]
+fn a_probe_that_ends_after_its_time_closes_nothing_even_if_nobody_came_meanwhile() {
+    let mut bench = Bench::about_to_half_open(small().half_open(SECOND, Lapse::Opens));
+    let probe = bench.admit().unwrap();
+    bench.pass(SECOND);
+    bench.finish(probe, Verdict::success());
+    assert_eq!((bench.state(), bench.status().late), (State::Open, 1));
+    assert_eq!(bench.status().why, Some(Trip::Lapsed));
+}
+
+#[test]
+fn half_open_does_not_lapse_while_no_probe_is_out_because_one_said_nothing() {
+    for lapse in [Lapse::Opens, Lapse::Closes] {
+        for forgone in [true, false] {
+            let mut bench = Bench::about_to_half_open(small().probes(2, 2).half_open(SECOND, lapse));
+            let (first, second) = (bench.admit().unwrap(), bench.admit().unwrap());
+            bench.breaker.forgo(first);
+            assert_eq!(bench.breaker.due(bench.now).1, Some(bench.now + SECOND), "one is out");
+            if forgone {
+                bench.breaker.forgo(second)
+            } else {
+                bench.finish(second, Verdict::inconclusive())
+            }
+            bench.pass(SECOND * 60);
+            assert_eq!(bench.breaker.due(bench.now), (None, None));
+            assert_eq!(bench.state(), State::HalfOpen);
+            // The next one has the whole time.
+            let next = bench.admit().unwrap();
+            assert_eq!(bench.breaker.due(bench.now).1, Some(bench.now + SECOND));
+            bench.finish(next, Verdict::success());
+            bench.ok(1);
+            assert_eq!(bench.state(), State::Closed);
+        }
+    }
+}
+
+#[test]
 fn half_open_without_calls_waits_for_the_first() {
     let mut bench = Bench::about_to_half_open(small());
     let (change, due) = bench.breaker.due(bench.now);

@@ -108,7 +108,10 @@ impl Naive {
         Some(self.generation)
     }
 
-    fn end(&mut self, generation: u32, now: u64, failed: bool, slow: bool) {
+    fn end(&mut self, generation: u32, now: u64, probe: bool, failed: bool, slow: bool) {
+        if probe {
+            self.move_on(now);
+        }
         if generation != self.generation {
             return;
         }
@@ -187,16 +190,20 @@ proptest! {
                 }
                 Step::End(place, good) if !out.is_empty() => {
                     let (admission, generation, began) = out.swap_remove(place % out.len());
+                    let probe = admission.is_probe();
                     bench.finish(admission, if good { Verdict::success() } else { Verdict::failure() });
                     let slow = naive.options.slow_rate.is_some()
                         && Duration::from_millis(now - began) > naive.options.slow_after;
-                    naive.end(generation, now, !good, slow);
+                    naive.end(generation, now, probe, !good, slow);
                 }
                 Step::Drop(place) if !out.is_empty() => {
                     let (admission, generation, _) = out.swap_remove(place % out.len());
                     bench.breaker.forgo(admission);
                     if generation == naive.generation && naive.state == State::HalfOpen {
                         naive.admitted -= 1;
+                        if naive.admitted == naive.successes + naive.failures {
+                            naive.until = None;
+                        }
                     }
                 }
                 Step::Force(state) => {

@@ -183,6 +183,18 @@ async fn a_panicking_probe_gives_its_place_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_probe_whose_classifier_panics_gives_its_place_back() {
+    let layer = half_open().await.classify(|_: Result<&u32, &BoxError>| panic!("classifier"));
+    let mut future = Box::pin(layer.layer(service_fn(act)).oneshot(Act::Answer));
+    let polled = catch_unwind(AssertUnwindSafe(|| {
+        let _ = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    }));
+    assert!(polled.is_err());
+    drop(future);
+    assert_eq!((layer.handle().state(), layer.handle().status().probing), (State::HalfOpen, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_probe_that_something_further_in_refuses_gives_its_place_back() {
     for reason in [Reason::Breaker, Reason::Limit, Reason::NoEndpoint, Reason::QueueFull, Reason::Deadline] {
         let layer = half_open().await;
@@ -191,6 +203,26 @@ async fn a_probe_that_something_further_in_refuses_gives_its_place_back() {
         assert!(call(&layer, Act::Answer).await.is_ok());
         assert_eq!(layer.handle().state(), State::Closed);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_a_limit_further_in_refuses_says_nothing_whatever_the_classifier_says() {
+    let layer = half_open().await.classify(|answer: Result<&u32, &BoxError>| match answer {
+        Ok(_) => Verdict::success(),
+        Err(_) => Verdict::failure(),
+    });
+    let limit = crate::limit::ConcurrencyLimitOptions::default().limit(1).max_waiting(0);
+    let limited = crate::limit::ConcurrencyLimitLayer::new(limit).unwrap().layer(service_fn(act));
+    let busy = tokio::spawn(limited.clone().oneshot(Act::Hang));
+    tokio::task::yield_now().await;
+    let result = layer.layer(limited.clone()).oneshot(Act::Answer).await;
+    assert_eq!(refusal(&result).map(Error::reason), Some(Reason::Limit));
+    assert_eq!((layer.handle().state(), layer.handle().status().probing), (State::HalfOpen, 0));
+    busy.abort();
+    assert!(busy.await.is_err());
+    // What was asked and failed is still the classifier's.
+    assert!(layer.layer(limited).oneshot(Act::Fail).await.is_err());
+    assert_eq!(layer.handle().state(), State::Open);
 }
 
 #[tokio::test(start_paused = true)]

@@ -156,6 +156,19 @@ fn nothing_opens_it_while_it_warms_up() {
 }
 
 #[test]
+fn failures_of_the_warm_up_do_not_open_it_afterwards() {
+    for options in [small(), small().window(Window::Time(SECOND * 60)), small().consecutive(2)] {
+        let mut bench = Bench::new(options.warm_up(SECOND * 10));
+        bench.fail(30);
+        bench.pass(SECOND * 10);
+        assert_eq!((bench.status().calls, bench.status().consecutive), (0, 0));
+        bench.fail(1);
+        bench.ok(4);
+        assert_eq!((bench.state(), bench.status().failures), (State::Closed, 1));
+    }
+}
+
+#[test]
 fn what_says_nothing_counts_neither_way() {
     let mut bench = Bench::new(BreakerOptions::default());
     for _ in 0..5 {

@@ -146,7 +146,7 @@ impl Throttle {
         *lock(&self.options) = options;
     }
 
-    pub(super) fn window(&self) -> std::time::Duration {
+    pub(crate) fn window(&self) -> std::time::Duration {
         lock(&self.options).window
     }
 }
