@@ -123,15 +123,15 @@ impl Meter {
         let counted = samples + self.dropped.load(Relaxed);
         if lasted < pace.least || (counted < pace.samples && lasted < pace.most) {
             let soon = if lasted < pace.least { pace.least - lasted } else { pace.least / 8 };
-            self.ends.store(now + nanos(soon).max(1), Release);
+            self.ends.store(now.saturating_add(nanos(soon).max(1)), Release);
             return None;
         }
         // A round of a few requests in a long time says nothing of how many there may be.
-        let idle = *since == 0 || lasted > pace.most * IDLE;
+        let idle = *since == 0 || lasted > pace.most.saturating_mul(IDLE);
         let round = self.take(lasted, in_flight);
         let limit = (!idle).then(|| controller.round(&round));
         *since = now;
-        self.ends.store(now + nanos(controller.pace().least).max(1), Release);
+        self.ends.store(now.saturating_add(nanos(controller.pace().least).max(1)), Release);
         if round.samples > 0 {
             self.usual.store(micros(round.mean), Relaxed);
         }
@@ -249,6 +249,26 @@ mod tests {
             meter.count(took(10), 1, at * MS);
         }
         assert!(notes.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_round_may_be_as_long_as_it_takes() {
+        #[derive(Debug)]
+        struct Patient;
+        impl Controller for Patient {
+            fn limit(&self) -> u32 {
+                7
+            }
+            fn round(&mut self, _: &Round) -> u32 {
+                8
+            }
+            fn pace(&self) -> Pace {
+                Pace::new(Duration::from_millis(100), 2, Duration::MAX)
+            }
+        }
+        let meter = Meter::new(Some(Box::new(Patient)));
+        let ends = [5_000, 5_200, 5_400, 9_000_000].map(|at| meter.count(took(10), 1, at * MS));
+        assert_eq!(ends, [None, None, None, Some(8)]);
     }
 
     #[test]
