@@ -20,7 +20,8 @@ use crate::{
 pub struct KeyOptions {
     /// The most keys that are kept \[1,024, 1 to 65,536\].
     pub max_keys: u32,
-    /// How long a key is kept without use \[10 min, 1 ms to 10 years\], to a sixteenth. It goes when a new key comes.
+    /// How long a key is kept without use \[10 min, 1 ms to 10 years\], to a sixteenth. It goes when a new key comes; that of a
+    /// rate limit not before its whole burst is there again.
     pub idle: Duration,
 }
 
@@ -80,14 +81,15 @@ impl<K: Hash + Eq + Clone, V: Clone> Keyed<K, V> {
         }
     }
 
-    /// The value of `key`, made if it is new. `None` if there are too many keys already and none of them may go: one that is
-    /// not idle goes only if `spare` says that nothing is lost with it.
+    /// The value of `key`, made if it is new. `None` if there are too many keys already and none of them may go: `may_go`
+    /// says of a value whether it may, told whether it is idle. All that are idle and may go do so when a key comes, and one
+    /// that is not if there is no room.
     pub(crate) fn get(
         &self,
         key: &K,
         now: Instant,
         make: impl FnOnce() -> V,
-        spare: impl Fn(&V) -> bool,
+        may_go: impl Fn(&V, bool) -> bool,
     ) -> Option<V> {
         let step = self.steps.number(now);
         if let Some(entry) = self.map.load().get(key) {
@@ -99,10 +101,10 @@ impl<K: Hash + Eq + Clone, V: Clone> Keyed<K, V> {
         if let Some(entry) = map.get(key) {
             return Some(entry.value.clone());
         }
-        map.retain(|_, entry| entry.used.load(Relaxed) + STEPS > step);
+        map.retain(|_, entry| entry.used.load(Relaxed) + STEPS > step || !may_go(&entry.value, true));
         if map.len() >= self.max_keys {
-            let spared = map.iter().filter(|(_, entry)| spare(&entry.value));
-            let oldest = spared.min_by_key(|(_, entry)| entry.used.load(Relaxed))?.0.clone();
+            let spare = map.iter().filter(|(_, entry)| may_go(&entry.value, false));
+            let oldest = spare.min_by_key(|(_, entry)| entry.used.load(Relaxed))?.0.clone();
             map.remove(&oldest);
         }
         let value = make();
@@ -148,6 +150,7 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const IDLE: fn(&u32, bool) -> bool = |_, idle| idle;
 
     fn keyed(max_keys: u32) -> (Keyed<u32, u32>, Instant) {
         let now = crate::clock::now();
@@ -163,29 +166,39 @@ mod tests {
     #[test]
     fn a_key_has_one_value() {
         let (keyed, now) = keyed(2);
-        assert_eq!(keyed.get(&1, now, || 10, |_| false), Some(10));
-        assert_eq!(keyed.get(&1, now, || panic!("made twice"), |_| false), Some(10));
+        assert_eq!(keyed.get(&1, now, || 10, IDLE), Some(10));
+        assert_eq!(keyed.get(&1, now, || panic!("made twice"), IDLE), Some(10));
     }
 
     #[test]
     fn idle_keys_go_when_a_new_one_comes() {
         let (keyed, now) = keyed(8);
         for key in 0..4 {
-            keyed.get(&key, now + SECOND * key, || key, |_| false);
+            keyed.get(&key, now + SECOND * key, || key, IDLE);
         }
-        keyed.get(&0, now + SECOND * 10, || 0, |_| false);
-        keyed.get(&9, now + SECOND * 18, || 9, |_| false);
+        keyed.get(&0, now + SECOND * 10, || 0, IDLE);
+        keyed.get(&9, now + SECOND * 18, || 9, IDLE);
         assert_eq!(keys(&keyed), [0, 3, 9]);
+    }
+
+    #[test]
+    fn an_idle_key_that_may_not_go_stays() {
+        let (keyed, now) = keyed(8);
+        for key in 0..4 {
+            keyed.get(&key, now, || key, IDLE);
+        }
+        keyed.get(&9, now + SECOND * 40, || 9, |value, idle| idle && *value != 2);
+        assert_eq!(keys(&keyed), [2, 9]);
     }
 
     #[test]
     fn when_it_is_full_the_longest_unused_that_nothing_is_lost_with_goes() {
         let (keyed, now) = keyed(3);
         for key in 0..3 {
-            keyed.get(&key, now + SECOND * key, || key, |_| false);
+            keyed.get(&key, now + SECOND * key, || key, IDLE);
         }
-        assert_eq!(keyed.get(&7, now + SECOND * 3, || 7, |_| false), None);
-        assert_eq!(keyed.get(&7, now + SECOND * 3, || 7, |value| *value > 0), Some(7));
+        assert_eq!(keyed.get(&7, now + SECOND * 3, || 7, IDLE), None);
+        assert_eq!(keyed.get(&7, now + SECOND * 3, || 7, |value, _| *value > 0), Some(7));
         assert_eq!(keys(&keyed), [0, 2, 7]);
     }
 }

@@ -2,13 +2,23 @@
 #![allow(missing_docs)]
 
 use std::{
+    io::ErrorKind,
     process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
 use mainstay::limit::{
     quota::{Granted, Quota as _, QuotaLayer, QuotaOptions, Redis},
     rate::RateLimitOptions,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
 };
 use tower::{BoxError, Layer as _, ServiceExt as _, service_fn};
 
@@ -156,6 +166,109 @@ async fn when_the_server_goes_requests_pass_and_when_it_comes_back_it_is_asked_a
     assert!(service.clone().oneshot(1).await.is_ok());
     assert!(service.oneshot(1).await.is_err());
     assert!(!layer.is_away());
+}
+
+/// Stands before a server, so that connections can be slow to be made, or lose their other end without a word.
+struct Wire {
+    url: String,
+    made: Arc<AtomicU32>,
+    pumps: Arc<Mutex<JoinSet<()>>>,
+    kept: Arc<Mutex<Vec<Arc<TcpStream>>>>,
+    open: watch::Sender<bool>,
+}
+
+impl Wire {
+    /// Nothing comes through before it is `open`.
+    async fn new(server: &Server, open: bool) -> Self {
+        let behind = server.url.trim_start_matches("redis://").trim_end_matches('/').to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("redis://{}/", listener.local_addr().unwrap());
+        let wire = Self {
+            url,
+            made: Arc::default(),
+            pumps: Arc::default(),
+            kept: Arc::default(),
+            open: watch::Sender::new(open),
+        };
+        let (made, pumps, kept) = (wire.made.clone(), wire.pumps.clone(), wire.kept.clone());
+        let opens = wire.open.subscribe();
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                made.fetch_add(1, SeqCst);
+                let far = TcpStream::connect(&behind).await.unwrap();
+                let (near, far) = (Arc::new(near), Arc::new(far));
+                kept.lock().unwrap().push(near.clone());
+                let mut opens = opens.clone();
+                pumps.lock().unwrap().spawn(async move {
+                    opens.wait_for(|open| *open).await.unwrap();
+                    tokio::join!(pump(&near, &far), pump(&far, &near));
+                });
+            }
+        });
+        wire
+    }
+
+    /// Nothing comes through any more on the connections there are, which stay open.
+    fn falls_silent(&self) {
+        self.pumps.lock().unwrap().abort_all();
+    }
+}
+
+async fn pump(from: &TcpStream, to: &TcpStream) {
+    let mut bytes = [0; 4_096];
+    loop {
+        if from.readable().await.is_err() {
+            return;
+        }
+        let read = match from.try_read(&mut bytes) {
+            Ok(0) => return,
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+            Err(_) => return,
+        };
+        let mut left = &bytes[..read];
+        while !left.is_empty() {
+            if to.writable().await.is_err() {
+                return;
+            }
+            match to.try_write(left) {
+                Ok(written) => left = &left[written..],
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_dies_without_a_word_is_replaced() {
+    let Some(server) = server().await else { return };
+    let wire = Wire::new(&server, true).await;
+    // Less than the half of a second after which the Redis client itself gives up.
+    let options = QuotaOptions::default().timeout(MS * 200).pause(MS * 10);
+    let layer = QuotaLayer::new(Redis::new(&wire.url, "silent", burst(1)).unwrap(), options).unwrap();
+    let service = layer.layer(service_fn(|n: u32| async move { Ok::<_, BoxError>(n) }));
+    assert!(service.clone().oneshot(1).await.is_ok() && !layer.is_away());
+    assert!(service.clone().oneshot(1).await.is_err());
+    wire.falls_silent();
+    assert!(service.clone().oneshot(1).await.is_ok() && layer.is_away());
+    tokio::time::sleep(MS * 20).await;
+    assert!(service.oneshot(1).await.is_err(), "it is asked again, and remembers");
+    assert_eq!(wire.made.load(SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_connection_that_takes_longer_than_an_answer_may_is_made_once_for_all() {
+    let Some(server) = server().await else { return };
+    let wire = Wire::new(&server, false).await;
+    let quota = Redis::new(&wire.url, "slow", burst(1)).unwrap();
+    for _ in 0..3 {
+        let asked = (0..4).map(|_| tokio::time::timeout(MS * 50, quota.take(1, Duration::ZERO)));
+        assert!(futures::future::join_all(asked).await.iter().all(Result::is_err));
+    }
+    wire.open.send_replace(true);
+    assert!(matches!(quota.take(1, Duration::ZERO).await, Ok(Granted::After(_))));
+    assert_eq!(wire.made.load(SeqCst), 1);
 }
 
 #[test]

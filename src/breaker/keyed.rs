@@ -155,7 +155,7 @@ where
             Arc::new(Shared { live: Arc::new(live), judge: layer.judge.clone() })
         };
         keyed
-            .get(&key, now, make, |shared| shared.live.circuit.is_clean(now))
+            .get(&key, now, make, |shared, idle| idle || shared.live.circuit.is_clean(now))
             .unwrap_or_else(|| unguarded.clone())
     }
 }

@@ -104,16 +104,20 @@ impl<J> ConcurrencyLimitLayer<J> {
     }
 
     /// Replaces the options while requests run. A higher limit lets waiting requests go at once; a lower one cuts nobody
-    /// off. Who waits already keeps its place and its time. An algorithm that stays the same keeps what it has learnt.
+    /// off. Who waits already keeps its place and its time. An algorithm that stays the same keeps what it has learnt, and a
+    /// layer that was made with a controller ([`controlled`](ConcurrencyLimitLayer::controlled)) keeps that:
+    /// [`limit`](ConcurrencyLimitOptions::limit) and [`algorithm`](ConcurrencyLimitOptions::algorithm) still have no effect.
     ///
     /// # Errors
     /// [`Invalid`] with every option that breaks its rule; nothing is changed then.
     pub fn update(&self, options: &ConcurrencyLimitOptions) -> Result<(), Invalid> {
         options.validate()?;
         let mut algorithm = self.shared.algorithm.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = algorithm.as_ref() == Some(&options.algorithm);
+        let same = algorithm.as_ref().is_none_or(|known| *known == options.algorithm);
         self.shared.limiter.update(options, same)?;
-        *algorithm = Some(options.algorithm.clone());
+        if let Some(known) = &mut *algorithm {
+            *known = options.algorithm.clone();
+        }
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Sums up what requests show, round by round, for a controller.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::TryLockError, time::Duration};
 
 use super::control::{Controller, Round};
 use crate::sync::{
@@ -113,7 +113,12 @@ impl Meter {
 
     #[cold]
     fn close(&self, now: u64, in_flight: u32) -> Option<u32> {
-        let mut control = self.control.try_lock().ok()?;
+        let mut control = match self.control.try_lock() {
+            Ok(control) => control,
+            // A controller has panicked: that is no reason never to ask it again.
+            Err(TryLockError::Poisoned(left)) => left.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
         let Control { controller: Some(controller), since } = &mut *control else { return None };
         if now < self.ends.load(Relaxed) {
             return None;
@@ -123,15 +128,15 @@ impl Meter {
         let counted = samples + self.dropped.load(Relaxed);
         if lasted < pace.least || (counted < pace.samples && lasted < pace.most) {
             let soon = if lasted < pace.least { pace.least - lasted } else { pace.least / 8 };
-            self.ends.store(now + nanos(soon).max(1), Release);
+            self.ends.store(now.saturating_add(nanos(soon).max(1)), Release);
             return None;
         }
         // A round of a few requests in a long time says nothing of how many there may be.
-        let idle = *since == 0 || lasted > pace.most * IDLE;
+        let idle = *since == 0 || lasted > pace.most.saturating_mul(IDLE);
         let round = self.take(lasted, in_flight);
         let limit = (!idle).then(|| controller.round(&round));
         *since = now;
-        self.ends.store(now + nanos(controller.pace().least).max(1), Release);
+        self.ends.store(now.saturating_add(nanos(controller.pace().least).max(1)), Release);
         if round.samples > 0 {
             self.usual.store(micros(round.mean), Relaxed);
         }
@@ -249,6 +254,49 @@ mod tests {
             meter.count(took(10), 1, at * MS);
         }
         assert!(notes.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_round_may_be_as_long_as_it_takes() {
+        #[derive(Debug)]
+        struct Patient;
+        impl Controller for Patient {
+            fn limit(&self) -> u32 {
+                7
+            }
+            fn round(&mut self, _: &Round) -> u32 {
+                8
+            }
+            fn pace(&self) -> Pace {
+                Pace::new(Duration::from_millis(100), 2, Duration::MAX)
+            }
+        }
+        let meter = Meter::new(Some(Box::new(Patient)));
+        let ends = [5_000, 5_200, 5_400, 9_000_000].map(|at| meter.count(took(10), 1, at * MS));
+        assert_eq!(ends, [None, None, None, Some(8)]);
+    }
+
+    #[test]
+    fn a_controller_that_has_panicked_is_asked_again() {
+        #[derive(Debug)]
+        struct Startled(bool);
+        impl Controller for Startled {
+            fn limit(&self) -> u32 {
+                7
+            }
+            fn round(&mut self, _: &Round) -> u32 {
+                assert!(std::mem::replace(&mut self.0, true), "the first round");
+                8
+            }
+            fn pace(&self) -> Pace {
+                Pace::new(Duration::from_millis(100), 1, Duration::from_millis(1_000))
+            }
+        }
+        let meter = Meter::new(Some(Box::new(Startled(false))));
+        meter.count(took(10), 1, 5_000 * MS);
+        let round = std::panic::AssertUnwindSafe(|| meter.count(took(10), 1, 5_200 * MS));
+        assert!(std::panic::catch_unwind(round).is_err());
+        assert_eq!(meter.count(took(10), 1, 5_400 * MS), Some(8));
     }
 
     #[test]

@@ -559,6 +559,8 @@ async fn somebodys_own_controller_decides() {
     }
     let layer = ConcurrencyLimitLayer::controlled(options(1, 0), Seven).unwrap();
     assert_eq!(layer.gate().limit(), 7);
+    layer.update(&options(3, 5)).unwrap();
+    assert_eq!(layer.gate().limit(), 7, "an update leaves it in charge");
     for _ in 0..3 {
         tokio::time::sleep(MS * 2).await;
         work(&layer, 1).await.unwrap();

@@ -92,7 +92,10 @@ impl Controller for Vegas {
         }
         if self.least == 0.0 || (mean > 0.0 && mean < self.least) {
             self.least = mean;
-            return self.limit();
+            // Where all are dropped there is no latency to learn from, and none is needed.
+            if round.dropped == 0 {
+                return self.limit();
+            }
         }
         let step = self.limit.log10().floor().max(1.0);
         let queue = (self.limit * (1.0 - self.least / mean)).ceil();
@@ -115,5 +118,20 @@ impl Controller for Vegas {
 
     fn pace(&self) -> Pace {
         SECOND
+    }
+}
+
+#[cfg(all(test, not(mainstay_loom)))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn one_that_has_seen_nothing_but_drops_backs_off() {
+        let mut vegas = Vegas::new(VegasOptions::default());
+        let dropped = Round { dropped: 20, most: 20, ..Round::new(Duration::from_secs(1)) };
+        let limits: Vec<_> = (0..3).map(|_| vegas.round(&dropped)).collect();
+        assert_eq!(limits, [19, 18, 17]);
     }
 }

@@ -17,6 +17,9 @@ const PARTS: u64 = 16;
 ///
 /// In any interval of length `t` at most `burst + rate x t` are admitted, exactly, whoever asks and however many at once.
 /// The interval between two requests is rounded up to a sixteenth of a nanosecond, never down.
+///
+/// That holds of the times that are granted: the `now` of who goes at once, and `now + wait` of a [`Reservation`]. Who uses
+/// one later than that may meet those that come after it.
 #[derive(Debug)]
 pub struct Gcra {
     epoch: Instant,

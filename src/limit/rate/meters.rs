@@ -58,6 +58,7 @@ impl<Req> Limits<Req> for Whole {
 
 /// A limit for each key of a request.
 ///
+/// A key that is idle goes when its whole burst is there again, and not before: coming back would be a second burst.
 /// When there are too many keys, a new one takes the place of the longest unused one whose whole burst is there, and if there
 /// is none, all such share one limit.
 pub struct PerKey<K, Req> {
@@ -102,7 +103,8 @@ where
 {
     fn limit(&self, request: &Req, now: Instant) -> Arc<Gcra> {
         let make = || Arc::new(Gcra::new(&self.options, self.epoch));
-        let limit = self.keyed.get(&(self.key)(request), now, make, |limit| limit.is_fresh(now));
+        // One that is made again has its whole burst: it must have been there, however long the key was idle.
+        let limit = self.keyed.get(&(self.key)(request), now, make, |limit, _| limit.is_fresh(now));
         limit.unwrap_or_else(|| self.others.clone())
     }
 }

@@ -10,6 +10,11 @@
 //! much is refused with the time after which it makes sense to come back, or waits for its turn, up to its deadline.
 //! Requests may weigh more than one.
 //!
+//! Exact are the times that are *granted*. Who waits for its turn uses it when its task runs: where the runtime stalls,
+//! the turns that have come meanwhile are all used at one instant, up to as many as the rate brings in the stall. A promise
+//! that must hold where requests leave, late tasks and all, wants no waiting ([`max_wait`](RateLimitOptions::max_wait) of
+//! 0, the default); even then a request that was admitted may be delayed on its way.
+//!
 //! # When to use it
 //! For a promise about a rate. Not to protect a server from more than it can do: it does as many of cheap requests as of dear
 //! ones; that is what a [concurrency limit](super) is for.

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::invalid::{Check, FOREVER, Invalid};
 
+/// The least burst of which each class of criticality has a share that lets a request through.
+const CLASSES: u32 = 4;
+
 /// How many requests in which time, how many at once, and how long one may wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -12,12 +15,12 @@ pub struct RateLimitOptions {
     pub rate: u32,
     /// in this time \[1 s, 1 us to a year\].
     pub per: Duration,
-    /// How many may come at once after a silence \[10, at least 1\].
+    /// How many may come at once after a silence \[10, at least 1, or 4 with `by_criticality`\].
     pub burst: u32,
     /// How long a request may wait for its turn \[not at all, at most 1 h\]. One whose deadline comes earlier is refused at once.
     pub max_wait: Duration,
     /// Whether requests that matter less leave a part of the burst to those that matter more \[false\]: the least important
-    /// may take a fourth of it, the most important all.
+    /// may take a fourth of it, the most important all. Wants a `burst` of at least 4, or the least important would never go.
     pub by_criticality: bool,
 }
 
@@ -59,6 +62,12 @@ impl RateLimitOptions {
                 self.burst,
                 "no more than the rate brings in a year",
             )
+            .rule(
+                !self.by_criticality || self.burst == 0 || self.burst >= CLASSES,
+                "burst",
+                self.burst,
+                "at least 4 with `by_criticality`: the least important may take a fourth of it",
+            )
             .rule(self.max_wait <= Duration::from_secs(3_600), "max_wait", self.max_wait, "at most 1 h");
     }
 
@@ -78,5 +87,21 @@ impl Default for RateLimitOptions {
             max_wait: Duration::ZERO,
             by_criticality: false,
         }
+    }
+}
+
+#[cfg(all(test, not(mainstay_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_criticality_wants_a_burst_of_which_each_class_has_a_share() {
+        let of = |burst| RateLimitOptions::default().burst(burst).by_criticality(true).validate();
+        assert!(of(4).is_ok());
+        let invalid = of(3).unwrap_err();
+        let problem = &invalid.problems()[0];
+        assert_eq!((&*problem.field, &*problem.value), ("burst", "3"));
+        assert!(problem.rule.contains("`by_criticality`"));
+        assert!(RateLimitOptions::default().burst(1).validate().is_ok());
     }
 }

@@ -142,6 +142,30 @@ async fn each_key_has_its_own_rate_and_their_number_is_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_that_was_idle_gets_no_second_burst() {
+    let hour = MS * 3_600_000;
+    let options = RateLimitOptions::default().rate(1, hour).burst(10);
+    let keys = KeyOptions::default().idle(hour / 6);
+    let layer = RateLimitLayer::keyed(options, keys, |key: &u32| *key).unwrap();
+    let service = layer.layer(service_fn(answer));
+    let mut admitted = 0;
+    for turn in 0..6 {
+        for _ in 0..20 {
+            admitted += u32::from(service.clone().oneshot(0).await.is_ok());
+        }
+        tokio::time::advance(hour / 6 - MS).await;
+        // A new key has the idle ones go.
+        service.clone().oneshot(1 + turn).await.unwrap();
+        tokio::time::advance(MS).await;
+        service.clone().oneshot(100 + turn).await.unwrap();
+    }
+    assert_eq!(admitted, 10);
+    tokio::time::advance(hour * 10).await;
+    service.oneshot(1_000).await.unwrap();
+    assert_eq!(layer.limits().keys(), 1, "and with its burst whole it goes");
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_matters_less_is_refused_first_where_that_is_wanted() {
     let layer = RateLimitLayer::new(ten().burst(8).by_criticality(true)).unwrap();
     let service = layer.layer(service_fn(answer));
