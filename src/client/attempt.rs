@@ -166,9 +166,11 @@ where
     S::Error: Into<BoxError>,
     Req: 'static,
 {
-    if let Some(gates) = gates
-        && let Err(refusal) = ready!(gates.enter(cx))
+    if let Some(closed) = gates
+        && let Err(refusal) = ready!(closed.enter(cx))
     {
+        // Whoever keeps the finished future would keep the place in the limit too.
+        *gates = None;
         return Poll::Ready(Err(refusal.into()));
     }
     let mut result = ready!(attempt.poll(cx));

@@ -3,6 +3,7 @@
 use mainstay::{
     Reason, Verdict,
     breaker::{BreakerOptions, State},
+    limit::ConcurrencyLimitOptions,
     resolve,
 };
 
@@ -80,6 +81,22 @@ async fn a_probe_of_the_client_that_its_method_refuses_is_given_back() {
     assert_eq!(client.breaker().unwrap().status().probing, 0);
     assert!(client.send(1).await.is_ok());
     assert_eq!(client.breaker().unwrap().state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_future_that_is_kept_keeps_neither_a_probe_nor_a_place() {
+    let stage = Stage::default();
+    let limit = ConcurrencyLimitOptions::default().limit(1);
+    let client = builder(&stage, resolve::fixed(["a:1"])).limit(limit).breaker(three()).build().unwrap();
+    let search = client.method("search").guarded_by(three()).unwrap();
+    client.breaker().unwrap().open_for(secs(1));
+    search.breaker().unwrap().force_open();
+    tokio::time::sleep(secs(2)).await;
+    let mut kept = Box::pin(search.send(1));
+    assert_eq!(reason(&kept.as_mut().await), Some(Reason::Breaker));
+    assert_eq!(client.breaker().unwrap().status().probing, 0);
+    assert_eq!(client.status().limit.unwrap().in_flight, 0);
+    drop(kept);
 }
 
 #[tokio::test(start_paused = true)]
