@@ -54,12 +54,12 @@ impl Width {
 
     fn tell(&self, member: &Member, shown: Shown, nanos: u64) {
         let in_flight = member.in_flight.load(Relaxed);
-        if let Some(limit) = self.meter.count(shown, in_flight, nanos)
-            && self.most.swap(limit, Relaxed) < limit
-        {
-            // Each of those who find a place wakes the next.
-            member.fleet.waiters.wake_first();
-        }
+        self.meter.count(shown, in_flight, nanos, |limit| {
+            if self.most.swap(limit, Relaxed) < limit {
+                // Each of those who find a place wakes the next.
+                member.fleet.waiters.wake_first();
+            }
+        });
     }
 }
 

@@ -55,8 +55,8 @@ impl Limiter {
         self.gate.set_max_waiting(options.max_waiting);
         self.gate.set_queue(options.queue, options.target, options.interval);
         if !same {
-            let limit = self.meter.replace(options.algorithm.controller());
-            self.gate.set_limit(limit.unwrap_or(options.limit));
+            let set = |limit: Option<u32>| self.gate.set_limit(limit.unwrap_or(options.limit));
+            self.meter.replace(options.algorithm.controller(), set);
         } else if !self.meter.is_on() {
             self.gate.set_limit(options.limit);
         }
@@ -229,9 +229,8 @@ impl Place {
             None => Shown::Nothing,
         };
         let since = crate::estimate::slices::nanos_since(limiter.epoch, now);
-        if let Some(limit) = limiter.meter.count(shown, self.permit.gate().in_flight(), since) {
-            limiter.gate.set_limit(limit);
-        }
+        let in_flight = self.permit.gate().in_flight();
+        limiter.meter.count(shown, in_flight, since, |limit| limiter.gate.set_limit(limit));
     }
 }
 

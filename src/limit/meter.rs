@@ -69,13 +69,13 @@ impl Meter {
         self.on.load(Relaxed)
     }
 
-    /// Has another controller decide, or none; its limit.
-    pub(super) fn replace(&self, controller: Option<Box<dyn Controller>>) -> Option<u32> {
+    /// Has another controller decide, or none. `set` is given its limit, before any round of it and after all of the last.
+    pub(super) fn replace(&self, controller: Option<Box<dyn Controller>>, set: impl FnOnce(Option<u32>)) {
         let mut control = crate::sync::lock(&self.control);
         let limit = controller.as_ref().map(|controller| controller.limit());
         self.on.store(controller.is_some(), Relaxed);
         control.controller = controller;
-        limit
+        set(limit);
     }
 
     /// Whether a request that was given up after this time took longer than usual.
@@ -83,9 +83,10 @@ impl Meter {
         micros(lasted) >= self.usual.load(Relaxed)
     }
 
-    /// Counts a request that ends at `now` with so many in flight, itself included; the limit, if that closes a round.
+    /// Counts a request that ends at `now` with so many in flight, itself included. `set` is given the limit, if that closes a
+    /// round: while nobody else decides, or an older decision could come after a newer.
     #[inline]
-    pub(crate) fn count(&self, shown: Shown, in_flight: u32, now: u64) -> Option<u32> {
+    pub(crate) fn count(&self, shown: Shown, in_flight: u32, now: u64, set: impl FnOnce(u32)) {
         match shown {
             Shown::Took(latency) | Shown::GivenUp(latency) => {
                 let micros = micros(latency);
@@ -105,23 +106,22 @@ impl Meter {
         if self.most.load(Relaxed) < in_flight {
             self.most.fetch_max(in_flight, Relaxed);
         }
-        if now < self.ends.load(Acquire) {
-            return None;
+        if now >= self.ends.load(Acquire) {
+            self.close(now, in_flight, set);
         }
-        self.close(now, in_flight)
     }
 
     #[cold]
-    fn close(&self, now: u64, in_flight: u32) -> Option<u32> {
+    fn close(&self, now: u64, in_flight: u32, set: impl FnOnce(u32)) {
         let mut control = match self.control.try_lock() {
             Ok(control) => control,
             // A controller has panicked: that is no reason never to ask it again.
             Err(TryLockError::Poisoned(left)) => left.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
+            Err(TryLockError::WouldBlock) => return,
         };
-        let Control { controller: Some(controller), since } = &mut *control else { return None };
+        let Control { controller: Some(controller), since } = &mut *control else { return };
         if now < self.ends.load(Relaxed) {
-            return None;
+            return;
         }
         let (pace, lasted) = (controller.pace(), Duration::from_nanos(now.saturating_sub(*since)));
         let samples: u64 = self.sums.iter().map(|sum| sum.0.load(Relaxed) / ONE).sum();
@@ -129,7 +129,7 @@ impl Meter {
         if lasted < pace.least || (counted < pace.samples && lasted < pace.most) {
             let soon = if lasted < pace.least { pace.least - lasted } else { pace.least / 8 };
             self.ends.store(now.saturating_add(nanos(soon).max(1)), Release);
-            return None;
+            return;
         }
         // A round of a few requests in a long time says nothing of how many there may be.
         let idle = *since == 0 || lasted > pace.most.saturating_mul(IDLE);
@@ -140,7 +140,9 @@ impl Meter {
         if round.samples > 0 {
             self.usual.store(micros(round.mean), Relaxed);
         }
-        limit
+        if let Some(limit) = limit {
+            set(limit);
+        }
     }
 
     fn take(&self, lasted: Duration, in_flight: u32) -> Round {
@@ -218,16 +220,23 @@ mod tests {
         Shown::Took(Duration::from_millis(ms))
     }
 
+    /// What [`Meter::count`] sets.
+    fn count(meter: &Meter, shown: Shown, in_flight: u32, now: u64) -> Option<u32> {
+        let mut limit = None;
+        meter.count(shown, in_flight, now, |told| limit = Some(told));
+        limit
+    }
+
     #[test]
     fn a_round_lasts_until_there_are_enough_samples() {
         let notes = Notes::default();
         let meter = Meter::new(Some(Box::new(notes.clone())));
-        assert_eq!(meter.count(Shown::Nothing, 1, 5_000 * MS), None);
+        assert_eq!(count(&meter, Shown::Nothing, 1, 5_000 * MS), None);
         for (at, latency) in [(5_050, 10), (5_120, 20), (5_200, 30)] {
-            assert_eq!(meter.count(took(latency), 3, at * MS), None);
+            assert_eq!(count(&meter, took(latency), 3, at * MS), None);
         }
-        assert_eq!(meter.count(Shown::Nothing, 2, 5_250 * MS), None);
-        assert_eq!(meter.count(took(60), 5, 5_300 * MS), Some(7));
+        assert_eq!(count(&meter, Shown::Nothing, 2, 5_250 * MS), None);
+        assert_eq!(count(&meter, took(60), 5, 5_300 * MS), Some(7));
         let round = notes.0.lock().unwrap()[0];
         assert_eq!((round.samples, round.dropped, round.most), (4, 0, 5));
         assert_eq!((round.mean, round.least), (Duration::from_millis(30), Duration::from_millis(10)));
@@ -240,8 +249,9 @@ mod tests {
     fn drops_fill_a_round_too() {
         let notes = Notes::default();
         let meter = Meter::new(Some(Box::new(notes.clone())));
-        meter.count(Shown::Nothing, 1, 5_000 * MS);
-        let ends: Vec<_> = (1..6).map(|at| meter.count(Shown::Dropped, 1, (5_000 + at * 50) * MS)).collect();
+        count(&meter, Shown::Nothing, 1, 5_000 * MS);
+        let ends: Vec<_> =
+            (1..6).map(|at| count(&meter, Shown::Dropped, 1, (5_000 + at * 50) * MS)).collect();
         assert_eq!(ends, [None, None, None, Some(7), None]);
         assert_eq!(notes.0.lock().unwrap()[0].dropped, 4);
     }
@@ -251,7 +261,7 @@ mod tests {
         let notes = Notes::default();
         let meter = Meter::new(Some(Box::new(notes.clone())));
         for at in [5_000, 10_000, 20_000] {
-            meter.count(took(10), 1, at * MS);
+            count(&meter, took(10), 1, at * MS);
         }
         assert!(notes.0.lock().unwrap().is_empty());
     }
@@ -272,7 +282,7 @@ mod tests {
             }
         }
         let meter = Meter::new(Some(Box::new(Patient)));
-        let ends = [5_000, 5_200, 5_400, 9_000_000].map(|at| meter.count(took(10), 1, at * MS));
+        let ends = [5_000, 5_200, 5_400, 9_000_000].map(|at| count(&meter, took(10), 1, at * MS));
         assert_eq!(ends, [None, None, None, Some(8)]);
     }
 
@@ -293,16 +303,16 @@ mod tests {
             }
         }
         let meter = Meter::new(Some(Box::new(Startled(false))));
-        meter.count(took(10), 1, 5_000 * MS);
-        let round = std::panic::AssertUnwindSafe(|| meter.count(took(10), 1, 5_200 * MS));
+        count(&meter, took(10), 1, 5_000 * MS);
+        let round = std::panic::AssertUnwindSafe(|| count(&meter, took(10), 1, 5_200 * MS));
         assert!(std::panic::catch_unwind(round).is_err());
-        assert_eq!(meter.count(took(10), 1, 5_400 * MS), Some(8));
+        assert_eq!(count(&meter, took(10), 1, 5_400 * MS), Some(8));
     }
 
     #[test]
     fn without_a_controller_nothing_is_decided() {
         let meter = Meter::new(None);
         assert!(!meter.is_on());
-        assert_eq!(meter.count(took(10), 1, 5_000 * MS), None);
+        assert_eq!(count(&meter, took(10), 1, 5_000 * MS), None);
     }
 }

@@ -198,16 +198,54 @@ fn what_is_counted_while_a_round_is_closed_is_in_one_round_only() {
         let told = Arc::new(AtomicUsize::new(0));
         let meter = Arc::new(Meter::new(Some(Box::new(Sum(told.clone())))));
         // The first round has no beginning, and is none.
-        meter.count(Shown::Nothing, 1, 1);
-        meter.count(Shown::Nothing, 1, 2_000_000_002);
+        meter.count(Shown::Nothing, 1, 1, |_| ());
+        meter.count(Shown::Nothing, 1, 2_000_000_002, |_| ());
         let took = Shown::Took(Duration::from_micros(5));
         let theirs = meter.clone();
         let thread = thread::spawn(move || {
-            theirs.count(took, 1, 2_000_000_010);
+            theirs.count(took, 1, 2_000_000_010, |_| ());
         });
-        meter.count(took, 1, 2_000_000_020);
+        meter.count(took, 1, 2_000_000_020, |_| ());
         thread.join().unwrap();
         assert_eq!(told.load(SeqCst) + meter.left() as usize, 2);
+    });
+}
+
+#[test]
+fn a_round_that_is_closed_while_another_controller_comes_has_not_the_last_word() {
+    use std::time::Duration;
+
+    use super::{
+        control::{Controller, Pace, Round},
+        meter::{Meter, Shown},
+    };
+
+    #[derive(Debug)]
+    struct Eight;
+    impl Controller for Eight {
+        fn limit(&self) -> u32 {
+            8
+        }
+        fn round(&mut self, _: &Round) -> u32 {
+            8
+        }
+        fn pace(&self) -> Pace {
+            Pace::new(Duration::from_nanos(1), 0, Duration::from_secs(1))
+        }
+    }
+
+    loom::model(|| {
+        // Loom's: what is set may be read between deciding and setting.
+        let limit = Arc::new(loom::sync::atomic::AtomicU32::new(8));
+        let meter = Arc::new(Meter::new(Some(Box::new(Eight))));
+        meter.count(Shown::Nothing, 1, 1, |_| ());
+        let thread = thread::spawn({
+            let (meter, limit) = (meter.clone(), limit.clone());
+            move || meter.count(Shown::Nothing, 1, 10, |told| limit.store(told, SeqCst))
+        });
+        meter.replace(None, |told| limit.store(told.unwrap_or(3), SeqCst));
+        thread.join().unwrap();
+        assert_eq!(limit.load(SeqCst), 3);
     });
 }
 
