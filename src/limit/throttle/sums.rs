@@ -8,7 +8,7 @@ use crate::{
     estimate::slices::{Ring, Slices},
     outcome::{Class, Verdict},
     random::{Random, unit},
-    sync::{AtomicU64, Mutex, Ordering::Relaxed, Padded, lock, stripe, stripes},
+    sync::{AtomicU64, Ordering::Relaxed, Padded, Swap, stripe, stripes},
 };
 
 /// In so many steps the window slides.
@@ -52,7 +52,7 @@ pub struct Throttle {
     classes: [Ring<STEPS>; 4],
     /// The step in which the servers last turned something away, plus one.
     trouble: AtomicU64,
-    options: Mutex<ThrottleOptions>,
+    options: Swap<ThrottleOptions>,
 }
 
 impl Throttle {
@@ -65,7 +65,7 @@ impl Throttle {
             refused: Ring::new(),
             classes: std::array::from_fn(|_| Ring::new()),
             trouble: AtomicU64::new(0),
-            options: Mutex::new(options),
+            options: Swap::new(options),
         }
     }
 
@@ -106,11 +106,10 @@ impl Throttle {
 
     /// The share of requests that is refused at `now`, from 0 to 1, over all classes.
     pub fn probability(&self, now: Instant) -> f64 {
-        self.share(self.slices.number(now))
+        self.share(self.slices.number(now), &self.options.load())
     }
 
-    fn share(&self, number: u64) -> f64 {
-        let options = lock(&self.options);
+    fn share(&self, number: u64, options: &ThrottleOptions) -> f64 {
         let accepted: u64 = self.accepted.iter().map(|ring| ring.0.sum(number)).sum();
         let (overloaded, refused) = (self.overloaded.sum(number), self.refused.sum(number));
         let share = match options.formula {
@@ -130,8 +129,9 @@ impl Throttle {
 
     /// The share of `class` that is refused: that of all, taken from the least important first.
     fn of_class(&self, number: u64, class: Criticality) -> f64 {
-        let share = self.share(number);
-        if share <= 0.0 || !lock(&self.options).by_criticality {
+        let options = self.options.load();
+        let share = self.share(number, &options);
+        if share <= 0.0 || !options.by_criticality {
             return share;
         }
         let counts = [0, 1, 2, 3].map(|class: usize| self.classes[class].sum(number) as f64);
@@ -143,10 +143,10 @@ impl Throttle {
 
     /// Other options from now on. The window keeps its length.
     pub fn set(&self, options: ThrottleOptions) {
-        *lock(&self.options) = options;
+        self.options.store(options);
     }
 
     pub(crate) fn window(&self) -> std::time::Duration {
-        lock(&self.options).window
+        self.options.load().window
     }
 }
