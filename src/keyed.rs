@@ -97,16 +97,20 @@ impl<K: Hash + Eq + Clone, V: Clone> Keyed<K, V> {
             return Some(entry.value.clone());
         }
         let _changing = lock(&self.changing);
-        let mut map = HashMap::clone(&self.map.load());
-        if let Some(entry) = map.get(key) {
+        let known = self.map.load();
+        if let Some(entry) = known.get(key) {
             return Some(entry.value.clone());
         }
-        map.retain(|_, entry| entry.used.load(Relaxed) + STEPS > step || !may_go(&entry.value, true));
-        if map.len() >= self.max_keys {
-            let spare = map.iter().filter(|(_, entry)| may_go(&entry.value, false));
-            let oldest = spare.min_by_key(|(_, entry)| entry.used.load(Relaxed))?.0.clone();
-            map.remove(&oldest);
+        // Nothing is copied for a key that there is no room for: of those there may be very many.
+        let stays = |entry: &Entry<V>| entry.used.load(Relaxed) + STEPS > step || !may_go(&entry.value, true);
+        let mut stay: Vec<_> = known.iter().filter(|(_, entry)| stays(entry)).collect();
+        if stay.len() >= self.max_keys {
+            let spare = stay.iter().enumerate().filter(|(_, (_, entry))| may_go(&entry.value, false));
+            let oldest = spare.min_by_key(|(_, (_, entry))| entry.used.load(Relaxed))?.0;
+            stay.swap_remove(oldest);
         }
+        let mut map: HashMap<_, _> =
+            stay.into_iter().map(|(key, entry)| (key.clone(), entry.clone())).collect();
         let value = make();
         map.insert(key.clone(), Arc::new(Entry { value: value.clone(), used: AtomicU64::new(step) }));
         self.map.store(map);
