@@ -510,10 +510,18 @@ impl CircuitBreaker {
         }
     }
 
-    /// Whether it is closed and has nothing to remember at `now`: no call in its window has failed or was slow.
-    pub(super) fn is_clean(&self, now: Instant) -> bool {
-        let held = self.period.load().counted.held(now);
-        self.state() == State::Closed && held.failures == 0 && held.slow == 0
+    /// Whether nobody would miss it at `now`: it is closed and no call in its window has failed or was slow, or nobody has
+    /// used it for long and no hand holds it in its state.
+    pub(super) fn may_go(&self, idle: bool, now: Instant) -> bool {
+        match self.state() {
+            State::ForcedOpen | State::Disabled | State::MetricsOnly => false,
+            _ if idle => true,
+            State::Closed => {
+                let held = self.period.load().counted.held(now);
+                held.failures == 0 && held.slow == 0
+            }
+            State::Open | State::HalfOpen => false,
+        }
     }
 
     /// Everything it knows. Looking changes nothing.

@@ -29,7 +29,7 @@ use crate::{
 ///
 /// The number of keys is bounded. When it is reached, a new key takes the place of the longest unused one whose breaker is
 /// closed and has no failure in its window; if there is none, calls of the new key pass unguarded. A key that was idle for
-/// long goes whatever its state.
+/// long goes too, unless somebody's hand holds its breaker: forced open, disabled, or only measuring.
 pub struct KeyedBreakerLayer<K, Req, Res> {
     key: Arc<dyn Fn(&Req) -> K + Send + Sync>,
     options: BreakerOptions,
@@ -155,7 +155,7 @@ where
             Arc::new(Shared { live: Arc::new(live), judge: layer.judge.clone() })
         };
         keyed
-            .get(&key, now, make, |shared, idle| idle || shared.live.circuit.is_clean(now))
+            .get(&key, now, make, |shared, idle| shared.live.circuit.may_go(idle, now))
             .unwrap_or_else(|| unguarded.clone())
     }
 }

@@ -420,6 +420,19 @@ async fn each_key_has_its_own_breaker_and_their_number_is_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_that_is_forced_open_stays_so_however_long_nobody_calls_it() {
+    let keys = KeyOptions::default().max_keys(2).idle(SECOND * 60);
+    let layer = KeyedBreakerLayer::new(one(), keys, |request: &u32| *request).unwrap().build();
+    let call = |key: u32| layer.layer(service_fn(|_: u32| async { Ok::<_, BoxError>(1) })).oneshot(key);
+    assert!(call(1).await.is_ok() && call(2).await.is_ok());
+    layer.get(&1).unwrap().force_open();
+    tokio::time::advance(SECOND * 61).await;
+    assert!(call(3).await.is_ok() && call(4).await.is_ok());
+    assert!(layer.get(&2).is_none());
+    assert!(refusal(&call(1).await).is_some());
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_verdict_of_a_layer_further_in_stands() {
     let layer = layer(one()).classify(|_: Result<&u32, &BoxError>| panic!("judged twice"));
     let judges = service_fn(|(): ()| async {
