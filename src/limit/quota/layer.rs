@@ -23,11 +23,12 @@ pub struct QuotaLayer<W = One> {
     pub(super) weigh: Arc<W>,
 }
 
-/// What all services of one layer share.
+/// What all services of one layer share. A clone is the same quota, and away when this one is.
+#[derive(Clone)]
 pub(super) struct Shared {
     quota: Arc<dyn Quota>,
     options: QuotaOptions,
-    local: Option<Local>,
+    local: Option<Arc<Local>>,
     label: Option<Arc<str>>,
     epoch: Instant,
     /// Until when it is not asked, in nanoseconds since the epoch.
@@ -104,7 +105,7 @@ impl QuotaLayer {
     pub fn new(quota: impl Quota, options: QuotaOptions) -> Result<Self, Invalid> {
         options.validate()?;
         let local = match &options.away {
-            Away::Local(options) => Some(Local::new(options.clone())?),
+            Away::Local(options) => Some(Arc::new(Local::new(options.clone())?)),
             _ => None,
         };
         let shared = Shared {
@@ -117,18 +118,16 @@ impl QuotaLayer {
         };
         Ok(Self { shared: Arc::new(shared), weigh: Arc::new(One) })
     }
-
-    /// The name that refusals tell. To be said first: services made before do not know of it.
-    #[must_use]
-    pub fn label(mut self, label: impl Into<Arc<str>>) -> Self {
-        if let Some(shared) = Arc::get_mut(&mut self.shared) {
-            shared.label = Some(label.into());
-        }
-        self
-    }
 }
 
 impl<W> QuotaLayer<W> {
+    /// The same quota under a name that its refusals tell.
+    #[must_use]
+    pub fn label(self, label: impl Into<Arc<str>>) -> Self {
+        let shared = Shared { label: Some(label.into()), ..Shared::clone(&self.shared) };
+        Self { shared: Arc::new(shared), weigh: self.weigh }
+    }
+
     /// The same quota, of which requests take as much as `weigh` says \[1\].
     #[must_use]
     pub fn weigh<V>(self, weigh: V) -> QuotaLayer<V> {

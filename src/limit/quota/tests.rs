@@ -115,6 +115,20 @@ async fn while_it_is_away_requests_are_refused_or_keep_to_a_rate_of_their_own_wh
     assert_eq!(passed, 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_name_given_to_a_clone_is_told_and_the_quota_is_the_same() {
+    let layer = QuotaLayer::new(lost(false).0, QuotaOptions::default().away(Away::Local(ten()))).unwrap();
+    let named = layer.clone().weigh(|_: &u32| 1).label("reports");
+    let (plain, named_service) = (layer.layer(service_fn(answer)), named.layer(service_fn(answer)));
+    for _ in 0..2 {
+        plain.clone().oneshot(1).await.unwrap();
+    }
+    assert!(named.is_away());
+    let result = named_service.oneshot(1).await;
+    assert_eq!(refused(&result).unwrap().client(), Some("reports"));
+    assert_eq!(refused(&plain.oneshot(1).await).unwrap().client(), None);
+}
+
 #[test]
 fn its_options_are_checked() {
     let wrong = QuotaOptions::default().timeout(Duration::ZERO).away(Away::Local(ten().burst(0)));
