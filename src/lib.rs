@@ -137,6 +137,7 @@ pub mod describe;
 pub mod endpoint;
 pub mod error;
 pub mod estimate;
+mod gated;
 pub mod health;
 #[cfg(feature = "http")]
 pub mod http;
@@ -149,7 +150,6 @@ pub mod outcome;
 pub mod random;
 pub mod resolve;
 pub mod retry;
-
 mod sync;
 pub mod telemetry;
 #[cfg(feature = "testing")]

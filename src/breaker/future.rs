@@ -1,17 +1,18 @@
-//! The response: the question whether the call may be made, the call, and the word on how it went.
+//! The response.
 
 use std::{
     fmt,
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use pin_project::pin_project;
 use tower::{BoxError, Service};
 
 use super::service::{Held, Shared};
+use crate::gated::Gated;
 
 /// The response of a [`Breaker`](super::Breaker).
 ///
@@ -19,22 +20,14 @@ use super::service::{Held, Shared};
 #[pin_project]
 pub struct ResponseFuture<S: Service<Req>, Req> {
     #[pin]
-    state: State<S, Req>,
-    /// Given back after the call is dropped.
+    call: Gated<S, Req>,
     held: Held<S::Response>,
-}
-
-#[pin_project(project = Projected)]
-enum State<S: Service<Req>, Req> {
-    Start(Option<(S, Req)>),
-    Calling(#[pin] S::Future),
-    Done,
 }
 
 impl<S: Service<Req>, Req> ResponseFuture<S, Req> {
     #[inline]
-    pub(super) fn new(readied: S, request: Req, shared: Arc<Shared<S::Response>>) -> Self {
-        Self { state: State::Start(Some((readied, request))), held: Held::new(shared) }
+    pub(super) fn new(call: Gated<S, Req>, shared: Arc<Shared<S::Response>>) -> Self {
+        Self { call, held: Held::new(shared) }
     }
 }
 
@@ -48,39 +41,13 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        loop {
-            let next = match this.state.as_mut().project() {
-                Projected::Start(call) => {
-                    if let Err(refusal) = this.held.admit() {
-                        this.state.set(State::Done);
-                        return Poll::Ready(Err(refusal.into()));
-                    }
-                    match call.take() {
-                        Some((mut readied, request)) => State::Calling(readied.call(request)),
-                        None => State::Done,
-                    }
-                }
-                Projected::Calling(response) => {
-                    let mut result = ready!(response.poll(cx)).map_err(Into::into);
-                    this.state.set(State::Done);
-                    this.held.end(&mut result);
-                    return Poll::Ready(result);
-                }
-                Projected::Done => panic!("polled after completion"),
-            };
-            this.state.set(next);
-        }
+        let this = self.project();
+        this.call.poll(this.held, cx)
     }
 }
 
 impl<S: Service<Req>, Req> fmt::Debug for ResponseFuture<S, Req> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match &self.state {
-            State::Start(_) => "new",
-            State::Calling(_) => "calling",
-            State::Done => "done",
-        };
-        f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
+        f.debug_struct("ResponseFuture").field("call", &self.call).finish_non_exhaustive()
     }
 }

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     clock, context,
     error::ErrorsFail,
+    gated::Gated,
     invalid::{Check, Invalid},
     keyed::{KeyOptions, Keyed},
     outcome::Classify,
@@ -202,10 +203,8 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        let clone = self.inner.clone();
-        let readied = std::mem::replace(&mut self.inner, clone);
         let shared = self.breakers.of(&request);
-        ResponseFuture::new(readied, request, shared)
+        ResponseFuture::new(Gated::of(&mut self.inner, request), shared)
     }
 }
 

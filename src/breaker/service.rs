@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     Error, context,
+    gated::{Gated, Passage},
     outcome::{Again, Classify, Sent, Verdict},
     track::{Ends, Guard, Track},
 };
@@ -55,10 +56,7 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        // The clone has not been readied: it stays, and the readied one goes.
-        let clone = self.inner.clone();
-        let readied = std::mem::replace(&mut self.inner, clone);
-        ResponseFuture::new(readied, request, self.shared.clone())
+        ResponseFuture::new(Gated::of(&mut self.inner, request), self.shared.clone())
     }
 }
 
@@ -96,17 +94,18 @@ impl<Res> Held<Res> {
     }
 }
 
-impl<Res: 'static> Held<Res> {
-    /// Asks whether the call may be made.
+impl<S: Service<Req>, Req> Passage<S, Req> for Held<S::Response>
+where
+    S::Response: 'static,
+{
     #[inline]
-    pub(super) fn admit(&mut self) -> Result<(), Error> {
+    fn poll_enter(&mut self, _: &mut S, _: &Req, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.admission = Some(self.shared.live.admit()?);
-        Ok(())
+        Poll::Ready(Ok(()))
     }
 
-    /// The call has ended, or goes on in the body of `result`.
     #[inline]
-    pub(super) fn end(&mut self, result: &mut Result<Res, BoxError>) {
+    fn left(&mut self, result: &mut Result<S::Response, BoxError>) {
         let Shared { live, judge } = &*self.shared;
         if judge.track.is_some() {
             let Some(admission) = self.admission.take() else { return };

@@ -1,4 +1,4 @@
-//! The response: a wait for the turn, then the call.
+//! The response.
 
 use std::{
     fmt,
@@ -12,7 +12,10 @@ use pin_project::pin_project;
 use tower::{BoxError, Service};
 
 use super::{AtHead, Judges, judge::Held, layer::Shared, limiter::Entering};
-use crate::context::Timer;
+use crate::{
+    context::Timer,
+    gated::{Gated, Passage},
+};
 
 /// The response of a [`ConcurrencyLimit`](super::ConcurrencyLimit).
 #[pin_project]
@@ -20,66 +23,37 @@ pub struct ResponseFuture<S: Service<Req>, Req, J = AtHead> {
     #[pin]
     timer: Timer,
     #[pin]
-    state: State<S, Req>,
-    /// Given back after the response is dropped.
+    call: Gated<S, Req>,
+    turn: Turn<J>,
+}
+
+/// The way in, and the place from then on.
+struct Turn<J> {
+    entering: Entering,
     held: Option<Held>,
     shared: Arc<Shared<J>>,
 }
 
-#[pin_project(project = Projected)]
-enum State<S: Service<Req>, Req> {
-    /// What is called when the turn has come.
-    Entering(Option<(S, Req)>, Entering),
-    Calling(#[pin] S::Future),
-    Done,
-}
-
 impl<S: Service<Req>, Req, J> ResponseFuture<S, Req, J> {
     #[inline]
-    pub(super) fn new(readied: S, request: Req, shared: Arc<Shared<J>>) -> Self {
-        let state = State::Entering(Some((readied, request)), Entering::default());
-        Self { timer: Timer::default(), state, held: None, shared }
+    pub(super) fn new(call: Gated<S, Req>, shared: Arc<Shared<J>>) -> Self {
+        let turn = Turn { entering: Entering::default(), held: None, shared };
+        Self { timer: Timer::default(), call, turn }
     }
 }
 
-impl<S, Req> State<S, Req>
-where
-    S: Service<Req>,
-    S::Error: Into<BoxError>,
-{
+impl<S: Service<Req>, Req, J: Judges<S::Response>> Passage<S, Req> for Turn<J> {
     #[inline]
-    fn poll<J: Judges<S::Response>>(
-        mut self: Pin<&mut Self>,
-        held: &mut Option<Held>,
-        shared: &Shared<J>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<S::Response, BoxError>> {
-        loop {
-            let next = match self.as_mut().project() {
-                Projected::Entering(call, entering) => {
-                    match ready!(entering.poll(&shared.limiter, cx)) {
-                        Ok(place) => *held = Some(Held(place)),
-                        Err(refusal) => {
-                            self.set(Self::Done);
-                            return Poll::Ready(Err(shared.named(refusal).into()));
-                        }
-                    }
-                    match call.take() {
-                        Some((mut readied, request)) => Self::Calling(readied.call(request)),
-                        None => Self::Done,
-                    }
-                }
-                Projected::Calling(response) => {
-                    let mut result = ready!(response.poll(cx)).map_err(Into::into);
-                    self.set(Self::Done);
-                    if let Some(held) = held.take() {
-                        shared.judge.end(held, &mut result);
-                    }
-                    return Poll::Ready(result);
-                }
-                Projected::Done => panic!("polled after completion"),
-            };
-            self.set(next);
+    fn poll_enter(&mut self, _: &mut S, _: &Req, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        let place = ready!(self.entering.poll(&self.shared.limiter, cx));
+        self.held = Some(Held(place.map_err(|refusal| self.shared.named(refusal))?));
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn left(&mut self, result: &mut Result<S::Response, BoxError>) {
+        if let Some(held) = self.held.take() {
+            self.shared.judge.end(held, result);
         }
     }
 }
@@ -95,18 +69,15 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        this.timer.poll(cx, |cx| this.state.as_mut().poll(this.held, this.shared, cx))
+        this.timer.poll(cx, |cx| this.call.as_mut().poll(this.turn, cx))
     }
 }
 
 impl<S: Service<Req>, Req, J> fmt::Debug for ResponseFuture<S, Req, J> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match &self.state {
-            State::Entering(_, entering) if entering.is_waiting() => "waiting",
-            State::Entering(..) => "new",
-            State::Calling(_) => "calling",
-            State::Done => "done",
-        };
-        f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
+        f.debug_struct("ResponseFuture")
+            .field("call", &self.call)
+            .field("waiting", &self.turn.entering.is_waiting())
+            .finish_non_exhaustive()
     }
 }

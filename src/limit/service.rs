@@ -9,6 +9,7 @@ use std::{
 use tower::{BoxError, Service};
 
 use super::{AtHead, Judges, ResponseFuture, layer::Shared};
+use crate::gated::Gated;
 
 /// A service whose requests wait for their turn; made by [`ConcurrencyLimitLayer`](super::ConcurrencyLimitLayer).
 ///
@@ -41,10 +42,7 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        // The clone has not been readied: it stays, and the readied one goes.
-        let clone = self.inner.clone();
-        let readied = std::mem::replace(&mut self.inner, clone);
-        ResponseFuture::new(readied, request, self.shared.clone())
+        ResponseFuture::new(Gated::of(&mut self.inner, request), self.shared.clone())
     }
 }
 

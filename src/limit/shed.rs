@@ -28,13 +28,16 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use pin_project::pin_project;
 use tower::{BoxError, Layer, Service};
 
-use crate::{Error, Reason};
+use crate::{
+    Error, Reason,
+    gated::{Gated, Passage},
+};
 
 /// Refuses requests that a service is not ready for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -68,7 +71,7 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        ResponseFuture { state: State::Start(Some((self.inner.clone(), request))) }
+        ResponseFuture { call: Gated::new(self.inner.clone(), request) }
     }
 }
 
@@ -76,14 +79,25 @@ where
 #[pin_project]
 pub struct ResponseFuture<S: Service<Req>, Req> {
     #[pin]
-    state: State<S, Req>,
+    call: Gated<S, Req>,
 }
 
-#[pin_project(project = Projected)]
-enum State<S: Service<Req>, Req> {
-    Start(Option<(S, Req)>),
-    Calling(#[pin] S::Future),
-    Done,
+/// Asks once whether the service is ready.
+struct Once;
+
+impl<S, Req> Passage<S, Req> for Once
+where
+    S: Service<Req>,
+    S::Error: Into<BoxError>,
+{
+    fn poll_enter(&mut self, service: &mut S, _: &Req, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(match service.poll_ready(cx) {
+            Poll::Ready(ready) => ready.map_err(Into::into),
+            Poll::Pending => Err(Error::new(Reason::NotReady).into()),
+        })
+    }
+
+    fn left(&mut self, _: &mut Result<S::Response, BoxError>) {}
 }
 
 impl<S, Req> Future for ResponseFuture<S, Req>
@@ -94,38 +108,13 @@ where
     type Output = Result<S::Response, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.project().state;
-        loop {
-            let next = match state.as_mut().project() {
-                Projected::Start(call) => match call.take() {
-                    Some((mut service, request)) => match service.poll_ready(cx) {
-                        Poll::Ready(Ok(())) => State::Calling(service.call(request)),
-                        Poll::Ready(Err(error)) => {
-                            state.set(State::Done);
-                            return Poll::Ready(Err(error.into()));
-                        }
-                        Poll::Pending => {
-                            state.set(State::Done);
-                            return Poll::Ready(Err(Error::new(Reason::NotReady).into()));
-                        }
-                    },
-                    None => State::Done,
-                },
-                Projected::Calling(response) => {
-                    let result = ready!(response.poll(cx));
-                    state.set(State::Done);
-                    return Poll::Ready(result.map_err(Into::into));
-                }
-                Projected::Done => panic!("polled after completion"),
-            };
-            state.set(next);
-        }
+        self.project().call.poll(&mut Once, cx)
     }
 }
 
 impl<S: Service<Req>, Req> fmt::Debug for ResponseFuture<S, Req> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+        f.debug_struct("ResponseFuture").field("call", &self.call).finish()
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -16,6 +16,7 @@ use super::{Granted, QuotaLayer, Taking, layer::Shared};
 use crate::{
     Error, Reason,
     context::{self, Timer},
+    gated::{Gated, Passage},
     limit::rate::{One, Weigh},
 };
 
@@ -46,15 +47,9 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        // The clone has not been readied: it stays, and the readied one goes.
-        let clone = self.inner.clone();
-        let readied = std::mem::replace(&mut self.inner, clone);
         let turn = Turn::New(self.layer.weigh.weigh(&request));
-        ResponseFuture {
-            timer: Timer::default(),
-            state: State::Start(Some((readied, request)), turn),
-            shared: self.layer.shared.clone(),
-        }
+        let door = Door { turn, shared: self.layer.shared.clone() };
+        ResponseFuture { timer: Timer::default(), call: Gated::of(&mut self.inner, request), door }
     }
 }
 
@@ -76,15 +71,21 @@ pub struct ResponseFuture<S: Service<Req>, Req> {
     #[pin]
     timer: Timer,
     #[pin]
-    state: State<S, Req>,
+    call: Gated<S, Req>,
+    door: Door,
+}
+
+struct Door {
+    turn: Turn,
     shared: Arc<Shared>,
 }
 
-#[pin_project(project = Projected)]
-enum State<S: Service<Req>, Req> {
-    Start(Option<(S, Req)>, Turn),
-    Calling(#[pin] S::Future),
-    Done,
+impl<S: Service<Req>, Req> Passage<S, Req> for Door {
+    fn poll_enter(&mut self, _: &mut S, _: &Req, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.turn.poll(&self.shared, cx).map_err(Into::into)
+    }
+
+    fn left(&mut self, _: &mut Result<S::Response, BoxError>) {}
 }
 
 /// How far a request is on its way to its turn.
@@ -163,43 +164,21 @@ where
     type Output = Result<S::Response, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let (mut state, shared) = (this.state, this.shared);
-        this.timer.poll(cx, |cx| {
-            loop {
-                let next = match state.as_mut().project() {
-                    Projected::Start(call, turn) => {
-                        if let Err(refusal) = ready!(turn.poll(shared, cx)) {
-                            state.set(State::Done);
-                            return Poll::Ready(Err(refusal.into()));
-                        }
-                        match call.take() {
-                            Some((mut readied, request)) => State::Calling(readied.call(request)),
-                            None => State::Done,
-                        }
-                    }
-                    Projected::Calling(response) => {
-                        let result = ready!(response.poll(cx));
-                        state.set(State::Done);
-                        return Poll::Ready(result.map_err(Into::into));
-                    }
-                    Projected::Done => panic!("polled after completion"),
-                };
-                state.set(next);
-            }
-        })
+        let mut this = self.project();
+        this.timer.poll(cx, |cx| this.call.as_mut().poll(this.door, cx))
     }
 }
 
 impl<S: Service<Req>, Req> fmt::Debug for ResponseFuture<S, Req> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match &self.state {
-            State::Start(_, Turn::New(_)) => "new",
-            State::Start(_, Turn::Asking { .. }) => "asking",
-            State::Start(_, Turn::Waiting(_)) => "waiting",
-            State::Calling(_) => "calling",
-            State::Done => "done",
+        let turn = match self.door.turn {
+            Turn::New(_) => "new",
+            Turn::Asking { .. } => "asking",
+            Turn::Waiting(_) => "waiting",
         };
-        f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
+        f.debug_struct("ResponseFuture")
+            .field("call", &self.call)
+            .field("turn", &turn)
+            .finish_non_exhaustive()
     }
 }

@@ -5,7 +5,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use pin_project::pin_project;
@@ -13,8 +13,8 @@ use tower::{BoxError, Service};
 
 use super::{Limits, One, RateLimitLayer, Weigh, Whole, layer::Shared, meters::Taken};
 use crate::{
-    Error,
     context::{self, Timer},
+    gated::{Gated, Passage},
 };
 
 /// A service whose requests keep to a rate; made by [`RateLimitLayer`].
@@ -50,11 +50,8 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        // The clone has not been readied: it stays, and the readied one goes.
-        let clone = self.inner.clone();
-        let readied = std::mem::replace(&mut self.inner, clone);
-        let state = State::Start(Some((readied, request)), None);
-        ResponseFuture { timer: Timer::default(), state, shared: self.layer.shared.clone() }
+        let turn = Turn { taken: None, shared: self.layer.shared.clone() };
+        ResponseFuture { timer: Timer::default(), call: Gated::of(&mut self.inner, request), turn }
     }
 }
 
@@ -76,29 +73,32 @@ pub struct ResponseFuture<S: Service<Req>, Req, L = Whole, W = One> {
     #[pin]
     timer: Timer,
     #[pin]
-    state: State<S, Req>,
+    call: Gated<S, Req>,
+    turn: Turn<L, W>,
+}
+
+/// What was taken in advance, until its time has come.
+struct Turn<L, W> {
+    taken: Option<Taken>,
     shared: Arc<Shared<L, W>>,
 }
 
-#[pin_project(project = Projected)]
-enum State<S: Service<Req>, Req> {
-    Start(Option<(S, Req)>, Option<Taken>),
-    Calling(#[pin] S::Future),
-    Done,
-}
-
-impl<L, W> Shared<L, W> {
-    /// Ready when the request may go, or why it may not.
+impl<S, Req, L, W> Passage<S, Req> for Turn<L, W>
+where
+    S: Service<Req>,
+    L: Limits<Req>,
+    W: Weigh<Req>,
+{
     #[inline]
-    fn poll_turn<Req>(&self, request: &Req, taken: &mut Option<Taken>) -> Poll<Result<(), Error>>
-    where
-        L: Limits<Req>,
-        W: Weigh<Req>,
-    {
-        let asks = |now| (self.limits.limit(request, now), self.weigh.weigh(request));
+    fn poll_enter(&mut self, _: &mut S, request: &Req, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        let shared = &*self.shared;
+        let asks = |now| (shared.limits.limit(request, now), shared.weigh.weigh(request));
         let class = || context::inherited().criticality().unwrap_or_default();
-        self.terms.poll_turn(asks, taken, class).map_err(|error| self.named(error))
+        shared.terms.poll_turn(asks, &mut self.taken, class).map_err(|error| shared.named(error).into())
     }
+
+    #[inline]
+    fn left(&mut self, _: &mut Result<S::Response, BoxError>) {}
 }
 
 impl<S, Req, L, W> Future for ResponseFuture<S, Req, L, W>
@@ -112,43 +112,16 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let (mut state, shared) = (this.state, this.shared);
-        this.timer.poll(cx, |cx| {
-            loop {
-                let next = match state.as_mut().project() {
-                    Projected::Start(call, taken) => {
-                        let Some((_, request)) = &call else { return Poll::Pending };
-                        if let Err(refusal) = ready!(shared.poll_turn(request, taken)) {
-                            state.set(State::Done);
-                            return Poll::Ready(Err(refusal.into()));
-                        }
-                        match call.take() {
-                            Some((mut readied, request)) => State::Calling(readied.call(request)),
-                            None => State::Done,
-                        }
-                    }
-                    Projected::Calling(response) => {
-                        let result = ready!(response.poll(cx));
-                        state.set(State::Done);
-                        return Poll::Ready(result.map_err(Into::into));
-                    }
-                    Projected::Done => panic!("polled after completion"),
-                };
-                state.set(next);
-            }
-        })
+        let mut this = self.project();
+        this.timer.poll(cx, |cx| this.call.as_mut().poll(this.turn, cx))
     }
 }
 
 impl<S: Service<Req>, Req, L, W> fmt::Debug for ResponseFuture<S, Req, L, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match &self.state {
-            State::Start(_, Some(_)) => "waiting",
-            State::Start(..) => "new",
-            State::Calling(_) => "calling",
-            State::Done => "done",
-        };
-        f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
+        f.debug_struct("ResponseFuture")
+            .field("call", &self.call)
+            .field("waiting", &self.turn.taken.is_some())
+            .finish_non_exhaustive()
     }
 }

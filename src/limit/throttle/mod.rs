@@ -55,10 +55,12 @@
 
 mod layer;
 mod options;
+mod service;
 mod sums;
 #[cfg(all(test, not(mainstay_loom)))]
 mod tests;
 
-pub use layer::{ResponseFuture, ThrottleLayer, Throttled};
+pub use layer::ThrottleLayer;
 pub use options::{Formula, ThrottleOptions};
+pub use service::{ResponseFuture, Throttled};
 pub use sums::{Answer, Throttle};
