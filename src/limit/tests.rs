@@ -477,20 +477,22 @@ fn four_slots(answered: Arc<AtomicU32>) -> impl Work {
 
 #[tokio::test(start_paused = true)]
 async fn an_adaptive_limit_finds_what_a_server_can_do() {
-    let answered = Arc::new(AtomicU32::new(0));
-    let options = options(1, 1_000).algorithm(Algorithm::adaptive()).max_wait(MS * 100);
-    let layer = ConcurrencyLimitLayer::new(options).unwrap();
-    let service = layer.layer(four_slots(answered.clone()));
-    assert_eq!(layer.gate().limit(), 20);
-    for number in 0..40_u32 * 200 {
-        // Twice what it can do.
-        tokio::spawn(service.clone().oneshot(number));
-        tokio::time::sleep(MS * 5).await;
+    for (ebb, initial) in [(EbbOptions::default(), 4), (EbbOptions::default().range(20, 1, 1_000), 20)] {
+        let answered = Arc::new(AtomicU32::new(0));
+        let options = options(1, 1_000).algorithm(Algorithm::Ebb(ebb)).max_wait(MS * 100);
+        let layer = ConcurrencyLimitLayer::new(options).unwrap();
+        let service = layer.layer(four_slots(answered.clone()));
+        assert_eq!(layer.gate().limit(), initial);
+        for number in 0..40_u32 * 200 {
+            // Twice what it can do.
+            tokio::spawn(service.clone().oneshot(number));
+            tokio::time::sleep(MS * 5).await;
+        }
+        let limit = layer.gate().limit();
+        assert!((3..=9).contains(&limit), "{limit}");
+        let answered = answered.load(Ordering::Relaxed);
+        assert!(answered > 40 * 100 * 85 / 100, "{answered}");
     }
-    let limit = layer.gate().limit();
-    assert!((3..=9).contains(&limit), "{limit}");
-    let answered = answered.load(Ordering::Relaxed);
-    assert!(answered > 40 * 100 * 85 / 100, "{answered}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -76,9 +76,9 @@ async fn it_can_be_changed_while_the_client_runs_and_keeps_what_it_has_learnt() 
         options.limit = limit;
         client.update(options)
     };
-    assert_eq!(client.status().limit.unwrap().limit, 20);
+    assert_eq!(client.status().limit.unwrap().limit, 4);
     set(Some(adaptive.max_waiting(7))).unwrap();
-    assert_eq!(client.status().limit.unwrap().limit, 20);
+    assert_eq!(client.status().limit.unwrap().limit, 4);
     set(Some(two())).unwrap();
     assert_eq!(client.status().limit.unwrap().limit, 2);
     assert!(set(Some(two().limit(0))).is_err());
@@ -97,7 +97,7 @@ async fn turned_on_again_it_goes_by_the_algorithm_that_is_wanted_then() {
         client.status().limit.map(|status| status.limit)
     };
     assert_eq!(set(None), None);
-    assert_eq!(set(Some(two().algorithm(Algorithm::adaptive()))), Some(20));
+    assert_eq!(set(Some(two().algorithm(Algorithm::adaptive()))), Some(4));
     assert_eq!(set(None), None);
     assert_eq!(set(Some(two())), Some(2));
 }

@@ -9,13 +9,13 @@ use crate::invalid::Check;
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct EbbOptions {
-    /// What it begins with \[20\].
+    /// What it begins with \[4\]; it doubles from there until there is a queue.
     pub initial: u32,
     /// The lowest limit \[1\].
     pub least: u32,
     /// The highest limit \[1,000\].
     pub most: u32,
-    /// How much longer than without a queue latency may be, as a factor \[1.4, 1.1 to 4\].
+    /// How much longer than without a queue latency may be, as a factor \[1.5, 1.1 to 4\].
     pub tolerance: f64,
     /// Latency beyond this is overload, whoever causes it \[none\]. To be set where many clients share the servers.
     pub longest: Option<Duration>,
@@ -23,7 +23,7 @@ pub struct EbbOptions {
 
 impl Default for EbbOptions {
     fn default() -> Self {
-        Self { initial: 20, least: 1, most: 1_000, tolerance: 1.4, longest: None }
+        Self { initial: 4, least: 1, most: 1_000, tolerance: 1.5, longest: None }
     }
 }
 
@@ -62,23 +62,30 @@ impl EbbOptions {
 /// latency is beyond the tolerance, and every few seconds anyhow, the limit ebbs by a quarter and looks at what that does:
 ///
 /// - latency falls in proportion: the requests it lets in no more had only been waiting. It stays there, and looks again.
-/// - latency stays: there was no queue of ours. Whatever latency is now, it is the base; the limit comes back. A base that is
-///   far from the last one must show twice.
+/// - latency stays: there was no queue of ours. Whatever latency is now, it is the base, as far as it is to be believed; the
+///   limit comes back. A base that is far from the last one must show twice.
 ///
 /// So a base that was learnt in an overload is unlearnt in a few steps, a network that has become slower is told from a
-/// queue, and nothing is ever measured by letting only a few in. It grows only in rounds in which it was used.
+/// queue, and nothing is ever measured by letting only a few in. It grows only in rounds in which it was used, and what an
+/// ebb shows counts only if it was used through that.
 ///
 /// **A crowd.** Where many clients share the same servers, each sees the queue of all, and can do little about it by itself: to one
-/// of them that queue looks as a slower network does, and the limits of all creep up. No client can tell the two apart by what
-/// it sees. [`longest`](EbbOptions::longest) bounds it: all that find latency beyond it give way, in proportion. So do answers
-/// that ask to be left alone, and attempts that their limit cuts off. The sum of the limits is right then; who has how much of it
-/// is not evened out.
+/// of them that queue looks as a slower network does, and the limits of all would creep up. Two things bound that. A network
+/// makes the quickest answer later by as much as all others; a queue before many servers is short somewhere, now and then. So the
+/// base rises above 1.9 times the lowest of late only as far as the quickest answers do. And it begins low, with what latency
+/// is before its own requests queue. Before a *single* server the queue is the same for all who come, and the crowd does creep
+/// up; there, and where a certain latency is owed, [`longest`](EbbOptions::longest) says how long it may be: all that find
+/// latency beyond it give way, in proportion. So do answers that ask to be left alone, and attempts that their limit cuts off.
+/// The sum of the limits is right then; who has how much of it is not evened out.
 #[derive(Clone, Debug)]
 pub struct Ebb {
     options: EbbOptions,
     limit: f64,
     /// Latency without a queue, in seconds; 0 before the first round.
     base: f64,
+    /// The lowest base of late, and the quickest answer of that round.
+    lowest: f64,
+    quickest: f64,
     /// An average of latency over the last few rounds.
     usual: f64,
     phase: Phase,
@@ -87,14 +94,20 @@ pub struct Ebb {
     /// For how long the limit was in use since the last ebb, and what it was then.
     used: f64,
     looked: f64,
+    /// The samples of its beginning.
+    first: f64,
     /// Whether the last ebb showed a base that was hard to believe.
     doubts: bool,
     /// Whether it must not grow before the next ebb.
     waits: bool,
+    /// Whether the last ebb found no queue of ours, and latency beyond what is believed: another so soon would find no more.
+    helpless: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Phase {
+    /// Nothing is known yet: the limit doubles until there is a queue, or nobody uses it.
+    Start,
     Flow,
     /// Latency was too long, and what is in flight goes down.
     Draining,
@@ -126,9 +139,15 @@ const SLACK: f64 = 0.1;
 /// After so long in use it ebbs in any case, in seconds; and not before so many times what a look takes.
 const EVERY: f64 = 4.0;
 const SELDOM: f64 = 10.0;
+/// A base is at most so many times the lowest of late, unless the quickest answers have become later too;
+const REACH: f64 = 1.9;
+/// which is twice itself after so long, in seconds, if no lower one is seen.
+const FORGETS: f64 = 1_200.0;
 /// A base so many times the last one is not believed at once.
 const FAR: f64 = 1.25;
 const SAMPLES: u64 = 100;
+/// So many do where it begins.
+const FIRST: u64 = 32;
 
 impl Ebb {
     /// With its initial limit.
@@ -138,13 +157,17 @@ impl Ebb {
             limit,
             options,
             base: 0.0,
+            lowest: 0.0,
+            quickest: 0.0,
             usual: 0.0,
-            phase: Phase::Flow,
+            phase: Phase::Start,
             every: EVERY,
             used: 0.0,
             looked: limit,
+            first: 0.0,
             doubts: false,
             waits: false,
+            helpless: false,
         }
     }
 
@@ -158,35 +181,74 @@ impl Ebb {
         self.set((self.limit * EBB).floor().min(self.limit - 1.0));
     }
 
+    /// Latency without a queue is this.
+    fn rebase(&mut self, latency: f64, round: &Round) {
+        (self.base, self.lowest, self.quickest) = (latency, latency, round.least.as_secs_f64());
+    }
+
+    /// The same, if it is lower than what is known.
+    fn lower(&mut self, latency: f64, round: &Round) {
+        self.base = self.base.min(latency);
+        if latency < self.lowest {
+            (self.lowest, self.quickest) = (latency, round.least.as_secs_f64());
+        }
+    }
+
+    /// What the base may be at most.
+    fn believed(&self, round: &Round) -> f64 {
+        let later = (round.least.as_secs_f64() - self.quickest).max(0.0);
+        self.lowest * REACH + later
+    }
+
+    fn is_used(&self, round: &Round) -> bool {
+        round.in_flight >= self.limit * 0.7 && f64::from(round.most) >= self.limit.floor()
+    }
+
+    fn start(&mut self, round: &Round, latency: f64) {
+        if latency > self.base * self.options.tolerance {
+            self.phase = Phase::Flow;
+            (self.usual, self.looked) = (latency, self.limit);
+            return;
+        }
+        self.first += round.samples as f64;
+        let base = self.base + (latency - self.base) * round.samples as f64 / self.first;
+        self.rebase(base, round);
+        if self.is_used(round) {
+            self.set(self.limit * 2.0);
+        }
+    }
+
     fn flow(&mut self, round: &Round, latency: f64) {
         self.usual = if self.usual == 0.0 { latency } else { (self.usual + latency) / 2.0 };
         // There is no latency without a queue above the one there is.
-        self.base = self.base.min(self.usual);
-        let in_use = round.in_flight >= self.limit * 0.7 && f64::from(round.most) >= self.limit.floor();
-        if !in_use {
+        self.lower(self.usual, round);
+        if !self.is_used(round) {
             // So few wait for each other that this is latency without a queue, whatever it was before.
             if round.in_flight < self.limit * 0.3 {
-                self.base = self.usual;
+                self.rebase(self.usual, round);
             }
             return;
         }
         self.used += round.lasted.as_secs_f64();
         let stretch = self.usual / (self.base * self.options.tolerance);
-        if stretch > 1.0 + SLACK || self.used > self.every || self.limit > self.looked * 2.0 {
+        let queued = stretch > 1.0 + SLACK && !self.helpless;
+        let can_ebb = self.limit > f64::from(self.options.least);
+        if can_ebb && (queued || self.used > self.every || self.limit > self.looked * 2.0) {
             self.phase = Phase::Holding;
         } else if stretch < 1.0 - SLACK && !self.waits {
-            self.set(self.limit * (1.0 / stretch).min(GROWTH));
+            self.helpless = false;
+            self.set((self.limit * (1.0 / stretch).min(GROWTH)).max(self.limit + 1.0));
         }
     }
 
-    fn look(&mut self, before: f64, latency_before: f64, latency: f64, lasted: f64) {
-        self.every = EVERY.max(lasted * SELDOM);
+    fn look(&mut self, before: f64, latency_before: f64, latency: f64, round: &Round) {
+        self.every = EVERY.max(round.lasted.as_secs_f64() * SELDOM);
         let fell = (latency_before / latency).ln() / (before / self.limit).ln();
         if fell >= 0.5 {
             // There may be more of the queue: it does not grow before that is known, and that soon.
-            self.base = self.base.min(latency);
+            self.lower(latency, round);
             self.used = self.every * AGAIN;
-            (self.doubts, self.waits) = (false, true);
+            (self.doubts, self.waits, self.helpless) = (false, true, false);
         } else {
             // A base that is far from the last one is believed when it is seen twice.
             let far = latency > self.base * FAR;
@@ -194,7 +256,8 @@ impl Ebb {
             self.waits = self.doubts;
             self.used = if self.doubts { self.every } else { 0.0 };
             if !self.doubts {
-                self.base = latency;
+                self.base = latency.min(self.believed(round));
+                self.helpless = latency > self.base;
             }
             self.set(before);
         }
@@ -223,8 +286,10 @@ impl Controller for Ebb {
             return self.limit();
         }
         if self.base == 0.0 {
-            self.base = latency;
+            self.rebase(latency, round);
         }
+        let forgets = (round.lasted.as_secs_f64() / FORGETS).exp2();
+        self.lowest = (self.lowest * forgets).min(self.base);
         if let Some(longest) = self.options.longest.map(|longest| longest.as_secs_f64())
             && latency > longest
         {
@@ -236,14 +301,18 @@ impl Controller for Ebb {
             return self.limit();
         }
         match self.phase {
+            Phase::Start => self.start(round, latency),
             Phase::Flow => self.flow(round, latency),
             Phase::Draining => self.phase = Phase::Flow,
             Phase::Holding => self.phase = Phase::Before,
             Phase::Before => self.ebb(latency),
-            Phase::Settling { before, latency } => self.phase = Phase::Looking { before, latency },
-            Phase::Looking { before, latency: earlier } => {
-                self.look(before, earlier, latency, round.lasted.as_secs_f64())
+            // Latency may be another because less was asked for.
+            Phase::Settling { before, .. } | Phase::Looking { before, .. } if !self.is_used(round) => {
+                self.set(before);
+                self.phase = Phase::Flow;
             }
+            Phase::Settling { before, latency } => self.phase = Phase::Looking { before, latency },
+            Phase::Looking { before, latency: earlier } => self.look(before, earlier, latency, round),
         }
         self.limit()
     }
@@ -257,6 +326,7 @@ impl Controller for Ebb {
                 Pace::new(latency, 1, latency.max(ms(10)))
             }
             Phase::Before | Phase::Looking { .. } => Pace::new(ms(100), SAMPLES, ms(1_000)),
+            Phase::Start => Pace::new(ms(10), FIRST.max(4 * u64::from(self.limit())), ms(1_000)),
             Phase::Flow => Pace::new(ms(100), SAMPLES / 2, ms(1_000)),
         }
     }

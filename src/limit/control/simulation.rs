@@ -213,15 +213,19 @@ fn settled(controller: &mut dyn Controller, slots: usize, seed: u64) -> Vec<(f64
 #[ignore = "a table to look at"]
 fn summary() {
     for slots in [4, 20, 80] {
-        for (name, _) in controllers() {
-            for seed in 1..4 {
-                let mut controller = controllers().into_iter().find(|(other, _)| *other == name).unwrap().1;
-                let told: Vec<String> = settled(&mut *controller, slots, seed)
-                    .iter()
-                    .map(|(throughput, latency)| format!("{:5.1} % x{latency:4.2}", throughput * 100.0))
-                    .collect();
-                println!("{slots:>3} slots {name:<10} {}", told.join("   "));
-            }
+        for (which, (name, _)) in controllers().iter().enumerate() {
+            let runs: Vec<_> = (1..21)
+                .flat_map(|seed| {
+                    let mut controller = controllers().remove(which).1;
+                    settled(&mut *controller, slots, seed)
+                })
+                .collect();
+            let busy = sorted(runs.iter().map(|run| run.0 * 100.0));
+            let slow = sorted(runs.iter().map(|run| run.1));
+            println!(
+                "{slots:>3} slots {name:<10} {:3.0} ({:3.0} to {:3.0}) %, {:4.1} ({:3.1} to {:4.1})",
+                busy[30], busy[0], busy[59], slow[30], slow[0], slow[59]
+            );
         }
     }
 }
@@ -232,19 +236,44 @@ fn ebb() -> Ebb {
 
 #[test]
 fn ebb_keeps_servers_of_any_size_busy_and_their_queues_short_whatever_the_network_does() {
-    for (slots, throughput, latency) in [(4, 0.80, 1.8), (20, 0.90, 1.5), (80, 0.93, 1.5)] {
-        for seed in 1..4 {
-            for (phase, (busy, slow)) in settled(&mut ebb(), slots, seed).into_iter().enumerate() {
-                assert!(
-                    busy >= throughput,
-                    "{slots} slots, seed {seed}, phase {phase}: {busy:.3} of capacity"
-                );
-                assert!(
-                    slow <= latency,
-                    "{slots} slots, seed {seed}, phase {phase}: {slow:.2} times the latency"
-                );
-            }
+    for (slots, usual, least, slow, slowest) in
+        [(4, 0.90, 0.65, 1.5, 3.2), (20, 0.92, 0.80, 1.5, 2.1), (80, 0.95, 0.90, 1.5, 1.8)]
+    {
+        let runs: Vec<_> = (1..21).map(|seed| settled(&mut ebb(), slots, seed)).collect();
+        for phase in 0..3 {
+            let busy = sorted(runs.iter().map(|run| run[phase].0));
+            let latency = sorted(runs.iter().map(|run| run[phase].1));
+            let what = format!("{slots} slots, phase {phase}");
+            assert!(busy[10] >= usual && busy[0] >= least, "{what}: {busy:.2?} of capacity");
+            assert!(latency[10] <= slow && latency[19] <= slowest, "{what}: {latency:.2?} times the latency");
         }
+    }
+}
+
+fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+#[test]
+fn ebb_begins_low_and_is_up_within_two_seconds() {
+    for seed in 1..11 {
+        let told = World::new(80, seed).run(&mut ebb(), Demand::Endless, 5);
+        let answered: Vec<_> = told.iter().map(|second| second.answered).collect();
+        assert!(answered[2] > 2_000.0 * 0.6 && answered[4] > 2_000.0 * 0.7, "seed {seed}: {answered:?}");
+    }
+}
+
+#[test]
+fn ebb_follows_a_network_that_becomes_ten_times_slower_all_the_way() {
+    for seed in 1..6 {
+        let (mut ebb, mut world) = (ebb(), World::new(20, seed));
+        world.run(&mut ebb, Demand::Endless, 20);
+        world.network = 400.0;
+        let told = world.run(&mut ebb, Demand::Endless, 60);
+        let busy = mean(&told[40..], |second| second.answered) / 500.0;
+        assert!(busy > 0.8, "seed {seed}: {busy:.2} of capacity");
     }
 }
 
@@ -269,12 +298,34 @@ fn ebb_does_not_grow_while_it_is_not_used() {
 
 #[test]
 fn ebb_never_lets_only_a_few_in_to_measure() {
-    let mut ebb = ebb();
-    let mut world = World::new(80, 3);
-    world.run(&mut ebb, Demand::Endless, 20);
-    let told = world.run(&mut ebb, Demand::Endless, 60);
-    let worst = told.iter().map(|second| second.answered).fold(f64::INFINITY, f64::min);
-    assert!(worst > 2_000.0 * 0.7, "{worst} answers in its worst second, of 2,000");
+    let worst = sorted((1..21).map(|seed| {
+        let (mut ebb, mut world) = (ebb(), World::new(80, seed));
+        world.run(&mut ebb, Demand::Endless, 20);
+        let told = world.run(&mut ebb, Demand::Endless, 60);
+        told.iter().map(|second| second.answered).fold(f64::INFINITY, f64::min) / 2_000.0
+    }));
+    assert!(worst[10] > 0.7 && worst[0] > 0.45, "the worst second of each run, by capacity: {worst:.2?}");
+}
+
+#[test]
+fn what_an_ebb_shows_while_less_is_asked_for_is_not_believed() {
+    let mut ebb = Ebb::new(EbbOptions::default().range(100, 1, 1_000));
+    let round = |millis, in_flight, most| Round {
+        samples: 500,
+        mean: Duration::from_millis(millis),
+        least: Duration::from_millis(1),
+        most,
+        in_flight,
+        ..Round::new(Duration::from_millis(500))
+    };
+    ebb.round(&round(40, 10.0, 20));
+    // A queue, and an ebb.
+    for millis in [90, 90, 90, 90, 90] {
+        ebb.round(&round(millis, 100.0, 100));
+    }
+    assert_eq!(ebb.limit(), 75);
+    // Nobody asks for so many any more: latency falls, and not for the ebb.
+    assert_eq!(ebb.round(&round(40, 10.0, 20)), 100);
 }
 
 #[test]
@@ -343,12 +394,14 @@ fn crowd(options: EbbOptions, clients: usize, slots: usize, seconds: usize, seed
         let (round, controller) = (&mut rounds[client], &mut controllers[client]);
         round.samples += 1;
         round.sum += latency;
+        round.least = round.least.min(latency);
         let (pace, lasted) = (controller.pace(), now - round.since);
         let ms = |time: Duration| time.as_secs_f64() * 1_000.0;
         if lasted >= ms(pace.least) && (round.samples >= pace.samples || lasted >= ms(pace.most)) {
             controller.round(&Round {
                 samples: round.samples,
                 mean: Duration::from_secs_f64(round.sum / round.samples as f64 / 1_000.0),
+                least: Duration::from_secs_f64(round.least / 1_000.0),
                 most: round.most,
                 in_flight: round.sum / lasted,
                 ..Round::new(Duration::from_secs_f64(lasted / 1_000.0))
@@ -382,8 +435,8 @@ fn a_crowd_keeps_to_the_longest_latency_that_it_is_told_and_its_servers_busy() {
 }
 
 #[test]
-fn a_crowd_that_is_told_nothing_creeps_up() {
+fn a_crowd_before_a_single_server_that_is_told_nothing_creeps_up() {
     // Not what is wanted, but what its documentation says: to hold that to the truth.
-    let told = crowd(EbbOptions::default(), 5, 20, 60, 1);
+    let told = crowd(EbbOptions::default(), 20, 80, 60, 1);
     assert!(mean(&told[50..], |second| second.latency) > 500.0);
 }

@@ -49,8 +49,8 @@ impl Scenario for Overload {
     fn setup(&self) -> String {
         "20 servers with 4 slots, work Exp(40 ms): 2,000 requests a second. 20 clients, open loop, one attempt of 1 s, a limit of \
          its own on each client; measured from 3 s on. `load` 2: twice the capacity for 22 s. `load` 1.4: the capacity, and 1.4 \
-         times that from 10 to 25 s. Goodput is what is answered within 1 s. `mainstay_bounded` is told the one thing that \
-         clients who share servers cannot find out, which latency is too long: 126 ms, three times an idle answer."
+         times that from 10 to 25 s. Goodput is what is answered within 1 s. `mainstay_bounded` is told which latency is \
+         too long: 126 ms, three times an idle answer."
             .to_owned()
     }
 
@@ -136,8 +136,8 @@ impl Scenario for Overload {
     }
 
     fn remarks(&self) -> &'static str {
-        "Clients that share servers cannot tell each other's queue from a slower network, so without a word on what is too long \
-         the limits of all creep up together."
+        "A client that shares servers sees the queue of all, and its own share of that is too small to be seen. `mainstay` goes by \
+         its quickest answers: before a fleet they do not wait as the others do, and behind a slower network they would."
     }
 }
 
