@@ -106,6 +106,7 @@ struct Parts {
     reason: Reason,
     sent: Sent,
     client: Option<Arc<str>>,
+    key: Option<Arc<str>>,
     endpoint: Option<Arc<str>>,
     lasted: Option<Duration>,
     retry_after: Option<Duration>,
@@ -119,6 +120,7 @@ impl Error {
             reason,
             sent: Sent::No,
             client: None,
+            key: None,
             endpoint: None,
             lasted: None,
             retry_after: None,
@@ -137,6 +139,13 @@ impl Error {
     #[must_use]
     pub fn with_client(mut self, client: Arc<str>) -> Self {
         self.0.client = Some(client);
+        self
+    }
+
+    /// The same error by one of several that the client has: the breaker of this method, or of this key.
+    #[must_use]
+    pub fn with_key(mut self, key: Arc<str>) -> Self {
+        self.0.key = Some(key);
         self
     }
 
@@ -195,6 +204,11 @@ impl Error {
         self.0.client.as_deref()
     }
 
+    /// The method or key whose breaker it was, where the client has several.
+    pub fn key(&self) -> Option<&str> {
+        self.0.key.as_deref()
+    }
+
     /// The endpoint, where one is to blame.
     pub fn endpoint(&self) -> Option<&str> {
         self.0.endpoint.as_deref()
@@ -234,6 +248,9 @@ impl fmt::Display for Error {
             write!(f, "{client}: ")?;
         }
         f.write_str(parts.reason.text())?;
+        if let Some(key) = &parts.key {
+            write!(f, " for {key}")?;
+        }
         if let Some(endpoint) = &parts.endpoint {
             write!(f, " (endpoint {endpoint})")?;
         }
@@ -253,6 +270,7 @@ impl fmt::Debug for Error {
             .field("reason", &self.0.reason)
             .field("sent", &self.0.sent)
             .field("client", &self.0.client)
+            .field("key", &self.0.key)
             .field("endpoint", &self.0.endpoint)
             .field("lasted", &self.0.lasted)
             .field("retry_after", &self.0.retry_after)
@@ -310,13 +328,14 @@ mod tests {
     fn the_text_names_client_endpoint_time_and_advice_and_leaves_the_cause_to_the_chain() {
         let error = Error::new(Reason::AttemptTimeout)
             .with_client("users".into())
+            .with_key("GetUser".into())
             .with_endpoint("10.0.0.1:80".into())
             .with_lasted(Duration::from_secs(3))
             .with_retry_after(Duration::from_secs(1))
             .with_cause(Arc::new(Error::new(Reason::Connect)));
         assert_eq!(
             error.to_string(),
-            "users: the attempt took too long (endpoint 10.0.0.1:80) after 3s, try again in 1s"
+            "users: the attempt took too long for GetUser (endpoint 10.0.0.1:80) after 3s, try again in 1s"
         );
         assert_eq!(
             error.source().map(ToString::to_string).as_deref(),

@@ -126,6 +126,12 @@ impl<K: Hash + Eq + Clone, V: Clone> Keyed<K, V> {
         self.map.load().get(key).map(|entry| entry.value.clone())
     }
 
+    /// Changes all the values there are, while no key comes: those that do later are made after `change`.
+    pub(crate) fn change(&self, change: impl FnOnce(Vec<(K, V)>)) {
+        let _changing = lock(&self.changing);
+        change(self.all());
+    }
+
     /// All the keys and values there are.
     pub(crate) fn all(&self) -> Vec<(K, V)> {
         self.map.load().iter().map(|(key, entry)| (key.clone(), entry.value.clone())).collect()

@@ -22,6 +22,7 @@ use crate::{
     keyed::{KeyOptions, Keyed},
     outcome::Classify,
     random::{Entropy, Random},
+    sync::Swap,
     telemetry::{Observer, Observers},
     track::Track,
 };
@@ -109,7 +110,8 @@ where
         unguarded.circuit.force(super::State::Disabled, clock::now(), &*self.owner.random);
         let unguarded = Arc::new(Shared { live: Arc::new(unguarded), judge: self.judge.clone() });
         let keyed = Keyed::new(self.keys, clock::now());
-        KeyedBreakers(Arc::new(Inside { layer: self, keyed, unguarded }))
+        let options = Swap::new(self.options.clone());
+        KeyedBreakers(Arc::new(Inside { layer: self, options, keyed, unguarded }))
     }
 }
 
@@ -124,6 +126,8 @@ impl<K, Req, Res> fmt::Debug for KeyedBreakerLayer<K, Req, Res> {
 
 struct Inside<K, Req, Res> {
     layer: KeyedBreakerLayer<K, Req, Res>,
+    /// Of keys that come.
+    options: Swap<BreakerOptions>,
     keyed: Keyed<K, Arc<Shared<Res>>>,
     unguarded: Arc<Shared<Res>>,
 }
@@ -147,11 +151,33 @@ where
         self.0.keyed.all().into_iter().map(handle).collect()
     }
 
+    /// The options in force, of all keys whose own were not replaced through their handle.
+    pub fn options(&self) -> BreakerOptions {
+        BreakerOptions::clone(&self.0.options.load())
+    }
+
+    /// Replaces the options of all breakers, of keys that are known and of keys that come, while calls go through; as
+    /// [`BreakerHandle::update`] does of one.
+    ///
+    /// # Errors
+    /// [`Invalid`] with every option that breaks its rule; nothing is changed then.
+    pub fn update(&self, options: BreakerOptions) -> Result<(), Invalid> {
+        options.validate()?;
+        self.0.keyed.change(|known| {
+            for (_, shared) in known {
+                shared.live.circuit.update(options.clone()).expect("the options were checked");
+            }
+            self.0.options.store(options);
+        });
+        Ok(())
+    }
+
     fn of(&self, request: &Req) -> Arc<Shared<Res>> {
-        let Inside { layer, keyed, unguarded } = &*self.0;
+        let Inside { layer, options, keyed, unguarded } = &*self.0;
         let (key, now) = ((layer.key)(request), context::now());
         let make = || {
-            let live = Live::new(key.to_string().into(), layer.options.clone(), layer.owner.clone());
+            let options = BreakerOptions::clone(&options.load());
+            let live = Live::new(key.to_string().into(), options, layer.owner.clone());
             let live = live.expect("the options were checked");
             Arc::new(Shared { live: Arc::new(live), judge: layer.judge.clone() })
         };
@@ -169,7 +195,10 @@ impl<K, Req, Res> Clone for KeyedBreakers<K, Req, Res> {
 
 impl<K, Req, Res> fmt::Debug for KeyedBreakers<K, Req, Res> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("KeyedBreakers").field(&self.0.keyed).finish()
+        f.debug_struct("KeyedBreakers")
+            .field("options", &self.0.options.load())
+            .field("keyed", &self.0.keyed)
+            .finish_non_exhaustive()
     }
 }
 

@@ -65,10 +65,13 @@ impl Live {
     }
 
     fn error(&self, refusal: &Refusal) -> Error {
-        let error = Error::new(Reason::Breaker)
+        let mut error = Error::new(Reason::Breaker)
             .with_client(self.owner.client.clone())
             .with_lasted(refusal.lasted)
             .with_cause(Arc::new(refusal.why));
+        if self.name != self.owner.client {
+            error = error.with_key(self.name.clone());
+        }
         match refusal.remaining {
             Some(remaining) => error.with_retry_after(remaining),
             None => error,

@@ -1,13 +1,15 @@
 //! Who may enter, and who is next.
 
+mod line;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::Arc,
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
+use self::line::{Line, NUMBER, key};
 use super::Queue;
 use crate::{
     describe::Criticality,
@@ -38,90 +40,6 @@ struct State {
     /// holder of the lock lets somebody in, and whoever leaves takes the lock to see who is next.
     word: AtomicU64,
     line: Mutex<Line>,
-}
-
-struct Line {
-    max: u32,
-    next: u64,
-    /// By the number of the ticket, those of the highest class first. A ticket that is neither here nor evicted has got its
-    /// turn.
-    wakers: BTreeMap<u64, Waker>,
-    /// Those who had to leave for somebody who matters more, and do not know it yet.
-    evicted: BTreeSet<u64>,
-    queue: Queue,
-    target: Duration,
-    interval: Duration,
-    /// Since when it has not been empty, as far as those who came said the time, and how many turns it gave since.
-    busy: Option<Instant>,
-    turns: u32,
-    /// Whether it was not empty for an interval when the last one came.
-    pressed: bool,
-}
-
-/// The bits of a ticket's number that number it; above them is its class.
-const NUMBER: u64 = (1 << 60) - 1;
-
-/// The place in line of one of `class`: before everybody who matters less.
-const fn key(class: Criticality, number: u64) -> u64 {
-    ((Criticality::CriticalPlus as u64 - class as u64) << 60) | number
-}
-
-/// So many turns say how fast it moves.
-const ENOUGH: u32 = 8;
-
-impl Line {
-    /// Somebody comes at `now`.
-    fn note(&mut self, now: Instant) {
-        let busy = *self.busy.get_or_insert(now);
-        self.pressed = now.saturating_duration_since(busy) >= self.interval;
-    }
-
-    /// How long one that comes at `now` may wait at most, by the queue's own rule.
-    fn longest(&self) -> Option<Duration> {
-        match self.queue {
-            Queue::CoDel if self.pressed => Some(self.target),
-            Queue::CoDel => Some(self.interval),
-            _ => None,
-        }
-    }
-
-    /// How long one of `class` that comes at `now` will wait, if it goes on as it went.
-    fn expected(&self, now: Instant, class: Criticality) -> Option<Duration> {
-        let busy = now.saturating_duration_since(self.busy?);
-        if self.turns < ENOUGH || (self.queue == Queue::Lifo && self.pressed) {
-            return None;
-        }
-        // Those who matter less are behind it.
-        let last = self.wakers.last_key_value().map_or(0, |(last, _)| last & !NUMBER);
-        let ahead = if last <= key(class, 0) {
-            self.wakers.len()
-        } else {
-            self.wakers.range(..=key(class, NUMBER)).count()
-        };
-        let ahead = u32::try_from(ahead).unwrap_or(u32::MAX).saturating_add(1);
-        Some((busy / self.turns).saturating_mul(ahead))
-    }
-
-    /// The next of the highest class.
-    fn pop(&mut self) -> Option<Waker> {
-        self.turns = self.turns.saturating_add(1);
-        if self.queue == Queue::Lifo && self.pressed {
-            let first = *self.wakers.first_key_value()?.0;
-            let newest = *self.wakers.range(..=first | NUMBER).next_back()?.0;
-            return self.wakers.remove(&newest);
-        }
-        self.wakers.pop_first().map(|(_, waker)| waker)
-    }
-
-    /// Makes room for one of `class`, if somebody in line matters less: the newest of those who matter least.
-    fn evict(&mut self, class: Criticality) -> Option<Waker> {
-        let last = *self.wakers.last_key_value()?.0;
-        if last & !NUMBER <= key(class, 0) {
-            return None;
-        }
-        self.evicted.insert(last);
-        self.wakers.remove(&last)
-    }
 }
 
 /// What came of trying to enter.
@@ -157,18 +75,7 @@ impl Gate {
     ///
     /// A limit above 2^31 - 1 counts as that. A limit of 0 lets nobody in until it is changed.
     pub fn new(limit: u32, max_waiting: u32) -> Self {
-        let line = Line {
-            max: max_waiting,
-            next: 0,
-            wakers: BTreeMap::new(),
-            evicted: BTreeSet::new(),
-            queue: Queue::Fifo,
-            target: Duration::MAX,
-            interval: Duration::MAX,
-            busy: None,
-            turns: 0,
-            pressed: false,
-        };
+        let line = Line::new(max_waiting);
         let word = AtomicU64::new(with_limit(0, limit.min(MAX_LIMIT)));
         Self(Arc::new(State { word, line: Mutex::new(line) }))
     }
@@ -342,7 +249,7 @@ impl State {
     /// Opens the fast path when the line, which the caller has locked, is empty.
     fn open_if_empty(&self, line: &mut Line) {
         if line.wakers.is_empty() {
-            (line.busy, line.turns, line.pressed) = (None, 0, false);
+            line.is_over();
             self.word.fetch_and(!WAITING, Ordering::AcqRel);
         }
     }

@@ -13,7 +13,7 @@ use std::{
 use tower::{BoxError, Layer as _, Service as _, ServiceBuilder, ServiceExt as _, service_fn};
 
 use super::*;
-use crate::{Error, KeyOptions, Reason, context::Inherited, telemetry::Event, track::Guard};
+use crate::{Error, KeyOptions, Reason, telemetry::Event, track::Guard};
 
 /// What the service does.
 #[derive(Clone, Copy)]
@@ -404,7 +404,9 @@ async fn each_key_has_its_own_breaker_and_their_number_is_bounded() {
     let _ = call(1, false).await;
     assert!(call(2, true).await.is_ok());
     assert_eq!(layer.get(&1).unwrap().state(), State::Open);
-    assert!(refusal(&call(1, true).await).is_some());
+    let refused = call(1, true).await;
+    let refused = refusal(&refused).unwrap();
+    assert_eq!((refused.client(), refused.key()), (Some("breaker"), Some("1")));
     // A third takes the place of the one that is clean; a fourth that of the third; the open one stays.
     assert!(call(3, true).await.is_ok());
     let _ = call(4, false).await;
@@ -433,6 +435,28 @@ async fn a_key_that_is_forced_open_stays_so_however_long_nobody_calls_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_options_of_all_keys_are_replaced_of_those_to_come_too() {
+    let keys = KeyOptions::default();
+    let layer = KeyedBreakerLayer::new(one(), keys, |request: &u32| *request).unwrap().build();
+    let call = |key: u32| {
+        layer.layer(service_fn(|_: u32| async { Err::<u32, _>(BoxError::from("failed")) })).oneshot(key)
+    };
+    let _ = (call(1).await, call(2).await);
+    assert!(layer.update(one().consecutive(0)).is_err());
+    layer.update(one().consecutive(3)).unwrap();
+    assert_eq!(layer.options(), one().consecutive(3));
+    layer.get(&1).unwrap().reset();
+    for key in [1, 3] {
+        for _ in 0..3 {
+            assert_eq!(layer.get(&key).map(|breaker| breaker.state()).unwrap_or_default(), State::Closed);
+            let _ = call(key).await;
+        }
+        assert_eq!(layer.get(&key).unwrap().state(), State::Open);
+    }
+    assert_eq!(layer.get(&2).unwrap().state(), State::Open, "what is open stays so");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_verdict_of_a_layer_further_in_stands() {
     let layer = layer(one()).classify(|_: Result<&u32, &BoxError>| panic!("judged twice"));
     let judges = service_fn(|(): ()| async {
@@ -447,7 +471,6 @@ async fn the_verdict_of_a_layer_further_in_stands() {
     });
     assert_eq!(done.await.ok(), Some(1));
     assert_eq!(layer.handle().state(), State::Open);
-    let _ = Inherited::default();
 }
 
 #[test]

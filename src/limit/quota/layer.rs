@@ -10,11 +10,11 @@ use tower::{BoxError, Layer};
 
 use super::{Away, Granted, Local, Quota, QuotaLimited, QuotaOptions, Taking};
 use crate::{
-    Error, Invalid, Reason, clock,
+    Error, Invalid, Reason, clock, context,
     error::Cause,
     estimate::slices::nanos_since,
     limit::rate::One,
-    sync::{AtomicU64, Ordering::Relaxed},
+    sync::{AtomicU64, Mutex, Ordering::Relaxed, Swap, lock},
 };
 
 /// Has the requests of every service that it is laid around keep to a quota.
@@ -27,44 +27,99 @@ pub struct QuotaLayer<W = One> {
 #[derive(Clone)]
 pub(super) struct Shared {
     quota: Arc<dyn Quota>,
-    options: QuotaOptions,
-    local: Option<Arc<Local>>,
+    terms: Arc<Swap<Terms>>,
+    /// Held while they are replaced.
+    updating: Arc<Mutex<()>>,
     label: Option<Arc<str>>,
     epoch: Instant,
-    /// Until when it is not asked, in nanoseconds since the epoch.
+    /// Until when it is not asked, in nanoseconds since the epoch; 0 if the last that asked had an answer.
     away: Arc<AtomicU64>,
+    /// Requests that were dropped before it answered, since it answered last.
+    given_up: Arc<AtomicU64>,
+}
+
+/// So many requests that are dropped before an answer, with none between, mean that it is away: callers who have less
+/// patience than its timeout.
+const GIVEN_UP: u64 = 5;
+
+struct Terms {
+    options: QuotaOptions,
+    local: Option<Arc<Local>>,
+}
+
+impl Terms {
+    /// Terms by `options`. What was taken while it was away stays taken.
+    fn new(options: QuotaOptions, before: Option<&Self>) -> Result<Self, Invalid> {
+        options.validate()?;
+        let local = match &options.away {
+            Away::Local(rate) => match before.and_then(|before| before.local.clone()) {
+                Some(local) => {
+                    local.set(rate);
+                    Some(local)
+                }
+                None => Some(Arc::new(Local::new(rate.clone())?)),
+            },
+            _ => None,
+        };
+        Ok(Self { options, local })
+    }
 }
 
 impl Shared {
-    /// How long a request may wait that has until `deadline`.
-    pub(super) fn patience(&self, now: Instant, deadline: Option<Instant>) -> Duration {
-        let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(now));
-        self.options.max_wait.min(left)
+    /// How long a request may wait that has so much time left.
+    pub(super) fn patience(&self, left: Option<Duration>) -> Duration {
+        self.terms.load().options.max_wait.min(left.unwrap_or(Duration::MAX))
     }
 
-    pub(super) fn timeout(&self) -> Duration {
-        self.options.timeout
-    }
-
-    /// Asks it, unless it was away just now.
+    /// Asks it, and says until when to wait for the answer; unless it was away just now. After its time one request asks
+    /// whether it is back, and no other before that is known.
     pub(super) fn ask(
         self: &Arc<Self>,
         weight: u32,
         now: Instant,
-        patience: Duration,
-    ) -> Option<Taking<'static>> {
-        if nanos_since(self.epoch, now) < self.away.load(Relaxed) {
-            return None;
+        left: Option<Duration>,
+    ) -> Option<(Taking<'static>, Instant)> {
+        let patience = self.patience(left);
+        let timeout = self.terms.load().options.timeout;
+        // The other half is for the request.
+        let timeout = left.map_or(timeout, |left| timeout.min(left / 2));
+        let away = self.away.load(Relaxed);
+        if away > 0 {
+            let since = nanos_since(self.epoch, now);
+            // Whoever asks may be dropped before there is an answer: it has until its timeout.
+            let next = since.saturating_add(nanos(timeout)).max(1);
+            if since < away || self.away.compare_exchange(away, next, Relaxed, Relaxed).is_err() {
+                return None;
+            }
         }
         let quota = self.quota.clone();
-        Some(Box::pin(async move { quota.take(weight, patience).await }))
+        Some((Box::pin(async move { quota.take(weight, patience).await }), now + timeout))
+    }
+
+    /// It has answered.
+    #[inline]
+    pub(super) fn is_back(&self) {
+        for word in [&self.away, &self.given_up] {
+            if word.load(Relaxed) > 0 {
+                word.store(0, Relaxed);
+            }
+        }
+    }
+
+    /// A request was dropped before it answered.
+    #[cold]
+    pub(super) fn given_up(&self) {
+        if self.given_up.fetch_add(1, Relaxed) + 1 >= GIVEN_UP {
+            self.is_away(context::now());
+        }
     }
 
     /// It did not answer, or with an error: it is left alone for a while.
     #[cold]
     pub(super) fn is_away(&self, now: Instant) {
-        let pause = u64::try_from(self.options.pause.as_nanos()).unwrap_or(u64::MAX);
-        self.away.store(nanos_since(self.epoch, now).saturating_add(pause), Relaxed);
+        self.given_up.store(0, Relaxed);
+        let pause = nanos(self.terms.load().options.pause);
+        self.away.store(nanos_since(self.epoch, now).saturating_add(pause).max(1), Relaxed);
     }
 
     /// What becomes of a request while it is away.
@@ -75,11 +130,12 @@ impl Shared {
         patience: Duration,
         cause: Option<BoxError>,
     ) -> Result<Granted, Error> {
-        match (&self.options.away, &self.local) {
+        let terms = self.terms.load();
+        match (&terms.options.away, &terms.local) {
             (Away::Pass, _) => Ok(Granted::After(Duration::ZERO)),
             (_, Some(local)) => Ok(local.ask(now, weight, patience)),
             _ => {
-                let error = self.refusal(Reason::RateLimit).with_retry_after(self.options.pause);
+                let error = self.refusal(Reason::RateLimit).with_retry_after(terms.options.pause);
                 Err(match cause {
                     Some(cause) => error.with_cause(Cause::from(cause)),
                     None => error,
@@ -97,24 +153,25 @@ impl Shared {
     }
 }
 
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl QuotaLayer {
     /// Requests keep to `quota`.
     ///
     /// # Errors
     /// [`Invalid`] with every option that breaks its rule.
     pub fn new(quota: impl Quota, options: QuotaOptions) -> Result<Self, Invalid> {
-        options.validate()?;
-        let local = match &options.away {
-            Away::Local(options) => Some(Arc::new(Local::new(options.clone())?)),
-            _ => None,
-        };
+        let terms = Terms::new(options, None)?;
         let shared = Shared {
             quota: Arc::new(quota),
-            options,
-            local,
+            terms: Arc::new(Swap::new(terms)),
+            updating: Arc::default(),
             label: None,
             epoch: clock::now(),
             away: Arc::new(AtomicU64::new(0)),
+            given_up: Arc::new(AtomicU64::new(0)),
         };
         Ok(Self { shared: Arc::new(shared), weigh: Arc::new(One) })
     }
@@ -134,9 +191,26 @@ impl<W> QuotaLayer<W> {
         QuotaLayer { shared: self.shared, weigh: Arc::new(weigh) }
     }
 
-    /// Whether the quota was away so shortly ago that it is not asked.
+    /// Replaces the options while requests run. Who waits keeps its time, and a quota that is away is asked again when it
+    /// would have been.
+    ///
+    /// # Errors
+    /// [`Invalid`] with every option that breaks its rule; nothing is changed then.
+    pub fn update(&self, options: QuotaOptions) -> Result<(), Invalid> {
+        let _updating = lock(&self.shared.updating);
+        let terms = Terms::new(options, Some(&*self.shared.terms.load()))?;
+        self.shared.terms.store(terms);
+        Ok(())
+    }
+
+    /// The options in force.
+    pub fn options(&self) -> QuotaOptions {
+        self.shared.terms.load().options.clone()
+    }
+
+    /// Whether the quota was away when it was asked last.
     pub fn is_away(&self) -> bool {
-        nanos_since(self.shared.epoch, clock::now()) < self.shared.away.load(Relaxed)
+        self.shared.away.load(Relaxed) > 0
     }
 }
 
@@ -156,6 +230,8 @@ impl<W> Clone for QuotaLayer<W> {
 
 impl<W> fmt::Debug for QuotaLayer<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("QuotaLayer").field("options", &self.shared.options).finish_non_exhaustive()
+        f.debug_struct("QuotaLayer")
+            .field("options", &self.shared.terms.load().options)
+            .finish_non_exhaustive()
     }
 }

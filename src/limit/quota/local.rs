@@ -26,6 +26,10 @@ impl Local {
         Ok(Self(Gcra::new(&options, clock::now())))
     }
 
+    pub(super) fn set(&self, options: &RateLimitOptions) {
+        self.0.set(options);
+    }
+
     pub(super) fn ask(&self, now: Instant, weight: u32, patience: Duration) -> Granted {
         match self.0.reserve(now, weight, patience, Criticality::CriticalPlus) {
             Ok(reservation) => Granted::After(reservation.wait),

@@ -9,9 +9,11 @@
 //! is `Redis`, the same cell rate algorithm as in [`rate`](super::rate), run as a script in a Redis server: exact by
 //! that server's clock, for all who use the same server and name.
 //!
-//! **When it is away** (no answer within [`timeout`](QuotaOptions::timeout), or an error), [`Away`] says what becomes of requests:
+//! **When it is away** (no answer within [`timeout`](QuotaOptions::timeout), an error, or five requests in a row that were dropped
+//! before there was an answer), [`Away`] says what becomes of requests:
 //! by default they pass, since a rate is a promise and no reason to be down. It is then left alone for
-//! [`pause`](QuotaOptions::pause), so that an outage of it costs one timeout a second and not one each request.
+//! [`pause`](QuotaOptions::pause), and then one request asks whether it is back: an outage of it costs that one a timeout, once a
+//! second, and not each request.
 //!
 //! # When to use it
 //! For promises between organisations. Each request costs a round trip; within one process use [`rate`](super::rate).

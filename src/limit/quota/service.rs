@@ -92,13 +92,26 @@ impl<S: Service<Req>, Req> Passage<S, Req> for Door {
 enum Turn {
     /// It weighs so much.
     New(u32),
-    Asking {
-        taking: Taking<'static>,
-        until: Instant,
-        weight: u32,
-        patience: Duration,
-    },
+    Asking(Asking),
     Waiting(Instant),
+}
+
+/// A question that is on its way.
+struct Asking {
+    taking: Taking<'static>,
+    until: Instant,
+    weight: u32,
+    patience: Duration,
+    shared: Arc<Shared>,
+    over: bool,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if !self.over {
+            self.shared.given_up();
+        }
+    }
 }
 
 impl Turn {
@@ -111,31 +124,40 @@ impl Turn {
                     if deadline.is_some_and(|deadline| deadline <= now) {
                         return Poll::Ready(Err(shared.refusal(Reason::Deadline)));
                     }
-                    let patience = shared.patience(now, deadline);
-                    match shared.ask(weight, now, patience) {
-                        Some(taking) => {
-                            let until = now + shared.timeout();
-                            *self = Self::Asking { taking, until, weight, patience };
+                    let left = deadline.map(|deadline| deadline.saturating_duration_since(now));
+                    let patience = shared.patience(left);
+                    match shared.ask(weight, now, left) {
+                        Some((taking, until)) => {
+                            let (shared, over) = (shared.clone(), false);
+                            *self = Self::Asking(Asking { taking, until, weight, patience, shared, over });
                             continue;
                         }
                         None => shared.instead(weight, now, patience, None)?,
                     }
                 }
-                Self::Asking { taking, until, weight, patience } => match taking.as_mut().poll(cx) {
-                    Poll::Ready(Ok(granted)) => granted,
-                    Poll::Ready(Err(cause)) => {
-                        shared.is_away(now);
-                        shared.instead(*weight, now, *patience, Some(cause))?
-                    }
-                    Poll::Pending if now >= *until => {
-                        shared.is_away(now);
-                        shared.instead(*weight, now, *patience, None)?
-                    }
-                    Poll::Pending => {
-                        context::wake_at(*until);
+                Self::Asking(asking) => {
+                    let answer = asking.taking.as_mut().poll(cx);
+                    if answer.is_pending() && now < asking.until {
+                        context::wake_at(asking.until);
                         return Poll::Pending;
                     }
-                },
+                    asking.over = true;
+                    let cause = match answer {
+                        Poll::Ready(Ok(granted)) => {
+                            shared.is_back();
+                            Ok(granted)
+                        }
+                        Poll::Ready(Err(cause)) => Err(Some(cause)),
+                        Poll::Pending => Err(None),
+                    };
+                    match cause {
+                        Ok(granted) => granted,
+                        Err(cause) => {
+                            shared.is_away(now);
+                            shared.instead(asking.weight, now, asking.patience, cause)?
+                        }
+                    }
+                }
                 Self::Waiting(until) if now >= *until => return Poll::Ready(Ok(())),
                 Self::Waiting(until) => {
                     context::wake_at(*until);
@@ -173,7 +195,7 @@ impl<S: Service<Req>, Req> fmt::Debug for ResponseFuture<S, Req> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let turn = match self.door.turn {
             Turn::New(_) => "new",
-            Turn::Asking { .. } => "asking",
+            Turn::Asking(_) => "asking",
             Turn::Waiting(_) => "waiting",
         };
         f.debug_struct("ResponseFuture")

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -91,10 +91,91 @@ async fn while_it_is_away_requests_pass_and_it_is_asked_once_in_a_pause() {
         assert_eq!(((clock::now() - start).as_millis(), asked.load(SeqCst)), (costs, 1));
         assert!(layer.is_away());
         tokio::time::advance(MS * 1_000).await;
-        assert!(!layer.is_away());
         assert!(service.oneshot(1).await.is_ok());
         assert_eq!(asked.load(SeqCst), 2);
+        assert!(layer.is_away());
     }
+}
+
+/// Answers while `here`.
+struct Flaky {
+    here: Arc<AtomicBool>,
+    asked: Arc<AtomicU32>,
+}
+
+impl Quota for Flaky {
+    fn take(&self, _: u32, _: Duration) -> Taking<'_> {
+        self.asked.fetch_add(1, SeqCst);
+        let here = self.here.load(SeqCst);
+        Box::pin(async move {
+            if here { Ok(Granted::After(Duration::ZERO)) } else { std::future::pending().await }
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_pause_one_request_asks_whether_it_is_back_and_the_others_do_not_wait_for_that() {
+    let (here, asked) = (Arc::<AtomicBool>::default(), Arc::<AtomicU32>::default());
+    let quota = Flaky { here: here.clone(), asked: asked.clone() };
+    let layer = QuotaLayer::new(quota, QuotaOptions::default()).unwrap();
+    let service = layer.layer(service_fn(answer));
+    service.clone().oneshot(1).await.unwrap();
+    tokio::time::advance(MS * 1_000).await;
+    let start = clock::now();
+    let asking = tokio::spawn(service.clone().oneshot(1));
+    tokio::task::yield_now().await;
+    for _ in 0..50 {
+        service.clone().oneshot(1).await.unwrap();
+    }
+    assert_eq!(((clock::now() - start).as_millis(), asked.load(SeqCst)), (0, 2));
+    // Whoever asks may be dropped: the next one asks after its timeout.
+    asking.abort();
+    here.store(true, SeqCst);
+    tokio::time::advance(MS * 50).await;
+    for _ in 0..9 {
+        service.clone().oneshot(1).await.unwrap();
+    }
+    assert_eq!(asked.load(SeqCst), 2 + 9);
+    assert!(!layer.is_away());
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_with_little_patience_do_not_hide_that_it_is_away() {
+    let (quota, asked) = lost(true);
+    let layer = QuotaLayer::new(quota, QuotaOptions::default()).unwrap();
+    let service = layer.layer(service_fn(answer));
+    let tries = |_| tokio::time::timeout(MS * 20, service.clone().oneshot(1));
+    for number in 0..9 {
+        assert_eq!(tries(()).await.is_ok(), number >= 5);
+    }
+    assert_eq!(asked.load(SeqCst), 5);
+    // One that has a deadline uses half of it to ask.
+    let (quota, _) = lost(true);
+    let service = QuotaLayer::new(quota, QuotaOptions::default()).unwrap().layer(service_fn(answer));
+    let start = clock::now();
+    let soon = Inherited::default().with_deadline(start + MS * 20);
+    assert!(context::scope(soon, service.oneshot(1)).await.is_ok());
+    assert_eq!((clock::now() - start).as_millis(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn its_options_are_replaced_while_requests_run_and_what_was_taken_stays_taken() {
+    let options = QuotaOptions::default().away(Away::Local(ten()));
+    let layer = QuotaLayer::new(lost(false).0, options.clone()).unwrap();
+    let service = layer.layer(service_fn(answer));
+    for _ in 0..2 {
+        service.clone().oneshot(1).await.unwrap();
+    }
+    let wrong = layer.update(options.clone().timeout(Duration::ZERO)).unwrap_err();
+    assert_eq!(&*wrong.problems()[0].field, "timeout");
+    let other = options.away(Away::Local(ten().burst(3)));
+    layer.clone().update(other.clone()).unwrap();
+    assert_eq!(layer.options(), other);
+    // One more at once than before, and two were taken.
+    assert!(service.clone().oneshot(1).await.is_ok());
+    assert!(service.clone().oneshot(1).await.is_err());
+    layer.update(QuotaOptions::default()).unwrap();
+    assert!(service.oneshot(1).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]

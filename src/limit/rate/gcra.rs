@@ -29,8 +29,10 @@ pub struct Gcra {
 }
 
 /// What was taken in advance, and when it may be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
+///
+/// There is one of each: what is used once is given back at most once.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "what is reserved and not used is to be given back"]
 pub struct Reservation {
     /// How long to wait before it is used.
     pub wait: Duration,

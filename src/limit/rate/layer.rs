@@ -40,7 +40,9 @@ impl RateLimitLayer {
         let limit = Gcra::new(&options, clock::now());
         Ok(Self::of(Whole(Arc::new(limit)), &options))
     }
+}
 
+impl<W> RateLimitLayer<Whole, W> {
     /// Replaces the options while requests run. What was taken stays taken; who waits keeps its time.
     ///
     /// # Errors
@@ -81,12 +83,12 @@ where
 }
 
 impl<K: Hash + Eq + Clone, Req, W> RateLimitLayer<PerKey<K, Req>, W> {
-    /// Replaces rate, burst and wait of the keys there are, while requests run. Keys that come later begin with the options
-    /// of the layer.
+    /// Replaces the options of all keys, known ones and those that come, while requests run. What was taken stays taken; who
+    /// waits keeps its time.
     ///
     /// # Errors
     /// [`Invalid`] with every option that breaks its rule; nothing is changed then.
-    pub fn update_known(&self, options: &RateLimitOptions) -> Result<(), Invalid> {
+    pub fn update(&self, options: &RateLimitOptions) -> Result<(), Invalid> {
         options.validate()?;
         self.shared.terms.set(options);
         self.shared.limits.set(options);

@@ -13,7 +13,7 @@ use crate::{
     Error, Reason, context,
     describe::Criticality,
     keyed::{KeyOptions, Keyed},
-    sync::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    sync::{AtomicBool, AtomicU64, Ordering::Relaxed, Swap},
 };
 
 /// How much a request of type `Req` takes of a rate; functions of the request are, and [`One`].
@@ -64,7 +64,8 @@ impl<Req> Limits<Req> for Whole {
 pub struct PerKey<K, Req> {
     key: Arc<dyn Fn(&Req) -> K + Send + Sync>,
     keyed: Keyed<K, Arc<Gcra>>,
-    options: RateLimitOptions,
+    /// Of keys that come.
+    options: Swap<RateLimitOptions>,
     epoch: Instant,
     others: Arc<Gcra>,
 }
@@ -79,7 +80,7 @@ impl<K: Hash + Eq + Clone, Req> PerKey<K, Req> {
         Self {
             key: Arc::new(key),
             keyed: Keyed::new(keys, epoch),
-            options: options.clone(),
+            options: Swap::new(options.clone()),
             epoch,
             others: Arc::new(Gcra::new(options, epoch)),
         }
@@ -87,7 +88,10 @@ impl<K: Hash + Eq + Clone, Req> PerKey<K, Req> {
 
     pub(super) fn set(&self, options: &RateLimitOptions) {
         self.others.set(options);
-        self.keyed.all().into_iter().for_each(|(_, limit)| limit.set(options));
+        self.keyed.change(|known| {
+            known.into_iter().for_each(|(_, limit)| limit.set(options));
+            self.options.store(options.clone());
+        });
     }
 
     /// How many keys there are.
@@ -102,7 +106,7 @@ where
     Req: 'static,
 {
     fn limit(&self, request: &Req, now: Instant) -> Arc<Gcra> {
-        let make = || Arc::new(Gcra::new(&self.options, self.epoch));
+        let make = || Arc::new(Gcra::new(&self.options.load(), self.epoch));
         // One that is made again has its whole burst: it must have been there, however long the key was idle.
         let limit = self.keyed.get(&(self.key)(request), now, make, |limit, _| limit.is_fresh(now));
         limit.unwrap_or_else(|| self.others.clone())
@@ -113,7 +117,7 @@ impl<K, Req> Debug for PerKey<K, Req> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PerKey")
             .field("keyed", &self.keyed)
-            .field("options", &self.options)
+            .field("options", &self.options.load())
             .finish_non_exhaustive()
     }
 }
@@ -128,15 +132,15 @@ pub(crate) struct Terms {
 /// What was taken in advance: given back if it is dropped before its time.
 pub(crate) struct Taken {
     limit: Arc<Gcra>,
-    reservation: Reservation,
+    /// `None` when it was used.
+    reservation: Option<Reservation>,
     at: Instant,
-    used: bool,
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        if !self.used {
-            self.limit.give_back(self.reservation);
+        if let Some(unused) = self.reservation.take() {
+            self.limit.give_back(unused);
         }
     }
 }
@@ -167,7 +171,7 @@ impl Terms {
                 context::wake_at(taken.at);
                 return Poll::Pending;
             }
-            taken.used = true;
+            taken.reservation = None;
             return Poll::Ready(Ok(()));
         }
         let deadline = context::deadline();
@@ -186,7 +190,7 @@ impl Terms {
             Ok(reservation) => {
                 let at = now + reservation.wait;
                 context::wake_at(at);
-                *taken = Some(Taken { limit, reservation, at, used: false });
+                *taken = Some(Taken { limit, reservation: Some(reservation), at });
                 Poll::Pending
             }
             Err(NotYet(wait)) => {

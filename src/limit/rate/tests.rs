@@ -142,6 +142,32 @@ async fn each_key_has_its_own_rate_and_their_number_is_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_rate_of_all_keys_is_replaced_of_those_to_come_too() {
+    let layer = RateLimitLayer::keyed(ten().burst(1), KeyOptions::default(), |key: &u32| *key).unwrap();
+    let service = layer.layer(service_fn(answer));
+    let admitted = async |key| {
+        let mut admitted = 0;
+        for _ in 0..9 {
+            admitted += u32::from(service.clone().oneshot(key).await.is_ok());
+        }
+        admitted
+    };
+    assert_eq!(admitted(1).await, 1);
+    assert!(layer.update(&ten().burst(0)).is_err());
+    layer.update(&ten().burst(3)).unwrap();
+    assert_eq!((admitted(1).await, admitted(2).await), (2, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_whose_requests_have_weights_can_be_changed_too() {
+    let layer = RateLimitLayer::new(ten().burst(2)).unwrap().weigh(|weight: &u32| *weight);
+    let service = layer.layer(service_fn(answer));
+    assert!(service.clone().oneshot(2).await.is_ok() && service.clone().oneshot(2).await.is_err());
+    layer.update(&ten().burst(4)).unwrap();
+    assert!(service.clone().oneshot(2).await.is_ok() && service.oneshot(1).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_key_that_was_idle_gets_no_second_burst() {
     let hour = MS * 3_600_000;
     let options = RateLimitOptions::default().rate(1, hour).burst(10);
