@@ -230,9 +230,14 @@ impl Ebb {
             return;
         }
         self.used += round.lasted.as_secs_f64();
+        let can_ebb = self.limit > f64::from(self.options.least);
+        if !can_ebb {
+            // There is nothing to wait for, and nobody to ask: shorter than this the queue does not get.
+            self.base = self.usual.min(self.believed(round));
+            self.waits = false;
+        }
         let stretch = self.usual / (self.base * self.options.tolerance);
         let queued = stretch > 1.0 + SLACK && !self.helpless;
-        let can_ebb = self.limit > f64::from(self.options.least);
         if can_ebb && (queued || self.used > self.every || self.limit > self.looked * 2.0) {
             self.phase = Phase::Holding;
         } else if stretch < 1.0 - SLACK && !self.waits {

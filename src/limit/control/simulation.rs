@@ -308,6 +308,29 @@ fn ebb_never_lets_only_a_few_in_to_measure() {
 }
 
 #[test]
+fn ebb_leaves_its_least_however_it_got_there() {
+    for least in [1, 3] {
+        let mut ebb = Ebb::new(EbbOptions::default().range(least, least, 100));
+        let round = |millis, limit: u32| Round {
+            samples: 50,
+            mean: Duration::from_millis(millis),
+            least: Duration::from_millis(2),
+            most: limit,
+            in_flight: f64::from(limit),
+            ..Round::new(Duration::from_secs(1))
+        };
+        // Drops have it at its least, and what latency is then is nothing that it has seen before.
+        ebb.round(&round(10, least));
+        for _ in 0..20 {
+            ebb.round(&Round { dropped: 50, ..round(10, ebb.limit()) });
+        }
+        assert_eq!(ebb.limit(), least);
+        let limits: Vec<_> = (0..60).map(|_| ebb.round(&round(15, ebb.limit()))).collect();
+        assert!(limits.iter().any(|limit| *limit > least * 3), "{limits:?}");
+    }
+}
+
+#[test]
 fn what_an_ebb_shows_while_less_is_asked_for_is_not_believed() {
     let mut ebb = Ebb::new(EbbOptions::default().range(100, 1, 1_000));
     let round = |millis, in_flight, most| Round {
