@@ -55,7 +55,7 @@ impl Reason {
             Self::BackingOff => "every endpoint has asked to be left alone",
             Self::QueueFull => "too many requests are waiting",
             Self::Limit => "the concurrency limit is reached",
-            Self::Breaker => "the circuit breaker is open",
+            Self::Breaker => "the circuit breaker refuses",
             Self::RateLimit => "the rate limit is reached",
             Self::Throttled => "the servers turn too much away",
             Self::NotReady => "the service is not ready",
@@ -244,24 +244,28 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = &self.0;
-        if let Some(client) = &parts.client {
-            write!(f, "{client}: ")?;
+        match (&parts.client, &parts.key) {
+            (Some(client), Some(key)) => write!(f, "{client}, {key}: ")?,
+            (Some(name), None) | (None, Some(name)) => write!(f, "{name}: ")?,
+            (None, None) => {}
         }
         f.write_str(parts.reason.text())?;
-        if let Some(key) = &parts.key {
-            write!(f, " for {key}")?;
-        }
         if let Some(endpoint) = &parts.endpoint {
             write!(f, " (endpoint {endpoint})")?;
         }
         if let Some(lasted) = parts.lasted {
-            write!(f, " after {lasted:?}")?;
+            write!(f, " after {:?}", readable(lasted))?;
         }
         if let Some(after) = parts.retry_after {
-            write!(f, ", try again in {after:?}")?;
+            write!(f, ", try again in {:?}", readable(after))?;
         }
         Ok(())
     }
+}
+
+/// To the millisecond, where that leaves three digits.
+fn readable(time: Duration) -> Duration {
+    if time < Duration::from_millis(100) { time } else { Duration::from_millis(time.as_millis() as u64) }
 }
 
 impl fmt::Debug for Error {
@@ -330,12 +334,12 @@ mod tests {
             .with_client("users".into())
             .with_key("GetUser".into())
             .with_endpoint("10.0.0.1:80".into())
-            .with_lasted(Duration::from_secs(3))
+            .with_lasted(Duration::new(3, 999_999))
             .with_retry_after(Duration::from_secs(1))
             .with_cause(Arc::new(Error::new(Reason::Connect)));
         assert_eq!(
             error.to_string(),
-            "users: the attempt took too long for GetUser (endpoint 10.0.0.1:80) after 3s, try again in 1s"
+            "users, GetUser: the attempt took too long (endpoint 10.0.0.1:80) after 3s, try again in 1s"
         );
         assert_eq!(
             error.source().map(ToString::to_string).as_deref(),

@@ -60,6 +60,13 @@ pub(crate) struct Check {
 }
 
 impl Check {
+    /// All that `check` finds.
+    pub(crate) fn of(check: impl FnOnce(&mut Self)) -> Result<(), Invalid> {
+        let mut found = Self::default();
+        check(&mut found);
+        found.finish()
+    }
+
     /// Notes a problem with `field` unless `holds`.
     pub(crate) fn rule(
         &mut self,

@@ -15,6 +15,9 @@ use crate::{
 };
 
 /// How many keys there may be, and how long one is kept that nobody uses.
+///
+/// A key that is known costs a look into a table that nobody locks. One that is new has the table copied, under a lock that
+/// only new keys meet: some 50 ns for each key there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyOptions {

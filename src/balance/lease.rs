@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{bell::Message, fleet::Stamp, member::Member};
+use super::{bell::Message, fleet::Stamp, member::Member, width::Reading};
 use crate::{
     health,
     outcome::{Class, Verdict},
@@ -143,7 +143,12 @@ impl Lease {
         }
         if tracked {
             member.fleet.count(Counter::BodiesBegun);
-            return Some(Guard::new(member, verdict).in_generation(self.generation));
+            let reading = now.and_then(|now| Reading::guard(&member, now.at, verdict));
+            let guard = Guard::new(member, verdict).in_generation(self.generation);
+            return Some(match reading {
+                Some(reading) => guard.and(reading),
+                None => guard,
+            });
         }
         member.release();
         if let (true, Some(now)) = (verdict.is_success(), now) {

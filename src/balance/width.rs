@@ -1,12 +1,18 @@
 //! How many requests may be in flight at one endpoint, where that is found out.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::member::Member;
 use crate::{
+    context,
     limit::{Algorithm, Meter, Shown},
-    outcome::Class,
+    outcome::{Class, Verdict},
     sync::{AtomicU32, Ordering::Relaxed},
+    track::{Ends, Guard},
 };
 
 /// The limit of one endpoint, and what decides it.
@@ -36,7 +42,14 @@ impl Width {
             Class::BackOff => Shown::Dropped,
             Class::Failure | Class::Inconclusive => Shown::Nothing,
         };
+        self.meter.held(lasted);
         self.tell(member, shown, nanos);
+    }
+
+    /// The place was held for so long after the head, for the body.
+    #[cold]
+    fn body(&self, lasted: Duration) {
+        self.meter.held(lasted);
     }
 
     /// The limit of attempts cut one off.
@@ -48,6 +61,7 @@ impl Width {
     /// An attempt was given up after so long.
     #[cold]
     pub(crate) fn given_up(&self, member: &Member, lasted: Duration, nanos: u64) {
+        self.meter.held(lasted);
         let shown = if self.meter.is_long(lasted) { Shown::GivenUp(lasted) } else { Shown::Nothing };
         self.tell(member, shown, nanos);
     }
@@ -60,6 +74,28 @@ impl Width {
                 member.fleet.waiters.wake_first();
             }
         });
+    }
+}
+
+/// A body that is being read, and since when.
+pub(crate) struct Reading {
+    member: Arc<Member>,
+    since: Instant,
+}
+
+impl Reading {
+    /// What to hang on the response of `member`, if its limit is found out.
+    pub(crate) fn guard(member: &Arc<Member>, since: Instant, verdict: Verdict) -> Option<Guard> {
+        member.width.as_ref()?;
+        Some(Guard::new(Arc::new(Self { member: member.clone(), since }), verdict))
+    }
+}
+
+impl Ends for Reading {
+    fn ended(self: Arc<Self>, _: Verdict, _: Option<Verdict>) {
+        if let Some(width) = &self.member.width {
+            width.body(context::now().saturating_duration_since(self.since));
+        }
     }
 }
 

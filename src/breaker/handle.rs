@@ -38,12 +38,12 @@ impl BreakerHandle {
     }
 
     /// Replaces the options while calls go through. State, what remains of it, and the window stay; a window of another
-    /// kind or length begins empty.
+    /// kind or length begins empty. Half-open ends if what its probes have shown is enough by the new options.
     ///
     /// # Errors
     /// [`Invalid`] with every option that breaks its rule; nothing is changed then.
     pub fn update(&self, options: BreakerOptions) -> Result<(), Invalid> {
-        self.0.circuit.update(options)
+        self.0.update(options)
     }
 
     /// Closes it, with an empty window.

@@ -5,6 +5,7 @@ use std::{
     hash::Hash,
     sync::Arc,
     task::{Context, Poll},
+    time::Instant,
 };
 
 use tower::{BoxError, Layer, Service};
@@ -140,6 +141,11 @@ where
     K: Hash + Eq + Clone + Display,
     Res: 'static,
 {
+    /// The breaker of a key, made if it is new: to force it before there is a call. `None` if there is no room for it.
+    pub fn of_key(&self, key: &K) -> Option<BreakerHandle> {
+        self.breaker(key, clock::now()).map(|shared| BreakerHandle(shared.live.clone()))
+    }
+
     /// The breaker of a key that has been called. Looking does not keep it from going.
     pub fn get(&self, key: &K) -> Option<BreakerHandle> {
         self.0.keyed.peek(key).map(|shared| BreakerHandle(shared.live.clone()))
@@ -165,7 +171,7 @@ where
         options.validate()?;
         self.0.keyed.change(|known| {
             for (_, shared) in known {
-                shared.live.circuit.update(options.clone()).expect("the options were checked");
+                shared.live.update(options.clone()).expect("the options were checked");
             }
             self.0.options.store(options);
         });
@@ -173,17 +179,19 @@ where
     }
 
     fn of(&self, request: &Req) -> Arc<Shared<Res>> {
-        let Inside { layer, options, keyed, unguarded } = &*self.0;
-        let (key, now) = ((layer.key)(request), context::now());
+        let key = (self.0.layer.key)(request);
+        self.breaker(&key, context::now()).unwrap_or_else(|| self.0.unguarded.clone())
+    }
+
+    fn breaker(&self, key: &K, now: Instant) -> Option<Arc<Shared<Res>>> {
+        let Inside { layer, options, keyed, .. } = &*self.0;
         let make = || {
             let options = BreakerOptions::clone(&options.load());
             let live = Live::new(key.to_string().into(), options, layer.owner.clone());
             let live = live.expect("the options were checked");
             Arc::new(Shared { live: Arc::new(live), judge: layer.judge.clone() })
         };
-        keyed
-            .get(&key, now, make, |shared, idle| shared.live.circuit.may_go(idle, now))
-            .unwrap_or_else(|| unguarded.clone())
+        keyed.get(key, now, make, |shared, idle| shared.live.circuit.may_go(idle, now))
     }
 }
 

@@ -64,12 +64,20 @@ impl Live {
         admission.map_err(|refusal| self.error(&refusal))
     }
 
+    /// Replaces the options.
+    pub(super) fn update(self: &Arc<Self>, options: BreakerOptions) -> Result<(), Invalid> {
+        let change = self.circuit.update(options, clock::now(), &*self.owner.random)?;
+        self.changed(change);
+        Ok(())
+    }
+
     fn error(&self, refusal: &Refusal) -> Error {
         let mut error = Error::new(Reason::Breaker)
             .with_client(self.owner.client.clone())
             .with_lasted(refusal.lasted)
             .with_cause(Arc::new(refusal.why));
-        if self.name != self.owner.client {
+        // A key may well be called as the client is; what has no name of its own shares the client's.
+        if !Arc::ptr_eq(&self.name, &self.owner.client) {
             error = error.with_key(self.name.clone());
         }
         match refusal.remaining {

@@ -137,7 +137,7 @@ fn options_replaced_while_it_opens_lose_neither() {
         let race = both(
             Race::new(window(1)),
             |race| race.call(Verdict::failure()),
-            |race| race.breaker.update(window(1).probes(3, 3)).unwrap(),
+            |race| drop(race.breaker.update(window(1).probes(3, 3), race.now, &race.random).unwrap()),
         );
         assert_eq!((race.breaker.state(), race.breaker.options().probes), (State::Open, 3));
     });

@@ -58,6 +58,12 @@ impl Bench {
         self.changes.extend(change);
     }
 
+    fn update(&mut self, options: BreakerOptions) -> Result<(), crate::Invalid> {
+        let change = self.breaker.update(options, self.now, &self.random)?;
+        self.changes.extend(change);
+        Ok(())
+    }
+
     /// One call that ends at once, if it is let through.
     fn call(&mut self, verdict: Verdict) -> bool {
         self.lasting(Duration::ZERO, verdict)

@@ -29,8 +29,7 @@ impl Rate {
     }
 
     pub(super) fn set(&self, options: &RateLimitOptions) {
-        self.limit.set(options);
-        self.terms.set(options);
+        self.terms.set(options, || self.limit.set(options, clock::now()));
     }
 
     /// How many requests would be let in now if nobody else came.

@@ -1,7 +1,8 @@
 //! The whole stack behind one handle.
 //!
-//! A [`Client`] is deadline, retry with a budget, and balancer, in this order, with one set of options that are checked
-//! together. It adds nothing that the layers do not have: it saves writing them down, and what it costs to stack them.
+//! A [`Client`] is deadline, rate limit and throttle, retry with a budget, concurrency limit, breaker, and balancer, in this
+//! order, with one set of options that are checked together; rate, throttle, limit and breaker are off unless asked for. It adds
+//! nothing that the layers do not have: it saves writing them down, and what it costs to stack them.
 //!
 //! ```
 //! use std::time::Duration;

@@ -46,6 +46,8 @@ impl<S: Service<Req>, Req, J: Judges<S::Response>> Passage<S, Req> for Turn<J> {
     #[inline]
     fn poll_enter(&mut self, _: &mut S, _: &Req, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         let place = ready!(self.entering.poll(&self.shared.limiter, cx));
+        // Whoever keeps a future that was refused keeps no place in line.
+        self.entering = Entering::default();
         self.held = Some(Held(place.map_err(|refusal| self.shared.named(refusal))?));
         Poll::Ready(Ok(()))
     }

@@ -56,7 +56,7 @@ impl Limiter {
         self.gate.set_queue(options.queue, options.target, options.interval);
         if !same {
             let set = |limit: Option<u32>| self.gate.set_limit(limit.unwrap_or(options.limit));
-            self.meter.replace(options.algorithm.controller(), set);
+            self.meter.replace(&options.algorithm, set);
         } else if !self.meter.is_on() {
             self.gate.set_limit(options.limit);
         }
@@ -77,7 +77,7 @@ impl Limiter {
     #[inline]
     fn place(self: &Arc<Self>, permit: Permit) -> Place {
         let timed = self.meter.is_on().then(|| (self.clone(), context::now()));
-        Place { permit, timed }
+        Place { permit, timed, shown: false }
     }
 }
 
@@ -200,8 +200,10 @@ impl Entering {
 #[derive(Debug)]
 pub(crate) struct Place {
     permit: Permit,
-    /// Where somebody wants to know how long it takes: since when.
+    /// Where somebody wants to know how long it takes: since when, as far as that is not told.
     timed: Option<(Arc<Limiter>, Instant)>,
+    /// Whether what counts of it is known.
+    shown: bool,
 }
 
 impl Place {
@@ -209,14 +211,16 @@ impl Place {
     /// it off. The place itself is kept until this is dropped.
     #[inline]
     pub(crate) fn show(&mut self, verdict: Verdict, timed_out: bool) {
-        if let Some((limiter, began)) = self.timed.take() {
-            self.tell(&limiter, began, Some((verdict, timed_out)));
+        if !std::mem::replace(&mut self.shown, true) {
+            self.tell(Some((verdict, timed_out)));
         }
     }
 
-    fn tell(&self, limiter: &Limiter, began: Instant, shown: Option<(Verdict, bool)>) {
+    fn tell(&mut self, shown: Option<(Verdict, bool)>) {
+        let Some((limiter, began)) = &mut self.timed else { return };
         let now = context::now();
-        let lasted = now.saturating_duration_since(began);
+        let lasted = now.saturating_duration_since(std::mem::replace(began, now));
+        limiter.meter.held(lasted);
         let shown = match shown {
             Some((_, true)) => Shown::Dropped,
             Some((verdict, false)) => match verdict.class() {
@@ -237,8 +241,11 @@ impl Place {
 impl Drop for Place {
     #[inline]
     fn drop(&mut self) {
-        if let Some((limiter, began)) = self.timed.take() {
-            self.tell(&limiter, began, None);
+        if !self.shown {
+            self.tell(None);
+        } else if let Some((limiter, began)) = &self.timed {
+            // What it was held for a body.
+            limiter.meter.held(context::now().saturating_duration_since(*began));
         }
     }
 }

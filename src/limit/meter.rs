@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::TryLockError, time::Duration};
 
-use super::control::{Controller, Round};
+use super::{
+    Algorithm,
+    control::{Controller, Round},
+};
 use crate::sync::{
     AtomicBool, AtomicU32, AtomicU64, Mutex,
     Ordering::{Acquire, Relaxed, Release},
@@ -31,7 +34,7 @@ const MICROS: u64 = ONE - 1;
 /// A sample that is counted while its round is being closed is in that round or in the next, and in one of them only.
 pub(crate) struct Meter {
     on: AtomicBool,
-    sums: Box<[Padded<AtomicU64>]>,
+    sums: Box<[Padded<Sums>]>,
     least: AtomicU64,
     most: AtomicU32,
     given_up: AtomicU64,
@@ -43,6 +46,14 @@ pub(crate) struct Meter {
     control: Mutex<Control>,
 }
 
+/// What the requests of some threads show.
+struct Sums {
+    /// How many were answered, and in how long together.
+    answers: AtomicU64,
+    /// For how long places were held, in microseconds, whatever became of them.
+    held: AtomicU64,
+}
+
 struct Control {
     controller: Option<Box<dyn Controller>>,
     since: u64,
@@ -52,7 +63,9 @@ impl Meter {
     pub(crate) fn new(controller: Option<Box<dyn Controller>>) -> Self {
         Self {
             on: AtomicBool::new(controller.is_some()),
-            sums: (0..stripes()).map(|_| Padded(AtomicU64::new(0))).collect(),
+            sums: (0..stripes())
+                .map(|_| Padded(Sums { answers: AtomicU64::new(0), held: AtomicU64::new(0) }))
+                .collect(),
             least: AtomicU64::new(u64::MAX),
             most: AtomicU32::new(0),
             given_up: AtomicU64::new(0),
@@ -69,13 +82,15 @@ impl Meter {
         self.on.load(Relaxed)
     }
 
-    /// Has another controller decide, or none. `set` is given its limit, before any round of it and after all of the last.
-    pub(super) fn replace(&self, controller: Option<Box<dyn Controller>>, set: impl FnOnce(Option<u32>)) {
+    /// Has another controller decide, or none; one of the same kind keeps what it has learnt. `set` is given its limit, before
+    /// any round of it and after all of the last.
+    pub(super) fn replace(&self, algorithm: &Algorithm, set: impl FnOnce(Option<u32>)) {
         let mut control = crate::sync::lock(&self.control);
-        let limit = controller.as_ref().map(|controller| controller.limit());
-        self.on.store(controller.is_some(), Relaxed);
-        control.controller = controller;
-        set(limit);
+        if !control.controller.as_mut().is_some_and(|known| known.retune(algorithm)) {
+            control.controller = algorithm.controller();
+        }
+        self.on.store(control.controller.is_some(), Relaxed);
+        set(control.controller.as_ref().map(|controller| controller.limit()));
     }
 
     /// Whether a request that was given up after this time took longer than usual.
@@ -83,14 +98,27 @@ impl Meter {
         micros(lasted) >= self.usual.load(Relaxed)
     }
 
-    /// Counts a request that ends at `now` with so many in flight, itself included. `set` is given the limit, if that closes a
-    /// round: while nobody else decides, or an older decision could come after a newer.
+    fn own(&self) -> &Sums {
+        &self.sums[stripe() & (self.sums.len() - 1)].0
+    }
+
+    /// A place was held for so long, or for so much longer than was told.
+    #[inline]
+    pub(crate) fn held(&self, time: Duration) {
+        if !time.is_zero() {
+            self.own().held.fetch_add(micros(time), Relaxed);
+        }
+    }
+
+    /// Counts a request that ends at `now` with so many in flight, itself included; for how long its place was held is told
+    /// apart from that. `set` is given the limit, if that closes a round: while nobody else decides, or an older decision
+    /// could come after a newer.
     #[inline]
     pub(crate) fn count(&self, shown: Shown, in_flight: u32, now: u64, set: impl FnOnce(u32)) {
         match shown {
             Shown::Took(latency) | Shown::GivenUp(latency) => {
                 let micros = micros(latency);
-                self.sums[stripe() & (self.sums.len() - 1)].0.fetch_add(ONE + micros, Relaxed);
+                self.own().answers.fetch_add(ONE + micros, Relaxed);
                 if self.least.load(Relaxed) > micros {
                     self.least.fetch_min(micros, Relaxed);
                 }
@@ -124,16 +152,17 @@ impl Meter {
             return;
         }
         let (pace, lasted) = (controller.pace(), Duration::from_nanos(now.saturating_sub(*since)));
-        let samples: u64 = self.sums.iter().map(|sum| sum.0.load(Relaxed) / ONE).sum();
+        let samples: u64 = self.sums.iter().map(|sum| sum.0.answers.load(Relaxed) / ONE).sum();
         let counted = samples + self.dropped.load(Relaxed);
         if lasted < pace.least || (counted < pace.samples && lasted < pace.most) {
             let soon = if lasted < pace.least { pace.least - lasted } else { pace.least / 8 };
             self.ends.store(now.saturating_add(nanos(soon).max(1)), Release);
             return;
         }
-        // A round of a few requests in a long time says nothing of how many there may be.
-        let idle = *since == 0 || lasted > pace.most.saturating_mul(IDLE);
         let round = self.take(lasted, in_flight);
+        // A round of a few requests in a long time says nothing of how many there may be, unless they were as many as there may.
+        let long = lasted > pace.most.saturating_mul(IDLE);
+        let idle = *since == 0 || (long && round.in_flight * 2.0 < f64::from(controller.limit()));
         let limit = (!idle).then(|| controller.round(&round));
         *since = now;
         self.ends.store(now.saturating_add(nanos(controller.pace().least).max(1)), Release);
@@ -146,11 +175,12 @@ impl Meter {
     }
 
     fn take(&self, lasted: Duration, in_flight: u32) -> Round {
-        let (mut samples, mut sum) = (0, 0);
-        for word in &self.sums {
-            let word = word.0.swap(0, Relaxed);
+        let (mut samples, mut sum, mut held) = (0, 0, 0_u64);
+        for Padded(sums) in &self.sums {
+            let word = sums.answers.swap(0, Relaxed);
             samples += word / ONE;
             sum += word & MICROS;
+            held = held.saturating_add(sums.held.swap(0, Relaxed));
         }
         let least = self.least.swap(u64::MAX, Relaxed);
         let seconds = lasted.as_secs_f64();
@@ -161,18 +191,18 @@ impl Meter {
             given_up: self.given_up.swap(0, Relaxed).min(samples),
             dropped: self.dropped.swap(0, Relaxed),
             most: self.most.swap(in_flight, Relaxed),
-            in_flight: if seconds > 0.0 { sum as f64 / 1e6 / seconds } else { 0.0 },
+            in_flight: if seconds > 0.0 { held as f64 / 1e6 / seconds } else { 0.0 },
             ..Round::new(lasted)
         }
     }
 
     #[cfg(all(test, mainstay_loom))]
     pub(super) fn left(&self) -> u64 {
-        self.sums.iter().map(|sum| sum.0.load(Relaxed) / ONE).sum()
+        self.sums.iter().map(|sum| sum.0.answers.load(Relaxed) / ONE).sum()
     }
 }
 
-/// So many times its longest a round may last before it is none.
+/// So many times its longest a round may last before it is none, if little was in flight.
 const IDLE: u32 = 4;
 
 /// At most 2^24: 16.8 s, so that a round of 2^16 of them fits its word.
@@ -223,6 +253,9 @@ mod tests {
     /// What [`Meter::count`] sets.
     fn count(meter: &Meter, shown: Shown, in_flight: u32, now: u64) -> Option<u32> {
         let mut limit = None;
+        if let Shown::Took(time) = shown {
+            meter.held(time);
+        }
         meter.count(shown, in_flight, now, |told| limit = Some(told));
         limit
     }
@@ -264,6 +297,38 @@ mod tests {
             count(&meter, took(10), 1, at * MS);
         }
         assert!(notes.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_long_round_in_which_all_places_were_held_counts() {
+        let notes = Notes::default();
+        let meter = Meter::new(Some(Box::new(notes.clone())));
+        // Seven at a time, of ten seconds each.
+        for round in 0..4 {
+            for number in 0..7 {
+                count(&meter, took(10_000), 7, (10_000 * round + 5_000) * MS + number);
+            }
+        }
+        let rounds = notes.0.lock().unwrap().clone();
+        assert_eq!(rounds.len(), 3);
+        assert!((rounds[2].in_flight - 7.0).abs() < 0.1, "{rounds:?}");
+    }
+
+    #[test]
+    fn what_is_held_counts_whatever_became_of_it() {
+        let notes = Notes::default();
+        let meter = Meter::new(Some(Box::new(notes.clone())));
+        count(&meter, Shown::Nothing, 1, 5_000 * MS);
+        for at in [5_100, 5_200, 5_300, 5_400] {
+            meter.held(Duration::from_millis(50));
+            count(&meter, Shown::Nothing, 1, at * MS);
+            meter.held(Duration::from_millis(40));
+            count(&meter, took(10), 1, at * MS);
+        }
+        count(&meter, Shown::Nothing, 1, 5_450 * MS);
+        let round = notes.0.lock().unwrap()[0];
+        assert!((round.in_flight - 0.4 / 0.45).abs() < 1e-9, "{round:?}");
+        assert_eq!(round.mean, Duration::from_millis(10));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::{
 
 use loom::thread;
 
-use super::{Entry, Gate, Permit, Ticket};
+use super::{Algorithm, Entry, Gate, Permit, Ticket};
 
 #[derive(Default)]
 struct Woken(AtomicBool);
@@ -243,7 +243,7 @@ fn a_round_that_is_closed_while_another_controller_comes_has_not_the_last_word()
             let (meter, limit) = (meter.clone(), limit.clone());
             move || meter.count(Shown::Nothing, 1, 10, |told| limit.store(told, SeqCst))
         });
-        meter.replace(None, |told| limit.store(told.unwrap_or(3), SeqCst));
+        meter.replace(&Algorithm::Fixed, |told| limit.store(told.unwrap_or(3), SeqCst));
         thread.join().unwrap();
         assert_eq!(limit.load(SeqCst), 3);
     });

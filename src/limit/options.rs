@@ -28,18 +28,20 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// [`Ebb`] with its defaults.
+    /// [`Ebb`] with its defaults. It begins with a few requests at a time and doubles from there: a burst of thousands at its
+    /// first moment waits, and beyond [`max_waiting`](ConcurrencyLimitOptions::max_waiting) is refused.
     pub fn adaptive() -> Self {
         Self::Ebb(EbbOptions::default())
     }
 
+    /// What decides by these options, which were checked.
     pub(crate) fn controller(&self) -> Option<Box<dyn Controller>> {
         match self {
             Self::Fixed => None,
-            Self::Ebb(options) => Some(Box::new(Ebb::new(*options))),
-            Self::Aimd(options) => Some(Box::new(Aimd::new(*options))),
-            Self::Vegas(options) => Some(Box::new(Vegas::new(*options))),
-            Self::Gradient2(options) => Some(Box::new(Gradient2::new(*options))),
+            Self::Ebb(options) => boxed(Ebb::new(*options)),
+            Self::Aimd(options) => boxed(Aimd::new(*options)),
+            Self::Vegas(options) => boxed(Vegas::new(*options)),
+            Self::Gradient2(options) => boxed(Gradient2::new(*options)),
         }
     }
 
@@ -52,6 +54,10 @@ impl Algorithm {
             Self::Gradient2(options) => options.check(check),
         }
     }
+}
+
+fn boxed(made: Result<impl Controller + 'static, Invalid>) -> Option<Box<dyn Controller>> {
+    Some(Box::new(made.expect("the options were checked")))
 }
 
 /// Who is next, and how long one may wait.

@@ -25,6 +25,7 @@ use crate::{
 };
 
 const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
 
 fn options(limit: u32, max_waiting: u32) -> ConcurrencyLimitOptions {
     ConcurrencyLimitOptions::default().limit(limit).max_waiting(max_waiting)
@@ -493,6 +494,126 @@ async fn an_adaptive_limit_finds_what_a_server_can_do() {
         let answered = answered.load(Ordering::Relaxed);
         assert!(answered > 40 * 100 * 85 / 100, "{answered}");
     }
+}
+
+/// For `time` a hundred callers, each of whom calls again at once, whatever it is told.
+async fn with_a_hundred_callers<S>(service: S, time: Duration)
+where
+    S: Service<u32> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    S::Response: Send,
+{
+    let callers = (0..100_u32).map(|number| {
+        let mut service = service.clone();
+        tokio::spawn(async move {
+            loop {
+                if let Ok(ready) = service.ready().await {
+                    let _ = ready.call(number).await;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+    });
+    let callers: Vec<_> = callers.collect();
+    tokio::time::sleep(time).await;
+    callers.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+fn adaptive() -> ConcurrencyLimitLayer {
+    let options = ConcurrencyLimitOptions::default().algorithm(Algorithm::adaptive()).max_wait(SECOND * 60);
+    ConcurrencyLimitLayer::new(options).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adaptive_limit_grows_where_requests_fail_or_last_for_long() {
+    for (failing, millis, seconds) in [(0, 20, 40), (2, 20, 40), (0, 5_000, 300)] {
+        let layer = adaptive();
+        let service = layer.layer(service_fn(move |number: u32| async move {
+            tokio::time::sleep(MS * millis).await;
+            if number % 5 < failing { Err(BoxError::from("failed")) } else { Ok(number) }
+        }));
+        with_a_hundred_callers(service, SECOND * seconds).await;
+        let limit = layer.gate().limit();
+        assert!(limit > 90, "{failing} of 5 fail, {millis} ms: {limit}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adaptive_limit_grows_where_bodies_take_as_long_as_heads() {
+    for algorithm in [Algorithm::adaptive(), Algorithm::Vegas(VegasOptions::default())] {
+        let options = ConcurrencyLimitOptions::default().algorithm(algorithm).max_wait(SECOND * 60);
+        let layer = ConcurrencyLimitLayer::new(options).unwrap().track(InBody);
+        let heads = layer.layer(service_fn(|_: u32| async {
+            tokio::time::sleep(MS * 10).await;
+            Ok::<_, BoxError>(Body::default())
+        }));
+        let service = service_fn(move |number| {
+            let heads = heads.clone();
+            let head: BoxFuture<'static, Result<Body, BoxError>> = heads.oneshot(number).boxed();
+            async move {
+                let body = head.await?;
+                tokio::time::sleep(MS * 10).await;
+                drop(body);
+                Ok::<_, BoxError>(())
+            }
+        });
+        with_a_hundred_callers(service, SECOND * 40).await;
+        let limit = layer.gate().limit();
+        assert!(limit > 80, "{limit}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adaptive_limit_comes_back_from_every_limit_that_drops_leave() {
+    for millis in (3_000..4_600).step_by(200) {
+        let layer = adaptive().classify(|result: Result<&u32, &BoxError>| match result {
+            Ok(429) => Verdict::back_off(None),
+            _ => Verdict::success(),
+        });
+        let start = clock::now();
+        let service = layer.layer(service_fn(move |_: u32| async move {
+            tokio::time::sleep(MS * 40).await;
+            let passed = clock::now() - start;
+            let drops = (SECOND * 5..SECOND * 5 + MS * millis).contains(&passed);
+            Ok::<_, BoxError>(if drops { 429 } else { 200 })
+        }));
+        with_a_hundred_callers(service, SECOND * 40).await;
+        let limit = layer.gate().limit();
+        assert!(limit > 50, "after {millis} ms of drops: {limit}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn options_for_the_same_algorithm_keep_what_it_has_learnt() {
+    let layer = adaptive();
+    let service = layer.layer(service_fn(|number: u32| async move {
+        tokio::time::sleep(MS * 20).await;
+        Ok::<_, BoxError>(number)
+    }));
+    with_a_hundred_callers(service, SECOND * 30).await;
+    let learnt = layer.gate().limit();
+    let of = |ebb| ConcurrencyLimitOptions::default().algorithm(Algorithm::Ebb(ebb));
+    layer.update(&of(EbbOptions::default().range(4, 1, 5_000))).unwrap();
+    assert!(learnt > 90 && layer.gate().limit() == learnt);
+    layer.update(&of(EbbOptions::default().range(4, 1, 50))).unwrap();
+    assert_eq!(layer.gate().limit(), 50);
+    layer.update(&of(EbbOptions::default()).algorithm(Algorithm::Vegas(VegasOptions::default()))).unwrap();
+    assert_eq!(layer.gate().limit(), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_was_refused_and_is_kept_keeps_no_place_in_line() {
+    let layer = ConcurrencyLimitLayer::new(options(1, 9).max_wait(MS * 100)).unwrap();
+    let first = tokio::spawn(work(&layer, 500));
+    tokio::task::yield_now().await;
+    let mut service = worker(&layer);
+    let mut second = Box::pin(service.ready().await.unwrap().call(0));
+    assert_eq!(reason(&second.as_mut().await), Some(Reason::Limit));
+    assert_eq!(layer.gate().waiting(), 0);
+    first.await.unwrap().unwrap();
+    assert!(work(&layer, 1).await.is_ok());
+    drop(second);
 }
 
 #[tokio::test(start_paused = true)]

@@ -91,3 +91,46 @@ fn the_algorithm_cannot_be_changed_while_it_runs() {
     let invalid = balance.update(options(|options| options.limit = Some(Algorithm::adaptive()))).unwrap_err();
     assert_eq!(invalid.problems()[0].field, "limit");
 }
+
+#[derive(Debug, Default)]
+struct Body(Option<mainstay::track::Guard>);
+
+struct InBody;
+
+impl mainstay::Track<Body> for InBody {
+    fn track(&self, response: &mut Body, guard: mainstay::track::Guard) {
+        response.0 = Some(guard);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_grows_where_bodies_last_longer_than_heads() {
+    let balance = mainstay::balance::Balance::builder(mainstay::resolve::fixed(["a:1", "b:1"]))
+        .connect(|_: &mainstay::Endpoint| {
+            tower::service_fn(|_: u32| async {
+                tokio::time::sleep(ms(10)).await;
+                Ok::<_, tower::BoxError>(Body::default())
+            })
+        })
+        .track(InBody)
+        .options(options(|options| options.limit = Some(Algorithm::adaptive())))
+        .build()
+        .unwrap();
+    let callers: Vec<_> = (0..100)
+        .map(|number| {
+            let balance = balance.clone();
+            tokio::spawn(async move {
+                loop {
+                    let body = balance.send(number).await;
+                    tokio::time::sleep(ms(30)).await;
+                    drop(body);
+                }
+            })
+        })
+        .collect();
+    tokio::time::sleep(secs(40)).await;
+    callers.iter().for_each(tokio::task::JoinHandle::abort);
+    for endpoint in balance.status().endpoints {
+        assert!(endpoint.limit > Some(30), "{:?}", endpoint.limit);
+    }
+}

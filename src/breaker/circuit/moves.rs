@@ -91,14 +91,25 @@ impl CircuitBreaker {
             Class::Success if !slow => detail.successes += 1,
             Class::Success | Class::Failure => detail.failures += 1,
         }
-        let BreakerOptions { probes, probe_successes, .. } = rules.options;
+        self.decide(&mut detail, asked(verdict), now, random)
+    }
+
+    /// Leaves half-open if its probes have shown enough.
+    fn decide(
+        &self,
+        detail: &mut MutexGuard<'_, Detail>,
+        asked: Option<Duration>,
+        now: Instant,
+        random: &dyn Random,
+    ) -> Option<Change> {
+        let BreakerOptions { probes, probe_successes, .. } = self.period.load().rules.options;
         if detail.successes >= probe_successes {
-            return Some(self.close(&mut detail, now, false));
+            return Some(self.close(detail, now, false));
         }
         // The others that may still come cannot make up for those that failed.
         if detail.failures > probes.saturating_sub(probe_successes) {
             let why = Trip::Probes { failures: detail.failures };
-            return Some(self.open(&mut detail, why, asked(verdict), now, Some(random)));
+            return Some(self.open(detail, why, asked, now, Some(random)));
         }
         None
     }
@@ -187,18 +198,24 @@ impl CircuitBreaker {
     }
 
     /// Replaces the options. State, what remains of it, and the window stay; a window of another kind or length begins
-    /// empty.
+    /// empty. Half-open ends if what its probes have shown is enough by the new options; what that has changed is returned.
     ///
     /// # Errors
     /// [`Invalid`] with every option that breaks its rule; nothing is changed then.
-    pub fn update(&self, options: BreakerOptions) -> Result<(), Invalid> {
+    pub fn update(
+        &self,
+        options: BreakerOptions,
+        now: Instant,
+        random: &dyn Random,
+    ) -> Result<Option<Change>, Invalid> {
         options.validate()?;
-        let detail = lock(&self.detail);
+        let mut detail = lock(&self.detail);
         let period = self.period.load().ruled(Rules::new(options, self.epoch), self.epoch);
         let timed = if period.rules.is_timed() { TIMED } else { 0 };
         self.period.store(period);
         self.word.store(detail.generation << GENERATION | timed | code(detail.state), SeqCst);
-        Ok(())
+        let half_open = detail.state == State::HalfOpen;
+        Ok(if half_open { self.decide(&mut detail, None, now, random) } else { None })
     }
 }
 

@@ -66,16 +66,43 @@ fn options_replaced_while_it_is_open_change_neither_state_nor_the_time_left() {
     let mut bench = Bench::new(small());
     bench.fail(5);
     bench.pass(SECOND * 2);
-    bench.breaker.update(small().open(SECOND * 100).probes(3, 2)).unwrap();
+    bench.update(small().open(SECOND * 100).probes(3, 2)).unwrap();
     let status = bench.status();
     assert_eq!((status.state, status.remaining), (State::Open, Some(SECOND * 3)));
     assert_eq!((status.opened, status.why), (1, Some(Trip::FailureRate { failures: 5, calls: 5 })));
     bench.pass(SECOND * 3);
     let probes: Vec<_> = (0..3).map(|_| bench.admit().unwrap()).collect();
-    bench.breaker.update(small().open(SECOND * 100)).unwrap();
+    bench.update(small().open(SECOND * 100)).unwrap();
     assert!(bench.admit().is_err(), "those that are out stay out");
     probes.into_iter().take(1).for_each(|probe| bench.finish(probe, Verdict::failure()));
     assert_eq!(bench.status().remaining, Some(SECOND * 100));
+}
+
+#[test]
+fn half_open_ends_if_what_its_probes_have_shown_is_enough_by_new_options() {
+    let half_open = || {
+        let mut bench = Bench::new(small().probes(3, 3));
+        bench.fail(5);
+        bench.pass(SECOND * 5);
+        let probes: Vec<_> = (0..3).map(|_| bench.admit().unwrap()).collect();
+        (bench, probes.into_iter())
+    };
+    // Two have succeeded, and nobody is out that could be the third.
+    let (mut bench, mut probes) = half_open();
+    (0..2).for_each(|_| bench.finish(probes.next().unwrap(), Verdict::success()));
+    bench.breaker.forgo(probes.next().unwrap());
+    bench.update(small().probes(1, 1)).unwrap();
+    assert_eq!(bench.state(), State::Closed);
+    assert_eq!(bench.changes.last().unwrap().what, Moved::Closed { by_hand: false });
+    // One has failed, which one may no more.
+    let mut bench = Bench::new(small().probes(3, 2));
+    bench.fail(5);
+    bench.pass(SECOND * 5);
+    let probe = bench.admit().unwrap();
+    bench.finish(probe, Verdict::failure());
+    assert_eq!(bench.state(), State::HalfOpen);
+    bench.update(small().probes(1, 1)).unwrap();
+    assert_eq!((bench.state(), bench.status().why), (State::Open, Some(Trip::Probes { failures: 1 })));
 }
 
 #[test]
@@ -83,7 +110,7 @@ fn options_replaced_while_it_is_closed_keep_the_window_that_they_can_keep() {
     let mut bench = Bench::new(small());
     let running = bench.admit().unwrap();
     bench.fail(3);
-    bench.breaker.update(small().failure_rate(Some(percent(80)))).unwrap();
+    bench.update(small().failure_rate(Some(percent(80)))).unwrap();
     assert_eq!(bench.status().failures, 3);
     bench.finish(running, Verdict::failure());
     bench.ok(1);
@@ -91,9 +118,9 @@ fn options_replaced_while_it_is_closed_keep_the_window_that_they_can_keep() {
 
     let mut bench = Bench::new(small());
     bench.fail(3);
-    bench.breaker.update(small().window(Window::Time(SECOND * 10))).unwrap();
+    bench.update(small().window(Window::Time(SECOND * 10))).unwrap();
     assert_eq!(bench.status().calls, 0);
-    assert!(bench.breaker.update(small().probes(0, 0)).is_err());
+    assert!(bench.update(small().probes(0, 0)).is_err());
     assert_eq!(bench.breaker.options().probes, 1);
 }
 

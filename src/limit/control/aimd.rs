@@ -1,7 +1,11 @@
 //! Additive increase, multiplicative decrease.
 
 use super::{Controller, ENOUGH, Pace, Round, SECOND, check_range, whole};
-use crate::{Ratio, invalid::Check};
+use crate::{
+    Ratio,
+    invalid::{Check, Invalid},
+    limit::Algorithm,
+};
 
 /// The numbers of [`Aimd`], with the defaults of Netflix's `AIMDLimit`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -52,8 +56,12 @@ pub struct Aimd {
 
 impl Aimd {
     /// With its initial limit.
-    pub fn new(options: AimdOptions) -> Self {
-        Self { limit: f64::from(options.initial), options }
+    ///
+    /// # Errors
+    /// [`Invalid`] with every option that breaks its rule.
+    pub fn new(options: AimdOptions) -> Result<Self, Invalid> {
+        Check::of(|check| options.check(check))?;
+        Ok(Self { limit: f64::from(options.initial), options })
     }
 }
 
@@ -70,6 +78,13 @@ impl Controller for Aimd {
         }
         self.limit = self.limit.clamp(f64::from(self.options.least), f64::from(self.options.most));
         self.limit()
+    }
+
+    fn retune(&mut self, algorithm: &Algorithm) -> bool {
+        let Algorithm::Aimd(options) = algorithm else { return false };
+        self.options = *options;
+        self.limit = self.limit.clamp(f64::from(options.least), f64::from(options.most));
+        true
     }
 
     fn pace(&self) -> Pace {
@@ -89,15 +104,15 @@ mod tests {
 
     #[test]
     fn it_grows_by_one_where_it_is_used_and_falls_by_a_tenth() {
-        let mut aimd = Aimd::new(AimdOptions::default());
+        let mut aimd = Aimd::new(AimdOptions::default()).unwrap();
         assert_eq!([round(9, 0), round(10, 0), round(21, 0)].map(|round| aimd.round(&round)), [20, 21, 22]);
-        let mut aimd = Aimd::new(AimdOptions::default().range(100, 10, 200));
+        let mut aimd = Aimd::new(AimdOptions::default().range(100, 10, 200)).unwrap();
         assert_eq!([round(100, 1), round(90, 5)].map(|round| aimd.round(&round)), [90, 81]);
     }
 
     #[test]
     fn it_stays_within_its_range() {
-        let mut aimd = Aimd::new(AimdOptions::default().range(20, 15, 22));
+        let mut aimd = Aimd::new(AimdOptions::default().range(20, 15, 22)).unwrap();
         (0..9).for_each(|_| {
             aimd.round(&round(22, 0));
         });

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::{Controller, Pace, Round, check_range, whole};
-use crate::invalid::Check;
+use crate::{
+    invalid::{Check, Invalid},
+    limit::Algorithm,
+};
 
 /// The numbers of [`Ebb`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -15,7 +18,7 @@ pub struct EbbOptions {
     pub least: u32,
     /// The highest limit \[1,000\].
     pub most: u32,
-    /// How much longer than without a queue latency may be, as a factor \[1.5, 1.1 to 4\].
+    /// How much longer than without a queue latency may be, as a factor \[1.5, 1.2 to 4\].
     pub tolerance: f64,
     /// Latency beyond this is overload, whoever causes it \[none\]. To be set where many clients share the servers.
     pub longest: Option<Duration>,
@@ -51,7 +54,7 @@ impl EbbOptions {
         if let Some(longest) = self.longest {
             check.duration("longest", longest);
         }
-        check.rule((1.1..=4.0).contains(&self.tolerance), "tolerance", self.tolerance, "1.1 to 4");
+        check.rule((1.2..=4.0).contains(&self.tolerance), "tolerance", self.tolerance, "1.2 to 4");
     }
 }
 
@@ -72,7 +75,8 @@ impl EbbOptions {
 /// **A crowd.** Where many clients share the same servers, each sees the queue of all, and can do little about it by itself: to one
 /// of them that queue looks as a slower network does, and the limits of all would creep up. Two things bound that. A network
 /// makes the quickest answer later by as much as all others; a queue before many servers is short somewhere, now and then. So the
-/// base rises above 1.9 times the lowest of late only as far as the quickest answers do. And it begins low, with what latency
+/// base rises above 1.9 times the lowest of late only as far as the quickest answers do, or, where those have not, by as much
+/// again in two minutes: nothing that is true is disbelieved for long. And it begins low, with what latency
 /// is before its own requests queue. Before a *single* server the queue is the same for all who come, and the crowd does creep
 /// up; there, and where a certain latency is owed, [`longest`](EbbOptions::longest) says how long it may be: all that find
 /// latency beyond it give way, in proportion. So do answers that ask to be left alone, and attempts that their limit cuts off.
@@ -142,7 +146,7 @@ const SELDOM: f64 = 10.0;
 /// A base is at most so many times the lowest of late, unless the quickest answers have become later too;
 const REACH: f64 = 1.9;
 /// which is twice itself after so long, in seconds, if no lower one is seen.
-const FORGETS: f64 = 1_200.0;
+const FORGETS: f64 = 120.0;
 /// A base so many times the last one is not believed at once.
 const FAR: f64 = 1.25;
 const SAMPLES: u64 = 100;
@@ -151,9 +155,13 @@ const FIRST: u64 = 32;
 
 impl Ebb {
     /// With its initial limit.
-    pub fn new(options: EbbOptions) -> Self {
+    ///
+    /// # Errors
+    /// [`Invalid`] with every option that breaks its rule.
+    pub fn new(options: EbbOptions) -> Result<Self, Invalid> {
+        Check::of(|check| options.check(check))?;
         let limit = f64::from(options.initial);
-        Self {
+        Ok(Self {
             limit,
             options,
             base: 0.0,
@@ -168,7 +176,7 @@ impl Ebb {
             doubts: false,
             waits: false,
             helpless: false,
-        }
+        })
     }
 
     fn set(&mut self, limit: f64) {
@@ -201,7 +209,8 @@ impl Ebb {
     }
 
     fn is_used(&self, round: &Round) -> bool {
-        round.in_flight >= self.limit * 0.7 && f64::from(round.most) >= self.limit.floor()
+        // Of the whole number that is applied.
+        round.in_flight >= self.limit.floor() * 0.7 && f64::from(round.most) >= self.limit.floor()
     }
 
     fn start(&mut self, round: &Round, latency: f64) {
@@ -279,9 +288,10 @@ impl Controller for Ebb {
 
     fn round(&mut self, round: &Round) -> u32 {
         // Where many are given up, latency is their callers' patience, and shows no queue any more.
-        let lost = round.dropped + if round.given_up * 4 >= round.samples { round.given_up } else { 0 };
+        let given_up = if round.given_up.saturating_mul(4) >= round.samples { round.given_up } else { 0 };
+        let lost = round.dropped.saturating_add(given_up);
         if lost > 0 {
-            let share = (lost as f64 / (round.dropped + round.samples) as f64).min(1.0);
+            let share = (lost as f64 / round.dropped.saturating_add(round.samples) as f64).min(1.0);
             self.phase = Phase::Flow;
             self.set(self.limit * (1.0 - share).clamp(EBB, 0.95));
             return self.limit();
@@ -320,6 +330,13 @@ impl Controller for Ebb {
             Phase::Looking { before, latency: earlier } => self.look(before, earlier, latency, round),
         }
         self.limit()
+    }
+
+    fn retune(&mut self, algorithm: &Algorithm) -> bool {
+        let Algorithm::Ebb(options) = algorithm else { return false };
+        self.options = *options;
+        self.set(self.limit);
+        true
     }
 
     fn pace(&self) -> Pace {

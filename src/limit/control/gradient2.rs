@@ -1,7 +1,11 @@
 //! The gradient between a long and a short average of latency.
 
 use super::{Controller, ENOUGH, Pace, Round, SECOND, check_range, whole};
-use crate::{Ratio, invalid::Check};
+use crate::{
+    Ratio,
+    invalid::{Check, Invalid},
+    limit::Algorithm,
+};
 
 /// The numbers of [`Gradient2`], with the defaults of Netflix's `Gradient2Limit`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -95,8 +99,12 @@ const WARM_UP: u32 = 10;
 
 impl Gradient2 {
     /// With its initial limit.
-    pub fn new(options: Gradient2Options) -> Self {
-        Self { limit: f64::from(options.initial), options, long: 0.0, warm_up: 0 }
+    ///
+    /// # Errors
+    /// [`Invalid`] with every option that breaks its rule.
+    pub fn new(options: Gradient2Options) -> Result<Self, Invalid> {
+        Check::of(|check| options.check(check))?;
+        Ok(Self { limit: f64::from(options.initial), options, long: 0.0, warm_up: 0 })
     }
 
     fn average(&mut self, short: f64) {
@@ -133,6 +141,13 @@ impl Controller for Gradient2 {
         self.limit = (self.limit * (1.0 - smoothing) + wanted * smoothing)
             .clamp(f64::from(self.options.least), f64::from(self.options.most));
         self.limit()
+    }
+
+    fn retune(&mut self, algorithm: &Algorithm) -> bool {
+        let Algorithm::Gradient2(options) = algorithm else { return false };
+        self.options = *options;
+        self.limit = self.limit.clamp(f64::from(options.least), f64::from(options.most));
+        true
     }
 
     fn pace(&self) -> Pace {

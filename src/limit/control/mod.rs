@@ -12,6 +12,8 @@ mod vegas;
 
 use std::{fmt, time::Duration};
 
+use super::Algorithm;
+
 pub use aimd::{Aimd, AimdOptions};
 pub use ebb::{Ebb, EbbOptions};
 pub use gradient2::{Gradient2, Gradient2Options};
@@ -76,6 +78,13 @@ pub trait Controller: fmt::Debug + Send {
 
     /// How long the next round should be.
     fn pace(&self) -> Pace;
+
+    /// Goes by the options of `algorithm` from now on and keeps what it has learnt, if they are for one of its kind: `false` if
+    /// not, and another takes its place.
+    fn retune(&mut self, algorithm: &Algorithm) -> bool {
+        let _ = algorithm;
+        false
+    }
 }
 
 /// Netflix's window: a second, of at least 10 samples.

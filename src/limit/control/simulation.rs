@@ -186,10 +186,10 @@ fn mean(seconds: &[Second], of: impl Fn(&Second) -> f64) -> f64 {
 
 fn controllers() -> Vec<(&'static str, Box<dyn Controller>)> {
     vec![
-        ("ebb", Box::new(Ebb::new(EbbOptions::default()))),
-        ("vegas", Box::new(Vegas::new(VegasOptions::default()))),
-        ("gradient2", Box::new(Gradient2::new(Gradient2Options::default().range(20, 1, 1_000)))),
-        ("aimd", Box::new(Aimd::new(AimdOptions::default().range(20, 1, 1_000)))),
+        ("ebb", Box::new(ebb())),
+        ("vegas", Box::new(vegas())),
+        ("gradient2", Box::new(Gradient2::new(Gradient2Options::default().range(20, 1, 1_000)).unwrap())),
+        ("aimd", Box::new(Aimd::new(AimdOptions::default().range(20, 1, 1_000)).unwrap())),
     ]
 }
 
@@ -231,7 +231,11 @@ fn summary() {
 }
 
 fn ebb() -> Ebb {
-    Ebb::new(EbbOptions::default())
+    Ebb::new(EbbOptions::default()).unwrap()
+}
+
+fn vegas() -> Vegas {
+    Vegas::new(VegasOptions::default()).unwrap()
 }
 
 #[test]
@@ -280,7 +284,7 @@ fn ebb_follows_a_network_that_becomes_ten_times_slower_all_the_way() {
 #[test]
 fn ebb_recovers_from_an_overload_that_lasted_as_long_as_it_knows() {
     // Ten times too much from the first request on: there was never a latency without a queue.
-    let mut ebb = Ebb::new(EbbOptions::default().range(200, 1, 1_000));
+    let mut ebb = Ebb::new(EbbOptions::default().range(200, 1, 1_000)).unwrap();
     let told = World::new(20, 1).run(&mut ebb, Demand::Endless, 40);
     let end = mean(&told[25..], |second| second.latency);
     assert!(mean(&told[..3], |second| second.latency) > 250.0);
@@ -310,7 +314,7 @@ fn ebb_never_lets_only_a_few_in_to_measure() {
 #[test]
 fn ebb_leaves_its_least_however_it_got_there() {
     for least in [1, 3] {
-        let mut ebb = Ebb::new(EbbOptions::default().range(least, least, 100));
+        let mut ebb = Ebb::new(EbbOptions::default().range(least, least, 100)).unwrap();
         let round = |millis, limit: u32| Round {
             samples: 50,
             mean: Duration::from_millis(millis),
@@ -332,7 +336,7 @@ fn ebb_leaves_its_least_however_it_got_there() {
 
 #[test]
 fn what_an_ebb_shows_while_less_is_asked_for_is_not_believed() {
-    let mut ebb = Ebb::new(EbbOptions::default().range(100, 1, 1_000));
+    let mut ebb = Ebb::new(EbbOptions::default().range(100, 1, 1_000)).unwrap();
     let round = |millis, in_flight, most| Round {
         samples: 500,
         mean: Duration::from_millis(millis),
@@ -353,7 +357,7 @@ fn what_an_ebb_shows_while_less_is_asked_for_is_not_believed() {
 
 #[test]
 fn ebb_gives_way_to_drops() {
-    let mut ebb = Ebb::new(EbbOptions::default().range(100, 1, 1_000));
+    let mut ebb = Ebb::new(EbbOptions::default().range(100, 1, 1_000)).unwrap();
     let round = Round {
         samples: 90,
         dropped: 10,
@@ -367,11 +371,11 @@ fn ebb_gives_way_to_drops() {
 #[test]
 fn vegas_and_gradient2_find_a_queue_where_their_sources_say() {
     // A queue of a few is what Vegas wants: at 20 slots it stays within 10 % of the shortest latency, and keeps them busy.
-    let told = World::new(20, 1).run(&mut Vegas::new(VegasOptions::default()), Demand::Endless, 60);
+    let told = World::new(20, 1).run(&mut vegas(), Demand::Endless, 60);
     assert!(mean(&told[20..], |second| second.latency) < 42.0 * 1.2);
     assert!(mean(&told[20..], |second| second.answered) > 480.0);
     // Gradient2 lets latency be half as long again.
-    let mut gradient = Gradient2::new(Gradient2Options::default());
+    let mut gradient = Gradient2::new(Gradient2Options::default()).unwrap();
     let told = World::new(20, 1).run(&mut gradient, Demand::Endless, 60);
     let latency = mean(&told[30..], |second| second.latency);
     assert!((42.0 * 1.3..42.0 * 2.2).contains(&latency), "{latency}");
@@ -382,7 +386,7 @@ fn vegas_and_gradient2_find_a_queue_where_their_sources_say() {
 fn crowd(options: EbbOptions, clients: usize, slots: usize, seconds: usize, seed: u64) -> Vec<Second> {
     let random = Seeded::new(seed);
     let exponential = |mean: f64| -mean * (1.0 - unit(random.next())).ln();
-    let mut controllers: Vec<Ebb> = (0..clients).map(|_| Ebb::new(options)).collect();
+    let mut controllers: Vec<Ebb> = (0..clients).map(|_| Ebb::new(options).unwrap()).collect();
     let mut rounds: Vec<Sums> = (0..clients).map(|_| Sums::new(0.0)).collect();
     let mut in_flight = vec![0_u32; clients];
     let mut queue: VecDeque<(f64, usize)> = VecDeque::new();

@@ -2,7 +2,8 @@
 
 use super::{Controller, ENOUGH, Pace, Round, SECOND, check_range, whole};
 use crate::{
-    invalid::Check,
+    invalid::{Check, Invalid},
+    limit::Algorithm,
     random::{Random as _, Seeded, unit},
 };
 
@@ -61,12 +62,16 @@ pub struct Vegas {
 
 impl Vegas {
     /// With its initial limit.
-    pub fn new(options: VegasOptions) -> Self {
+    ///
+    /// # Errors
+    /// [`Invalid`] with every option that breaks its rule.
+    pub fn new(options: VegasOptions) -> Result<Self, Invalid> {
+        Check::of(|check| options.check(check))?;
         let random = Seeded::new(u64::from(options.initial));
         let mut vegas =
             Self { limit: f64::from(options.initial), options, least: 0.0, rounds: 0.0, jitter: 0.0, random };
         vegas.draw();
-        vegas
+        Ok(vegas)
     }
 
     fn draw(&mut self) {
@@ -116,6 +121,13 @@ impl Controller for Vegas {
         self.limit()
     }
 
+    fn retune(&mut self, algorithm: &Algorithm) -> bool {
+        let Algorithm::Vegas(options) = algorithm else { return false };
+        self.options = *options;
+        self.limit = self.limit.clamp(f64::from(options.least), f64::from(options.most));
+        true
+    }
+
     fn pace(&self) -> Pace {
         SECOND
     }
@@ -129,7 +141,7 @@ mod tests {
 
     #[test]
     fn one_that_has_seen_nothing_but_drops_backs_off() {
-        let mut vegas = Vegas::new(VegasOptions::default());
+        let mut vegas = Vegas::new(VegasOptions::default()).unwrap();
         let dropped = Round { dropped: 20, most: 20, ..Round::new(Duration::from_secs(1)) };
         let limits: Vec<_> = (0..3).map(|_| vegas.round(&dropped)).collect();
         assert_eq!(limits, [19, 18, 17]);

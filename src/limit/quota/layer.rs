@@ -36,11 +36,15 @@ pub(super) struct Shared {
     away: Arc<AtomicU64>,
     /// Requests that were dropped before it answered, since it answered last.
     given_up: Arc<AtomicU64>,
+    /// How long an answer takes usually, in nanoseconds; [`u64::MAX`] before the first.
+    usual: Arc<AtomicU64>,
 }
 
 /// So many requests that are dropped before an answer, with none between, mean that it is away: callers who have less
 /// patience than its timeout.
 const GIVEN_UP: u64 = 5;
+/// They count from so many times the usual time of an answer on, or this part of the timeout.
+const LATE: u64 = 4;
 
 struct Terms {
     options: QuotaOptions,
@@ -81,8 +85,6 @@ impl Shared {
     ) -> Option<(Taking<'static>, Instant)> {
         let patience = self.patience(left);
         let timeout = self.terms.load().options.timeout;
-        // The other half is for the request.
-        let timeout = left.map_or(timeout, |left| timeout.min(left / 2));
         let away = self.away.load(Relaxed);
         if away > 0 {
             let since = nanos_since(self.epoch, now);
@@ -96,9 +98,12 @@ impl Shared {
         Some((Box::pin(async move { quota.take(weight, patience).await }), now + timeout))
     }
 
-    /// It has answered.
-    #[inline]
-    pub(super) fn is_back(&self) {
+    /// It has answered after so long.
+    pub(super) fn is_back(&self, after: Duration) {
+        // Who counts at the same time may be lost: it is a mean.
+        let (usual, after) = (self.usual.load(Relaxed), nanos(after));
+        let mean = if usual == u64::MAX { after } else { usual - usual / 8 + after / 8 };
+        self.usual.store(mean, Relaxed);
         for word in [&self.away, &self.given_up] {
             if word.load(Relaxed) > 0 {
                 word.store(0, Relaxed);
@@ -106,10 +111,13 @@ impl Shared {
         }
     }
 
-    /// A request was dropped before it answered.
+    /// A request was dropped before it answered, after so long. One that was dropped sooner than there could be an answer
+    /// says nothing.
     #[cold]
-    pub(super) fn given_up(&self) {
-        if self.given_up.fetch_add(1, Relaxed) + 1 >= GIVEN_UP {
+    pub(super) fn given_up(&self, after: Duration) {
+        let timeout = nanos(self.terms.load().options.timeout);
+        let long = self.usual.load(Relaxed).saturating_mul(LATE).min(timeout / LATE);
+        if nanos(after) >= long && self.given_up.fetch_add(1, Relaxed) + 1 >= GIVEN_UP {
             self.is_away(context::now());
         }
     }
@@ -135,11 +143,9 @@ impl Shared {
             (Away::Pass, _) => Ok(Granted::After(Duration::ZERO)),
             (_, Some(local)) => Ok(local.ask(now, weight, patience)),
             _ => {
-                let error = self.refusal(Reason::RateLimit).with_retry_after(terms.options.pause);
-                Err(match cause {
-                    Some(cause) => error.with_cause(Cause::from(cause)),
-                    None => error,
-                })
+                let until = self.away.load(Relaxed).saturating_sub(nanos_since(self.epoch, now));
+                let error = self.refusal(Reason::RateLimit).with_retry_after(Duration::from_nanos(until));
+                Err(error.with_cause(Cause::from(cause.unwrap_or_else(|| Box::new(NoAnswer)))))
             }
         }
     }
@@ -152,6 +158,11 @@ impl Shared {
         }
     }
 }
+
+/// The cause of what is refused while a quota does not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the quota does not answer")]
+struct NoAnswer;
 
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
@@ -172,6 +183,7 @@ impl QuotaLayer {
             epoch: clock::now(),
             away: Arc::new(AtomicU64::new(0)),
             given_up: Arc::new(AtomicU64::new(0)),
+            usual: Arc::new(AtomicU64::new(u64::MAX)),
         };
         Ok(Self { shared: Arc::new(shared), weigh: Arc::new(One) })
     }

@@ -13,6 +13,9 @@ use crate::{
 };
 
 /// A quota that lives in this process: for tests, and for what must hold while a shared one is away.
+///
+/// Of its options it takes rate and burst; how long a request may wait is said by [`QuotaOptions`](super::QuotaOptions), and
+/// all classes of criticality are alike to it.
 #[derive(Debug)]
 pub struct Local(Gcra);
 
@@ -27,7 +30,7 @@ impl Local {
     }
 
     pub(super) fn set(&self, options: &RateLimitOptions) {
-        self.0.set(options);
+        self.0.set(options, clock::now());
     }
 
     pub(super) fn ask(&self, now: Instant, weight: u32, patience: Duration) -> Granted {

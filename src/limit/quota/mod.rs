@@ -10,7 +10,7 @@
 //! that server's clock, for all who use the same server and name.
 //!
 //! **When it is away** (no answer within [`timeout`](QuotaOptions::timeout), an error, or five requests in a row that were dropped
-//! before there was an answer), [`Away`] says what becomes of requests:
+//! after more than a usual time without an answer), [`Away`] says what becomes of requests:
 //! by default they pass, since a rate is a promise and no reason to be down. It is then left alone for
 //! [`pause`](QuotaOptions::pause), and then one request asks whether it is back: an outage of it costs that one a timeout, once a
 //! second, and not each request.

@@ -26,7 +26,7 @@ pub enum Away {
 pub struct QuotaOptions {
     /// How long a request may wait for its turn \[not at all, at most 1 h\]. One whose deadline comes earlier is refused at once.
     pub max_wait: Duration,
-    /// How long the quota may take to answer \[50 ms\]; at most half of what a request has left before its deadline.
+    /// How long the quota may take to answer \[50 ms\].
     pub timeout: Duration,
     /// How long it is not asked again after it was away \[1 s\].
     pub pause: Duration,

@@ -5,7 +5,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
@@ -17,6 +17,7 @@ use crate::{
     Error, Reason,
     context::{self, Timer},
     gated::{Gated, Passage},
+    invalid::FOREVER,
     limit::rate::{One, Weigh},
 };
 
@@ -82,7 +83,10 @@ struct Door {
 
 impl<S: Service<Req>, Req> Passage<S, Req> for Door {
     fn poll_enter(&mut self, _: &mut S, _: &Req, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.turn.poll(&self.shared, cx).map_err(Into::into)
+        let entered = ready!(self.turn.poll(&self.shared, cx));
+        // Whoever keeps a future that was refused keeps no question.
+        self.turn = Turn::New(0);
+        Poll::Ready(entered.map_err(Into::into))
     }
 
     fn left(&mut self, _: &mut Result<S::Response, BoxError>) {}
@@ -99,6 +103,7 @@ enum Turn {
 /// A question that is on its way.
 struct Asking {
     taking: Taking<'static>,
+    since: Instant,
     until: Instant,
     weight: u32,
     patience: Duration,
@@ -109,7 +114,7 @@ struct Asking {
 impl Drop for Asking {
     fn drop(&mut self) {
         if !self.over {
-            self.shared.given_up();
+            self.shared.given_up(context::now().saturating_duration_since(self.since));
         }
     }
 }
@@ -129,7 +134,9 @@ impl Turn {
                     match shared.ask(weight, now, left) {
                         Some((taking, until)) => {
                             let (shared, over) = (shared.clone(), false);
-                            *self = Self::Asking(Asking { taking, until, weight, patience, shared, over });
+                            let since = now;
+                            let asking = Asking { taking, since, until, weight, patience, shared, over };
+                            *self = Self::Asking(asking);
                             continue;
                         }
                         None => shared.instead(weight, now, patience, None)?,
@@ -144,7 +151,7 @@ impl Turn {
                     asking.over = true;
                     let cause = match answer {
                         Poll::Ready(Ok(granted)) => {
-                            shared.is_back();
+                            shared.is_back(now.saturating_duration_since(asking.since));
                             Ok(granted)
                         }
                         Poll::Ready(Err(cause)) => Err(Some(cause)),
@@ -165,7 +172,8 @@ impl Turn {
                 }
             };
             match granted {
-                Granted::After(wait) => *self = Self::Waiting(now + wait),
+                // Whatever a quota says, time can be added to.
+                Granted::After(wait) => *self = Self::Waiting(now + wait.min(FOREVER)),
                 Granted::NotYet(wait) => {
                     let error = shared.refusal(Reason::RateLimit);
                     return Poll::Ready(Err(match wait {

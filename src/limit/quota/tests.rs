@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt as _;
 use tower::{BoxError, Layer as _, ServiceExt as _, service_fn};
 
 use super::*;
@@ -149,13 +150,52 @@ async fn callers_with_little_patience_do_not_hide_that_it_is_away() {
         assert_eq!(tries(()).await.is_ok(), number >= 5);
     }
     assert_eq!(asked.load(SeqCst), 5);
-    // One that has a deadline uses half of it to ask.
-    let (quota, _) = lost(true);
-    let service = QuotaLayer::new(quota, QuotaOptions::default()).unwrap().layer(service_fn(answer));
-    let start = clock::now();
-    let soon = Inherited::default().with_deadline(start + MS * 20);
-    assert!(context::scope(soon, service.oneshot(1)).await.is_ok());
-    assert_eq!((clock::now() - start).as_millis(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_who_change_their_mind_do_not_make_it_look_away() {
+    let (quota, asked) = lost(true);
+    let layer = QuotaLayer::new(quota, QuotaOptions::default()).unwrap();
+    let service = layer.layer(service_fn(answer));
+    for _ in 0..50 {
+        assert!(service.clone().oneshot(1).now_or_never().is_none());
+    }
+    assert!(!layer.is_away() && asked.load(SeqCst) == 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_was_refused_and_is_kept_keeps_no_question() {
+    struct Counted(Arc<()>);
+    impl Quota for Counted {
+        fn take(&self, _: u32, _: Duration) -> Taking<'_> {
+            let held = self.0.clone();
+            Box::pin(async move {
+                std::future::pending::<()>().await;
+                drop(held);
+                unreachable!()
+            })
+        }
+    }
+    let held = Arc::new(());
+    let options = QuotaOptions::default().away(Away::Refuse);
+    let service = QuotaLayer::new(Counted(held.clone()), options).unwrap().layer(service_fn(answer));
+    let mut call = Box::pin(service.oneshot(1));
+    let result = call.as_mut().await;
+    let error = refused(&result).unwrap();
+    assert_eq!(std::error::Error::source(error).unwrap().to_string(), "the quota does not answer");
+    assert_eq!(Arc::strong_count(&held), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_beyond_all_time_is_no_panic() {
+    struct Never;
+    impl Quota for Never {
+        fn take(&self, _: u32, _: Duration) -> Taking<'_> {
+            Box::pin(async { Ok(Granted::After(Duration::MAX)) })
+        }
+    }
+    let service = QuotaLayer::new(Never, QuotaOptions::default()).unwrap().layer(service_fn(answer));
+    assert!(tokio::time::timeout(MS * 1_000, service.oneshot(1)).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]

@@ -49,13 +49,23 @@ impl Gcra {
     pub fn new(options: &RateLimitOptions, epoch: Instant) -> Self {
         let limit =
             Self { epoch, free: AtomicU64::new(0), interval: AtomicU64::new(0), burst: AtomicU64::new(0) };
-        limit.set(options);
+        limit.interval.store(interval(options), Relaxed);
+        limit.burst.store(u64::from(options.burst), Relaxed);
         limit
     }
 
-    /// Another rate and burst from now on. What was taken stays taken, at the interval at which it was.
-    pub fn set(&self, options: &RateLimitOptions) {
-        self.interval.store(interval(options), Relaxed);
+    /// Another rate and burst from `now` on. As much as was taken stays taken, and comes back at the new rate; what was
+    /// reserved stays reserved for its time. One at a time may do this.
+    pub fn set(&self, options: &RateLimitOptions, now: Instant) {
+        let now = nanos_since(self.epoch, now).saturating_mul(PARTS);
+        let (before, after) = (self.interval.load(Relaxed), interval(options));
+        let rescaled = |free: u64| {
+            let taken = u128::from(free.saturating_sub(now)) * u128::from(after);
+            let taken = u64::try_from(taken.div_ceil(u128::from(before.max(1)))).unwrap_or(u64::MAX);
+            (free > now && before != after).then(|| now.saturating_add(taken))
+        };
+        let _ = self.free.fetch_update(Relaxed, Relaxed, rescaled);
+        self.interval.store(after, Relaxed);
         self.burst.store(u64::from(options.burst), Relaxed);
     }
 
@@ -226,6 +236,20 @@ mod tests {
         assert_eq!((0..9).filter(|_| limit.admit(at(0), 1).is_ok()).count(), 3);
         assert_eq!(limit.admit(at(40), 1), Err(NotYet(Some(Duration::from_millis(60)))));
         assert_eq!((limit.available(at(250)), limit.available(at(9_000))), (2, 3));
+    }
+
+    #[test]
+    fn as_much_as_was_taken_stays_taken_at_another_rate() {
+        let epoch = crate::clock::now();
+        let minute = Duration::from_secs(60);
+        let limit = Gcra::new(&options(1, minute, 10), epoch);
+        assert!((0..7).all(|_| limit.admit(epoch, 1).is_ok()));
+        let at = epoch + minute;
+        assert_eq!(limit.available(at), 4);
+        limit.set(&options(1_000, Duration::from_secs(1), 10), at);
+        assert_eq!((limit.available(at), limit.available(at + Duration::from_millis(3))), (4, 7));
+        limit.set(&options(1, minute, 20), at);
+        assert_eq!((limit.available(at), limit.available(at + minute * 2)), (14, 16));
     }
 
     #[test]

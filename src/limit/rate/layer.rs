@@ -43,14 +43,15 @@ impl RateLimitLayer {
 }
 
 impl<W> RateLimitLayer<Whole, W> {
-    /// Replaces the options while requests run. What was taken stays taken; who waits keeps its time.
+    /// Replaces the options while requests run. As much as was taken stays taken, and comes back at the new rate; who waits
+    /// keeps its time.
     ///
     /// # Errors
     /// [`Invalid`] with every option that breaks its rule; nothing is changed then.
     pub fn update(&self, options: &RateLimitOptions) -> Result<(), Invalid> {
         options.validate()?;
-        self.shared.terms.set(options);
-        self.shared.limits.0.set(options);
+        let Shared { terms, limits, .. } = &*self.shared;
+        terms.set(options, || limits.0.set(options, clock::now()));
         Ok(())
     }
 
@@ -83,15 +84,15 @@ where
 }
 
 impl<K: Hash + Eq + Clone, Req, W> RateLimitLayer<PerKey<K, Req>, W> {
-    /// Replaces the options of all keys, known ones and those that come, while requests run. What was taken stays taken; who
-    /// waits keeps its time.
+    /// Replaces the options of all keys, known ones and those that come, while requests run. As much as was taken stays taken,
+    /// and comes back at the new rate; who waits keeps its time.
     ///
     /// # Errors
     /// [`Invalid`] with every option that breaks its rule; nothing is changed then.
     pub fn update(&self, options: &RateLimitOptions) -> Result<(), Invalid> {
         options.validate()?;
-        self.shared.terms.set(options);
-        self.shared.limits.set(options);
+        let Shared { terms, limits, .. } = &*self.shared;
+        terms.set(options, || limits.set(options));
         Ok(())
     }
 }

@@ -10,10 +10,10 @@ use std::{
 
 use super::{Gcra, NotYet, RateLimitOptions, Reservation};
 use crate::{
-    Error, Reason, context,
+    Error, Reason, clock, context,
     describe::Criticality,
     keyed::{KeyOptions, Keyed},
-    sync::{AtomicBool, AtomicU64, Ordering::Relaxed, Swap},
+    sync::{AtomicBool, AtomicU64, Mutex, Ordering::Relaxed, Swap, lock},
 };
 
 /// How much a request of type `Req` takes of a rate; functions of the request are, and [`One`].
@@ -87,9 +87,10 @@ impl<K: Hash + Eq + Clone, Req> PerKey<K, Req> {
     }
 
     pub(super) fn set(&self, options: &RateLimitOptions) {
-        self.others.set(options);
+        let now = clock::now();
+        self.others.set(options, now);
         self.keyed.change(|known| {
-            known.into_iter().for_each(|(_, limit)| limit.set(options));
+            known.into_iter().for_each(|(_, limit)| limit.set(options, now));
             self.options.store(options.clone());
         });
     }
@@ -127,6 +128,8 @@ impl<K, Req> Debug for PerKey<K, Req> {
 pub(crate) struct Terms {
     max_wait: AtomicU64,
     by_criticality: AtomicBool,
+    /// Held while they and the limits are replaced.
+    updating: Mutex<()>,
 }
 
 /// What was taken in advance: given back if it is dropped before its time.
@@ -147,12 +150,16 @@ impl Drop for Taken {
 
 impl Terms {
     pub(crate) fn new(options: &RateLimitOptions) -> Self {
-        let terms = Self { max_wait: AtomicU64::new(0), by_criticality: AtomicBool::new(false) };
-        terms.set(options);
+        let (max_wait, by_criticality) = (AtomicU64::new(0), AtomicBool::new(false));
+        let terms = Self { max_wait, by_criticality, updating: Mutex::new(()) };
+        terms.set(options, || ());
         terms
     }
 
-    pub(crate) fn set(&self, options: &RateLimitOptions) {
+    /// Replaces them, together with the `limits`: of two that do this one is the last in both.
+    pub(crate) fn set(&self, options: &RateLimitOptions, limits: impl FnOnce()) {
+        let _updating = lock(&self.updating);
+        limits();
         self.max_wait.store(u64::try_from(options.max_wait.as_nanos()).unwrap_or(u64::MAX), Relaxed);
         self.by_criticality.store(options.by_criticality, Relaxed);
     }

@@ -20,7 +20,9 @@
 //! Failures are no sign of overload: what breaks is not what is busy; a [`breaker`](crate::breaker) is for that.
 //!
 //! # When to use it
-//! Where many clients share servers that say "too much". Outside of retries: what is refused here is final.
+//! Where many clients share servers that say "too much", in answers that somebody understands: a
+//! [`classify`](ThrottleLayer::classify) of this layer or of one further in. Without one, a service's own errors are failures and
+//! no sign of overload, and nothing is ever kept back. Outside of retries: what is refused here is final.
 //!
 //! # Example
 //! ```
