@@ -83,6 +83,10 @@
 //! # }
 //! ```
 //!
+//! In another task write `tokio::spawn(lengths.oneshot(word))`, or `ready().await?.call(word)` in the task: an `async` block that
+//! awaits `oneshot` of layers whose error is a `BoxError` meets a limit of the compiler there ("implementation of `From` is not
+//! general enough"), tower's own layers as much as these.
+//!
 //! **4. Only an algorithm**, a plain type that takes the time as an argument: no tower, no runtime. See [`estimate`],
 //! [`budget`], [`backoff`], [`breaker`] and [`health`].
 //!
