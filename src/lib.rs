@@ -101,7 +101,7 @@
 //!
 //! | to | look into |
 //! |---|---|
-//! | build a client, ask it what it knows, change its options | [`client`]; over HTTP `hyper`; over gRPC `tonic` |
+//! | build a client, ask it what it knows, change its options | [`client`]; over HTTP `hyper` or `reqwest`; over gRPC `tonic` |
 //! | tell where the instances are | [`resolve`], [`endpoint`] |
 //! | choose between them, and set bad ones aside | [`balance`], [`health`] |
 //! | bound time, tries and extra load | [`deadline`], [`retry`], [`budget`], [`backoff`] |
@@ -121,6 +121,7 @@
 //! | `http` | off | the module `http`: description, classification and replayable bodies for the types of the `http` crate |
 //! | `grpc` | off | the module `grpc`: the same for gRPC calls, with their status in headers or trailers; implies `http` |
 //! | `tonic` | off | the module `tonic`: what generated tonic clients run on; implies `grpc` |
+//! | `reqwest` | off | the module `reqwest`: your own `reqwest::Client` for each endpoint; implies `http` |
 //! | `redis` | off | `limit::quota::Redis`: a rate that a fleet of processes shares |
 //! | `testing` | off | the module `testing`: a virtual fleet on tokio's paused clock, and a layer that makes trouble |
 //! | `hyper` | off | the module `hyper`: a pooled HTTP/1.1 and HTTP/2 transport, without TLS, and the client over it; implies `http` |
@@ -152,6 +153,8 @@ mod keyed;
 pub mod limit;
 pub mod outcome;
 pub mod random;
+#[cfg(feature = "reqwest")]
+pub mod reqwest;
 pub mod resolve;
 pub mod retry;
 mod sync;
@@ -172,6 +175,6 @@ pub use outcome::{Classify, Outcome, Verdict};
 pub use track::Track;
 
 /// The examples of the README, held to compile and run.
-#[cfg(all(doctest, feature = "hyper", feature = "tonic", feature = "testing"))]
+#[cfg(all(doctest, feature = "hyper", feature = "reqwest", feature = "tonic", feature = "testing"))]
 #[doc = include_str!("../README.md")]
 pub struct ReadMe;

@@ -107,7 +107,8 @@ impl Description {
             request.headers_mut().insert(PREVIOUS_ATTEMPTS, HeaderValue::from(sending.attempt - 1));
         }
         if let Some(header) = &self.options.criticality_header {
-            stamp_criticality(request, header);
+            let own = request.extensions().get().copied();
+            stamp_criticality(request.headers_mut(), own, header);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What the layers may know of an HTTP request.
 
 use ::http::{
-    HeaderName, HeaderValue, Method, Request,
+    HeaderMap, HeaderName, HeaderValue, Method, Request,
     header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
 };
 use http_body::Body;
@@ -107,28 +107,28 @@ impl Description {
         Ok(Self { options })
     }
 
-    fn stamp_headers<B>(&self, request: &mut Request<B>, sending: &Sending) {
+    /// Writes what the other side should know into `headers`; `own` is the request's word on how much it matters.
+    pub(crate) fn stamp_headers(&self, headers: &mut HeaderMap, own: Option<Criticality>, sending: &Sending) {
         if let Some(header) = &self.options.attempt_header
             && sending.attempt > 1
         {
-            request.headers_mut().insert(header.clone(), HeaderValue::from(sending.attempt));
+            headers.insert(header.clone(), HeaderValue::from(sending.attempt));
         }
         if let (Some(header), Some(remaining)) = (&self.options.deadline_header, sending.remaining()) {
             // Rounded down, so that the server gives up no later than the caller; but 0 would read as no time at all.
             let millis = u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX).max(1);
-            request.headers_mut().insert(header.clone(), HeaderValue::from(millis));
+            headers.insert(header.clone(), HeaderValue::from(millis));
         }
         if let Some(header) = &self.options.criticality_header {
-            stamp_criticality(request, header);
+            stamp_criticality(headers, own, header);
         }
     }
 }
 
 /// Writes how much the request matters, by its own word or by what it inherits, where either says so.
-pub(crate) fn stamp_criticality<B>(request: &mut Request<B>, header: &HeaderName) {
-    let own = request.extensions().get::<Criticality>().copied();
+pub(crate) fn stamp_criticality(headers: &mut HeaderMap, own: Option<Criticality>, header: &HeaderName) {
     if let Some(criticality) = own.or_else(|| context::inherited().criticality()) {
-        request.headers_mut().insert(header.clone(), HeaderValue::from_static(criticality.name()));
+        headers.insert(header.clone(), HeaderValue::from_static(criticality.name()));
     }
 }
 
@@ -137,10 +137,15 @@ fn is_idempotent<B>(request: &Request<B>) -> bool {
     if let Some(Idempotent(word)) = request.extensions().get() {
         return *word;
     }
+    is_idempotent_by(request.method(), request.headers())
+}
+
+/// What the method and an `Idempotency-Key` say.
+pub(crate) fn is_idempotent_by(method: &Method, headers: &HeaderMap) -> bool {
     matches!(
-        *request.method(),
+        *method,
         Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
-    ) || request.headers().contains_key("idempotency-key")
+    ) || headers.contains_key("idempotency-key")
 }
 
 pub(crate) fn with_body<B>(request: &Request<B>, body: B) -> Request<B> {
@@ -173,7 +178,8 @@ macro_rules! without_the_body {
         }
 
         fn stamp(&self, request: &mut Request<$body>, sending: &Sending) {
-            self.stamp_headers(request, sending);
+            let own = request.extensions().get().copied();
+            self.stamp_headers(request.headers_mut(), own, sending);
         }
     };
 }

@@ -59,6 +59,8 @@ pub use track::{BodyTrack, TrackBody, TrackBodyFuture, TrackBodyLayer, Tracked};
 pub use unprocessed::UNPROCESSED;
 pub use unsendable::Unsendable;
 
+#[cfg(feature = "reqwest")]
+pub(crate) use describe::is_idempotent_by;
 #[cfg(feature = "grpc")]
 pub(crate) use describe::{stamp_criticality, with_body};
 #[cfg(feature = "grpc")]

@@ -27,4 +27,12 @@ pub enum Unsendable {
         /// The method of the request.
         method: ::http::Method,
     },
+    /// The request is for another host than the one whose instances the client knows.
+    #[error("the request is for {host}, and this client knows the instances of {served}")]
+    OtherHost {
+        /// The host that the request asks for.
+        host: String,
+        /// The host that the client serves.
+        served: String,
+    },
 }
