@@ -124,7 +124,8 @@
 //! | `reqwest` | off | the module `reqwest`: your own `reqwest::Client` for each endpoint; implies `http` |
 //! | `redis` | off | `limit::quota::Redis`: a rate that a fleet of processes shares |
 //! | `testing` | off | the module `testing`: a virtual fleet on tokio's paused clock, and a layer that makes trouble |
-//! | `hyper` | off | the module `hyper`: a pooled HTTP/1.1 and HTTP/2 transport, without TLS, and the client over it; implies `http` |
+//! | `hyper` | off | the module `hyper`: a pooled HTTP/1.1 and HTTP/2 transport, and the client over it; implies `http` |
+//! | `tls` | off | TLS in `hyper`, by rustls with ring; implies `hyper` |
 
 #![forbid(unsafe_code)]
 

@@ -5,9 +5,7 @@
 #[non_exhaustive]
 pub enum Unsendable {
     /// The scheme of the URI is not one that the transport speaks.
-    #[error(
-        "the scheme {scheme} of the URI is not supported: this transport speaks plain http, and has no TLS"
-    )]
+    #[error("the scheme {scheme} of the URI is not what this transport speaks: https with TLS, http without")]
     Scheme {
         /// The scheme as the request has it.
         scheme: String,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+#[cfg(feature = "tls")]
+use super::tls::Tls;
 use crate::invalid::{Check, Invalid};
 
 /// The version of HTTP that the endpoints speak.
@@ -11,8 +13,10 @@ pub enum Protocol {
     /// HTTP/1.1: one request at a time on a connection.
     #[default]
     Http1,
-    /// HTTP/2 with prior knowledge: all requests on one connection.
+    /// HTTP/2, without TLS by prior knowledge: all requests on one connection.
     Http2,
+    /// HTTP/2 if the endpoint speaks it, else HTTP/1.1: asked when it is connected, by ALPN. Needs TLS.
+    Negotiated,
 }
 
 /// How connections are made and kept.
@@ -35,6 +39,9 @@ pub struct ConnectorOptions {
     pub ping_while_idle: bool,
     /// Whether small writes go out at once (`TCP_NODELAY`) \[true\].
     pub nodelay: bool,
+    /// TLS, and the server that the endpoints must prove to be \[none: plain HTTP\].
+    #[cfg(feature = "tls")]
+    pub tls: Option<Tls>,
 }
 
 impl Default for ConnectorOptions {
@@ -47,6 +54,8 @@ impl Default for ConnectorOptions {
             ping_timeout: Duration::from_secs(5),
             ping_while_idle: true,
             nodelay: true,
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
 }
@@ -104,6 +113,22 @@ impl ConnectorOptions {
         self
     }
 
+    /// Speaks TLS to the endpoints.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: impl Into<Option<Tls>>) -> Self {
+        self.tls = tls.into();
+        self
+    }
+
+    /// Whether the endpoints are spoken to with TLS.
+    pub(super) fn is_secure(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
+    }
+
     /// Checks the options.
     ///
     /// # Errors
@@ -121,7 +146,12 @@ impl ConnectorOptions {
         if let Some(interval) = self.ping_interval {
             check.duration("ping_interval", interval);
         }
-        check.duration("ping_timeout", self.ping_timeout);
+        check.duration("ping_timeout", self.ping_timeout).rule(
+            self.protocol != Protocol::Negotiated || self.is_secure(),
+            "protocol",
+            self.protocol,
+            "with tls: what is spoken is negotiated there",
+        );
         check.finish()
     }
 }
@@ -149,7 +179,8 @@ mod tests {
             .connections_per_endpoint(0)
             .idle_connection(Duration::ZERO)
             .ping_interval(Duration::ZERO)
-            .ping_timeout(Duration::MAX);
-        assert_eq!(options.check().unwrap_err().problems().len(), 4);
+            .ping_timeout(Duration::MAX)
+            .protocol(Protocol::Negotiated);
+        assert_eq!(options.check().unwrap_err().problems().len(), 5);
     }
 }
