@@ -108,7 +108,7 @@
 //! | stop calling what fails | [`breaker`] |
 //! | bound what runs at a time, or goes in a time; throttle, shed | [`limit`], [`limit::rate`], [`limit::throttle`], [`limit::quota`] |
 //! | say what a request is and what an answer means | [`describe`], [`outcome`], [`track`]; for HTTP `http`, for gRPC `grpc` |
-//! | pass a deadline from a server on to its clients | [`context`] |
+//! | pass a deadline from a server on to its clients | `server`, [`context`] |
 //! | be told what happens | [`telemetry`] |
 //! | read what was refused, and why | [`error`] |
 //! | test with a set clock and set chance | [`clock`], [`random`] |
@@ -122,6 +122,7 @@
 //! | `grpc` | off | the module `grpc`: the same for gRPC calls, with their status in headers or trailers; implies `http` |
 //! | `tonic` | off | the module `tonic`: what generated tonic clients run on; implies `grpc` |
 //! | `reqwest` | off | the module `reqwest`: your own `reqwest::Client` for each endpoint; implies `http` |
+//! | `server` | off | the module `server`: a layer that reads what clients say of a request and refuses what is late or too much; implies `grpc` |
 //! | `redis` | off | `limit::quota::Redis`: a rate that a fleet of processes shares |
 //! | `testing` | off | the module `testing`: a virtual fleet on tokio's paused clock, and a layer that makes trouble |
 //! | `hyper` | off | the module `hyper`: a pooled HTTP/1.1 and HTTP/2 transport, and the client over it; implies `http` |
@@ -158,6 +159,8 @@ pub mod random;
 pub mod reqwest;
 pub mod resolve;
 pub mod retry;
+#[cfg(feature = "server")]
+pub mod server;
 mod sync;
 pub mod telemetry;
 #[cfg(feature = "testing")]
@@ -176,6 +179,13 @@ pub use outcome::{Classify, Outcome, Verdict};
 pub use track::Track;
 
 /// The examples of the README, held to compile and run.
-#[cfg(all(doctest, feature = "hyper", feature = "reqwest", feature = "tonic", feature = "testing"))]
+#[cfg(all(
+    doctest,
+    feature = "hyper",
+    feature = "reqwest",
+    feature = "server",
+    feature = "tonic",
+    feature = "testing"
+))]
 #[doc = include_str!("../README.md")]
 pub struct ReadMe;
