@@ -189,3 +189,8 @@ pub use track::Track;
 ))]
 #[doc = include_str!("../README.md")]
 pub struct ReadMe;
+
+/// The example of the page on other layers, held to compile.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/INTERPLAY.md")]
+pub struct Interplay;
