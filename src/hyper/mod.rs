@@ -40,7 +40,8 @@
 //!
 //! # What is kept of each connection
 //!
-//! HTTP/1.1 connections are closed after a time without a request, HTTP/2 connections are asked whether they still live;
+//! HTTP/1.1 connections are closed after a time without a request, HTTP/2 connections are asked whether they still live, and
+//! the system is told to ask on behalf of all: a connection whose other end is gone without a word is found in seconds.
 //! [`ConnectorOptions`] has the times. HTTP/2 has one connection for an endpoint however many streams are open on it:
 //! requests beyond what the server allows at a time wait inside hyper.
 //!

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 #[cfg(feature = "tls")]
 use super::tls::Handshake;
 use super::{
-    dial::dial,
+    dial::{dial, set_up},
     options::{ConnectorOptions, Protocol},
     stream::Stream,
 };
@@ -63,7 +63,7 @@ impl Target {
     /// A new connection, and what is spoken on it.
     pub(super) async fn dial(&self) -> Result<(TokioIo<Stream>, Protocol), Error> {
         let stream = dial(self.endpoint.address()).await.map_err(|error| self.failed(error))?;
-        stream.set_nodelay(self.options.nodelay).map_err(|error| self.failed(error))?;
+        set_up(&stream, &self.options).map_err(|error| self.failed(error))?;
         #[cfg(feature = "tls")]
         if let Some(handshake) = &self.handshake {
             let shaken = handshake.shake(stream).await;
