@@ -21,6 +21,26 @@ pub enum Criticality {
     CriticalPlus,
 }
 
+impl Criticality {
+    /// All of them, the least important first.
+    pub const ALL: [Self; 4] = [Self::Sheddable, Self::SheddablePlus, Self::Critical, Self::CriticalPlus];
+
+    /// The word that stands for it on the wire: `sheddable`, `sheddable_plus`, `critical` or `critical_plus`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sheddable => "sheddable",
+            Self::SheddablePlus => "sheddable_plus",
+            Self::Critical => "critical",
+            Self::CriticalPlus => "critical_plus",
+        }
+    }
+
+    /// What such a word stands for, in whatever case it is written.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.name().eq_ignore_ascii_case(name))
+    }
+}
+
 /// One sending of a request, told to [`Describe::stamp`].
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -123,5 +143,19 @@ pub struct NotIdempotent;
 impl<Req: Clone> Describe<Req> for NotIdempotent {
     fn copy(&self, request: &mut Req) -> Option<Req> {
         Some(request.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_class_is_read_by_the_word_it_is_written_as() {
+        for class in Criticality::ALL {
+            assert_eq!(Criticality::from_name(class.name()), Some(class));
+            assert_eq!(Criticality::from_name(&class.name().to_uppercase()), Some(class));
+        }
+        assert_eq!(Criticality::from_name("urgent"), None);
     }
 }

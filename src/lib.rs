@@ -105,14 +105,14 @@
 //!
 //! | to | look into |
 //! |---|---|
-//! | build a client, ask it what it knows, change its options | [`client`]; over HTTP `hyper` |
+//! | build a client, ask it what it knows, change its options | [`client`]; over HTTP `hyper` or `reqwest`; over gRPC `tonic` |
 //! | tell where the instances are | [`resolve`], [`endpoint`] |
 //! | choose between them, and set bad ones aside | [`balance`], [`health`] |
 //! | bound time, tries and extra load | [`deadline`], [`retry`], [`budget`], [`backoff`] |
 //! | stop calling what fails | [`breaker`] |
 //! | bound what runs at a time, or goes in a time; throttle, shed | [`limit`], [`limit::rate`], [`limit::throttle`], [`limit::quota`] |
-//! | say what a request is and what an answer means | [`describe`], [`outcome`], [`track`]; for HTTP `http` |
-//! | pass a deadline from a server on to its clients | [`context`] |
+//! | say what a request is and what an answer means | [`describe`], [`outcome`], [`track`]; for HTTP `http`, for gRPC `grpc` |
+//! | pass a deadline from a server on to its clients | `server`, [`context`] |
 //! | be told what happens | [`telemetry`] |
 //! | read what was refused, and why | [`error`] |
 //! | test with a set clock and set chance | [`clock`], [`random`] |
@@ -123,9 +123,14 @@
 //! | feature | default | brings |
 //! |---|---|---|
 //! | `http` | off | the module `http`: description, classification and replayable bodies for the types of the `http` crate |
+//! | `grpc` | off | the module `grpc`: the same for gRPC calls, with their status in headers or trailers; implies `http` |
+//! | `tonic` | off | the module `tonic`: what generated tonic clients run on; implies `grpc` |
+//! | `reqwest` | off | the module `reqwest`: your own `reqwest::Client` for each endpoint; implies `http` |
+//! | `server` | off | the module `server`: a layer that reads what clients say of a request and refuses what is late or too much; implies `grpc` |
 //! | `redis` | off | `limit::quota::Redis`: a rate that a fleet of processes shares |
 //! | `testing` | off | the module `testing`: a virtual fleet on tokio's paused clock, and a layer that makes trouble |
-//! | `hyper` | off | the module `hyper`: a pooled HTTP/1.1 and HTTP/2 transport, without TLS, and the client over it; implies `http` |
+//! | `hyper` | off | the module `hyper`: a pooled HTTP/1.1 and HTTP/2 transport, and the client over it; implies `http` |
+//! | `tls` | off | TLS in `hyper`, by rustls with ring; implies `hyper` |
 
 #![forbid(unsafe_code)]
 
@@ -142,6 +147,8 @@ pub mod endpoint;
 pub mod error;
 pub mod estimate;
 mod gated;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 pub mod health;
 #[cfg(feature = "http")]
 pub mod http;
@@ -152,12 +159,18 @@ mod keyed;
 pub mod limit;
 pub mod outcome;
 pub mod random;
+#[cfg(feature = "reqwest")]
+pub mod reqwest;
 pub mod resolve;
 pub mod retry;
+#[cfg(feature = "server")]
+pub mod server;
 mod sync;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "tonic")]
+pub mod tonic;
 pub mod track;
 
 pub use client::Client;
@@ -170,6 +183,18 @@ pub use outcome::{Classify, Outcome, Verdict};
 pub use track::Track;
 
 /// The examples of the README, held to compile and run.
-#[cfg(all(doctest, feature = "hyper", feature = "testing"))]
+#[cfg(all(
+    doctest,
+    feature = "hyper",
+    feature = "reqwest",
+    feature = "server",
+    feature = "tonic",
+    feature = "testing"
+))]
 #[doc = include_str!("../README.md")]
 pub struct ReadMe;
+
+/// The example of the page on other layers, held to compile.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/INTERPLAY.md")]
+pub struct Interplay;

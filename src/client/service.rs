@@ -399,6 +399,12 @@ where
     fn core(&self) -> &Core<S, Req> {
         &self.lane().0
     }
+
+    /// How long a request of this view may take in all.
+    #[cfg(feature = "tonic")]
+    pub(crate) fn total(&self) -> Option<Duration> {
+        self.view.deadline.or_else(|| self.core().deadline())
+    }
 }
 
 impl<S, Req> Client<S, Req>

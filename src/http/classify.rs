@@ -6,8 +6,9 @@ use tower::BoxError;
 use super::{
     errors::of_error,
     retry_after::{self, RetryAfter},
+    unprocessed::is_unprocessed,
 };
-use crate::outcome::{Again, Classify, Verdict};
+use crate::outcome::{Again, Classify, Sent, Verdict};
 
 /// Judges `http::Response`s of any body.
 ///
@@ -18,6 +19,9 @@ use crate::outcome::{Again, Classify, Verdict};
 /// | 501, 505 | failure, never to be repeated |
 /// | 503 without `Retry-After`, any other 5xx | failure |
 /// | anything else, 4xx too | success: the caller's fault is not the endpoint's |
+///
+/// A 5xx or 429 that carries [`UNPROCESSED`](super::UNPROCESSED), or Finagle's `finagle-http-nack`, was not processed, and
+/// goes elsewhere whatever it is. A 504 among them says that its time was over, and blames nobody.
 ///
 /// A `Retry-After` that is malformed or negative stops retries. One that is a date is measured against the answer's own
 /// `Date`, and leaves the time open where there is none.
@@ -35,24 +39,34 @@ impl<B> Classify<Response<B>> for Classifier {
             Ok(response) => response,
             Err(error) => return of_error(error),
         };
-        let status = response.status();
-        // The headers are looked at for these two only: most answers are neither.
-        if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE {
-            return match retry_after::read(response.headers()) {
-                RetryAfter::Wait(wait) => Verdict::back_off(Some(wait)),
-                RetryAfter::Unknown => Verdict::back_off(None),
-                RetryAfter::Malformed => Verdict::back_off(None).again(Again::Never),
-                RetryAfter::Missing if status == StatusCode::TOO_MANY_REQUESTS => Verdict::back_off(None),
-                RetryAfter::Missing => Verdict::failure(),
-            };
+        let verdict = of_status(response);
+        // The headers of answers that are no success are looked at once more.
+        if !verdict.is_success() && is_unprocessed(response.headers()) {
+            let late = response.status() == StatusCode::GATEWAY_TIMEOUT;
+            return if late { Verdict::inconclusive() } else { verdict }.sent(Sent::Refused);
         }
-        match status {
-            StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED => {
-                Verdict::failure().again(Again::Never)
-            }
-            status if status.is_server_error() => Verdict::failure(),
-            _ => Verdict::success(),
+        verdict
+    }
+}
+
+fn of_status<B>(response: &Response<B>) -> Verdict {
+    let status = response.status();
+    // The headers are looked at for these two only: most answers are neither.
+    if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE {
+        return match retry_after::read(response.headers()) {
+            RetryAfter::Wait(wait) => Verdict::back_off(Some(wait)),
+            RetryAfter::Unknown => Verdict::back_off(None),
+            RetryAfter::Malformed => Verdict::back_off(None).again(Again::Never),
+            RetryAfter::Missing if status == StatusCode::TOO_MANY_REQUESTS => Verdict::back_off(None),
+            RetryAfter::Missing => Verdict::failure(),
+        };
+    }
+    match status {
+        StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED => {
+            Verdict::failure().again(Again::Never)
         }
+        status if status.is_server_error() => Verdict::failure(),
+        _ => Verdict::success(),
     }
 }
 
@@ -61,7 +75,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::outcome::{Class, Sent};
+    use crate::{http::UNPROCESSED, outcome::Class};
 
     fn verdict(status: u16, retry_after: Option<&str>) -> Verdict {
         let mut builder = Response::builder().status(status);
@@ -109,6 +123,23 @@ mod tests {
                 let verdict = verdict(status, Some(bad));
                 assert_eq!((verdict.class(), verdict.may_repeat()), (Class::BackOff, Again::Never));
             }
+        }
+    }
+
+    #[test]
+    fn what_a_server_says_it_did_not_process_was_refused_and_is_no_less_a_back_off() {
+        for header in [UNPROCESSED.as_str(), "finagle-http-nack"] {
+            let answer = |status: u16| {
+                let answer =
+                    Response::builder().status(status).header("retry-after", "7").header(header, "1");
+                Classifier.classify(Ok(&answer.body(()).unwrap()))
+            };
+            let wait = Some(Duration::from_secs(7));
+            assert_eq!(answer(503), Verdict::back_off(wait).sent(Sent::Refused));
+            assert_eq!(answer(429), Verdict::back_off(wait).sent(Sent::Refused));
+            assert_eq!(answer(500), Verdict::failure().sent(Sent::Refused));
+            assert_eq!(answer(504), Verdict::inconclusive().sent(Sent::Refused));
+            assert_eq!(answer(200), Verdict::success());
         }
     }
 

@@ -1,7 +1,7 @@
 //! What the layers may know of an HTTP request.
 
 use ::http::{
-    HeaderName, HeaderValue, Method, Request,
+    HeaderMap, HeaderName, HeaderValue, Method, Request,
     header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
 };
 use http_body::Body;
@@ -11,6 +11,7 @@ use super::{
     extensions::{HashKey, Idempotent, Operation},
 };
 use crate::{
+    context,
     describe::{Criticality, Describe, Sending},
     invalid::{Check, Invalid},
 };
@@ -23,6 +24,8 @@ pub struct DescriptionOptions {
     pub attempt_header: Option<HeaderName>,
     /// The header that carries what is left of the total deadline, in milliseconds \[none\].
     pub deadline_header: Option<HeaderName>,
+    /// The header that carries how much the request matters, by [`Criticality::name`], where somebody said so \[none\].
+    pub criticality_header: Option<HeaderName>,
 }
 
 /// These say where a message goes and where it ends: a number in one of them would break the request.
@@ -43,15 +46,24 @@ impl DescriptionOptions {
         self
     }
 
+    /// Writes how much the request matters into `header`: by its own word, or by what it inherits.
+    #[must_use]
+    pub fn criticality_header(mut self, header: HeaderName) -> Self {
+        self.criticality_header = Some(header);
+        self
+    }
+
     /// Checks the options.
     ///
     /// # Errors
-    /// [`Invalid`] if a header is one that frames the message, or both are the same.
+    /// [`Invalid`] if a header is one that frames the message, or two are the same.
     pub fn check(&self) -> Result<(), Invalid> {
         let mut check = Check::default();
-        for (field, header) in
-            [("attempt_header", &self.attempt_header), ("deadline_header", &self.deadline_header)]
-        {
+        for (field, header) in [
+            ("attempt_header", &self.attempt_header),
+            ("deadline_header", &self.deadline_header),
+            ("criticality_header", &self.criticality_header),
+        ] {
             if let Some(header) = header {
                 check.rule(!FRAMING.contains(header), field, header, "not a header that frames the message");
             }
@@ -61,6 +73,13 @@ impl DescriptionOptions {
             "deadline_header",
             &self.deadline_header,
             "another header than attempt_header",
+        );
+        check.rule(
+            self.criticality_header.is_none()
+                || ![&self.attempt_header, &self.deadline_header].contains(&&self.criticality_header),
+            "criticality_header",
+            &self.criticality_header,
+            "another header than attempt_header and deadline_header",
         );
         check.finish()
     }
@@ -88,31 +107,48 @@ impl Description {
         Ok(Self { options })
     }
 
-    fn stamp_headers<B>(&self, request: &mut Request<B>, sending: &Sending) {
+    /// Writes what the other side should know into `headers`; `own` is the request's word on how much it matters.
+    pub(crate) fn stamp_headers(&self, headers: &mut HeaderMap, own: Option<Criticality>, sending: &Sending) {
         if let Some(header) = &self.options.attempt_header
             && sending.attempt > 1
         {
-            request.headers_mut().insert(header.clone(), HeaderValue::from(sending.attempt));
+            headers.insert(header.clone(), HeaderValue::from(sending.attempt));
         }
         if let (Some(header), Some(remaining)) = (&self.options.deadline_header, sending.remaining()) {
             // Rounded down, so that the server gives up no later than the caller; but 0 would read as no time at all.
             let millis = u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX).max(1);
-            request.headers_mut().insert(header.clone(), HeaderValue::from(millis));
+            headers.insert(header.clone(), HeaderValue::from(millis));
+        }
+        if let Some(header) = &self.options.criticality_header {
+            stamp_criticality(headers, own, header);
         }
     }
 }
 
+/// Writes how much the request matters, by its own word or by what it inherits, where either says so.
+pub(crate) fn stamp_criticality(headers: &mut HeaderMap, own: Option<Criticality>, header: &HeaderName) {
+    if let Some(criticality) = own.or_else(|| context::inherited().criticality()) {
+        headers.insert(header.clone(), HeaderValue::from_static(criticality.name()));
+    }
+}
+
+/// The caller's word, or what the method and an `Idempotency-Key` say.
 fn is_idempotent<B>(request: &Request<B>) -> bool {
     if let Some(Idempotent(word)) = request.extensions().get() {
         return *word;
     }
-    matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
-    ) || request.headers().contains_key("idempotency-key")
+    is_idempotent_by(request.method(), request.headers())
 }
 
-fn with_body<B>(request: &Request<B>, body: B) -> Request<B> {
+/// What the method and an `Idempotency-Key` say.
+pub(crate) fn is_idempotent_by(method: &Method, headers: &HeaderMap) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    ) || headers.contains_key("idempotency-key")
+}
+
+pub(crate) fn with_body<B>(request: &Request<B>, body: B) -> Request<B> {
     let mut copy = Request::new(body);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
@@ -142,7 +178,8 @@ macro_rules! without_the_body {
         }
 
         fn stamp(&self, request: &mut Request<$body>, sending: &Sending) {
-            self.stamp_headers(request, sending);
+            let own = request.extensions().get().copied();
+            self.stamp_headers(request.headers_mut(), own, sending);
         }
     };
 }
@@ -253,6 +290,25 @@ mod tests {
         description.stamp(&mut get, &Sending::new(2, now, left(3)));
         assert_eq!(get.headers()["x-attempt"], "2");
         assert_eq!(get.headers()["x-left-ms"], "1", "some time is left");
+    }
+
+    #[test]
+    fn how_much_a_request_matters_is_written_by_its_own_word_or_by_what_it_inherits() {
+        let options =
+            DescriptionOptions::default().criticality_header(HeaderName::from_static("x-criticality"));
+        let description = Description::new(options).unwrap();
+        let stamped = |own: Option<Criticality>| {
+            let mut get = request(Method::GET);
+            own.map(|own| get.extensions_mut().insert(own));
+            description.stamp(&mut get, &Sending::new(1, crate::clock::now(), None));
+            get.headers().get("x-criticality").cloned()
+        };
+        assert_eq!(stamped(None), None);
+        assert_eq!(stamped(Some(Criticality::Sheddable)).unwrap(), "sheddable");
+        let inherited = context::Inherited::default().with_criticality(Criticality::CriticalPlus);
+        let _inherited = context::EnterInherited::new(inherited);
+        assert_eq!(stamped(None).unwrap(), "critical_plus");
+        assert_eq!(stamped(Some(Criticality::Sheddable)).unwrap(), "sheddable");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::outcome::{Again, Sent, Verdict};
 /// - An [`Error`](crate::Error) of this crate speaks for itself.
 /// - A request that could not be sent ([`Unsendable`]) or whose own body failed ([`ReplayError`]) is the caller's: no
 ///   endpoint is blamed and nothing is repeated.
-/// - With the feature `hyper`: a connection that could not be made, and a request that hyper dropped before a byte of it
+/// - With one of the features `hyper`, `tonic` and `reqwest`: a connection that could not be made, and a request that hyper dropped before a byte of it
 ///   was written, were not sent; a stream that the server refused (`REFUSED_STREAM`, or an id above the one in its
 ///   `GOAWAY`) was not processed.
 /// - Everything else is a failure that may have been processed.
@@ -37,13 +37,13 @@ fn of_link(error: &(dyn StdError + 'static)) -> Option<Verdict> {
     if error.is::<ReplayError>() {
         return Some(Verdict::inconclusive().again(Again::Never));
     }
-    #[cfg(feature = "hyper")]
+    #[cfg(feature = "wire")]
     return of_hyper(error);
-    #[cfg(not(feature = "hyper"))]
+    #[cfg(not(feature = "wire"))]
     None
 }
 
-#[cfg(feature = "hyper")]
+#[cfg(feature = "wire")]
 fn of_hyper(error: &(dyn StdError + 'static)) -> Option<Verdict> {
     if let Some(client) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
         return match client.source() {
@@ -73,7 +73,7 @@ fn of_hyper(error: &(dyn StdError + 'static)) -> Option<Verdict> {
     refused.then(|| Verdict::failure().sent(Sent::Refused))
 }
 
-#[cfg(feature = "hyper")]
+#[cfg(feature = "wire")]
 fn in_chain<E: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
     let mut link = Some(error);
     while let Some(error) = link {
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!((verdict.was_sent(), verdict.may_repeat()), (Sent::Maybe, Again::Never));
     }
 
-    #[cfg(feature = "hyper")]
+    #[cfg(feature = "wire")]
     mod of_the_pooled_client {
         use bytes::Bytes;
         use http_body_util::Empty;

@@ -45,6 +45,7 @@ mod extensions;
 mod retry_after;
 mod shared;
 mod track;
+mod unprocessed;
 mod unsendable;
 
 #[cfg(feature = "hyper")]
@@ -55,4 +56,12 @@ pub use describe::{Description, DescriptionOptions};
 pub use errors::of_error;
 pub use extensions::{HashKey, Idempotent, Operation};
 pub use track::{BodyTrack, TrackBody, TrackBodyFuture, TrackBodyLayer, Tracked};
+pub use unprocessed::UNPROCESSED;
 pub use unsendable::Unsendable;
+
+#[cfg(feature = "reqwest")]
+pub(crate) use describe::is_idempotent_by;
+#[cfg(feature = "grpc")]
+pub(crate) use describe::{stamp_criticality, with_body};
+#[cfg(feature = "grpc")]
+pub(crate) use unprocessed::is_unprocessed;

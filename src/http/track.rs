@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use ::http::{Request, Response};
+use ::http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 use tower::{Layer, Service};
@@ -15,6 +15,14 @@ use crate::{
     outcome::Verdict,
     track::{Guard, Track},
 };
+
+/// What the end of a body says: by its trailers, if it has any, and by the verdict that was given at the head.
+pub(crate) type AtEnd = fn(Option<&HeaderMap>, Verdict) -> Verdict;
+
+/// HTTP says at the head what there is to say.
+fn as_at_head(_: Option<&HeaderMap>, head: Verdict) -> Verdict {
+    head
+}
 
 /// A response body that holds what the attempt holds, until it ends.
 ///
@@ -26,17 +34,33 @@ pub struct Tracked<B> {
     #[pin]
     body: B,
     guard: Option<Guard>,
+    at_end: AtEnd,
 }
 
 impl<B> Tracked<B> {
     /// `body`, holding nothing yet.
     pub fn new(body: B) -> Self {
-        Self { body, guard: None }
+        Self { body, guard: None, at_end: as_at_head }
     }
 
     /// The body itself; the attempt ends.
     pub fn into_inner(self) -> B {
         self.body
+    }
+
+    /// Holds `guard`, beside those of layers further in, until the body ends; `at_end` judges that.
+    pub(crate) fn hold(&mut self, guard: Guard, at_end: AtEnd)
+    where
+        B: Body,
+    {
+        self.guard = Some(match self.guard.take() {
+            Some(inner) => guard.and(inner),
+            None => guard,
+        });
+        self.at_end = at_end;
+        if self.body.is_end_stream() {
+            ends(&mut self.guard, Guard::head);
+        }
     }
 }
 
@@ -63,11 +87,15 @@ impl<B: Body> Body for Tracked<B> {
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let mut this = self.project();
         let frame = ready!(this.body.as_mut().poll_frame(cx));
+        let at_end = *this.at_end;
         match &frame {
             Some(Err(_)) => ends(this.guard, |_| Verdict::failure()),
+            Some(Ok(frame)) if frame.is_trailers() => {
+                ends(this.guard, |guard| at_end(frame.trailers_ref(), guard.head()));
+            }
             // Readers that know the length stop here, without asking for the frame that is not there.
             Some(Ok(_)) if !this.body.is_end_stream() => {}
-            Some(Ok(_)) | None => ends(this.guard, Guard::head),
+            Some(Ok(_)) | None => ends(this.guard, |guard| at_end(None, guard.head())),
         }
         Poll::Ready(frame)
     }
@@ -90,14 +118,7 @@ where
     B: Body + 'static,
 {
     fn track(&self, response: &mut Response<Tracked<B>>, guard: Guard) {
-        let body = response.body_mut();
-        body.guard = Some(match body.guard.take() {
-            Some(inner) => guard.and(inner),
-            None => guard,
-        });
-        if body.body.is_end_stream() {
-            ends(&mut body.guard, Guard::head);
-        }
+        response.body_mut().hold(guard, as_at_head);
     }
 }
 

@@ -5,9 +5,7 @@
 #[non_exhaustive]
 pub enum Unsendable {
     /// The scheme of the URI is not one that the transport speaks.
-    #[error(
-        "the scheme {scheme} of the URI is not supported: this transport speaks plain http, and has no TLS"
-    )]
+    #[error("the scheme {scheme} of the URI is not what this transport speaks: https with TLS, http without")]
     Scheme {
         /// The scheme as the request has it.
         scheme: String,
@@ -26,5 +24,13 @@ pub enum Unsendable {
     Method {
         /// The method of the request.
         method: ::http::Method,
+    },
+    /// The request is for another host than the one whose instances the client knows.
+    #[error("the request is for {host}, and this client knows the instances of {served}")]
+    OtherHost {
+        /// The host that the request asks for.
+        host: String,
+        /// The host that the client serves.
+        served: String,
     },
 }

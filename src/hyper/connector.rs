@@ -17,8 +17,8 @@ use crate::{Endpoint, invalid::Invalid};
 
 /// Makes a [`Transport`] to an endpoint, for requests with bodies of type `B`.
 ///
-/// It answers when a connection stands. An endpoint with several socket addresses is dialled in their order, each with a
-/// head start of 250 ms before the next; an authority is looked up first. How long it may take is for the caller to
+/// It answers when a connection stands. An endpoint with several socket addresses is dialled in their order, of one family and
+/// the other in turn, each with a head start of 250 ms before the next; an authority is looked up first. How long it may take is for the caller to
 /// bound: dropping the future ends the dials.
 pub struct Connector<B> {
     options: Arc<ConnectorOptions>,

@@ -15,13 +15,14 @@ use ::hyper::{
     body::{Body, Incoming},
     client::conn::http1::{self, SendRequest},
 };
+use hyper_util::rt::TokioIo;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     task::AbortHandle,
 };
 use tower::BoxError;
 
-use super::target::Target;
+use super::{stream::Stream, target::Target};
 use crate::{
     Error, Reason, clock,
     sync::{Mutex, lock},
@@ -65,6 +66,14 @@ where
     pub(super) async fn warm(&self, target: &Arc<Target>) -> Result<(), Error> {
         let lease = self.lease(target).await?;
         put(&self.idle, lease, target);
+        Ok(())
+    }
+
+    /// Takes over a connection for the first request to find.
+    pub(super) async fn adopt(&self, target: &Arc<Target>, stream: TokioIo<Stream>) -> Result<(), Error> {
+        let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| Error::new(Reason::Closed))?;
+        let sender = handshake(target, stream).await?;
+        put(&self.idle, Lease { sender, slot }, target);
         Ok(())
     }
 
@@ -154,7 +163,16 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    let stream = target.dial().await?;
+    handshake(target, target.dial().await?.0).await
+}
+
+/// Speaks HTTP/1.1 on `stream`.
+async fn handshake<B>(target: &Target, stream: TokioIo<Stream>) -> Result<SendRequest<B>, Error>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
     let (mut sender, connection) = http1::handshake(stream).await.map_err(|error| target.failed(error))?;
     // Its errors are told to the request it carries; without one there is nobody to tell.
     tokio::spawn(async move { drop(connection.with_upgrades().await) });

@@ -7,10 +7,10 @@ use ::hyper::{
     body::{Body, Incoming},
     client::conn::http2::{Builder, SendRequest},
 };
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tower::BoxError;
 
-use super::target::Target;
+use super::{stream::Stream, target::Target};
 use crate::{
     Error,
     sync::{Mutex, lock},
@@ -55,6 +55,13 @@ where
     /// Makes the connection for the first request to find.
     pub(super) async fn warm(&self, target: &Arc<Target>) -> Result<(), Error> {
         self.sender(target).await.map(drop)
+    }
+
+    /// Takes over a connection for the first request to find.
+    pub(super) async fn adopt(&self, target: &Arc<Target>, stream: TokioIo<Stream>) -> Result<(), Error> {
+        let sender = handshake(target, stream).await?;
+        lock(&self.state).sender = Some(sender);
+        Ok(())
     }
 
     pub(super) async fn send(
@@ -105,7 +112,16 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    let stream = target.dial().await?;
+    handshake(target, target.dial().await?.0).await
+}
+
+/// Speaks HTTP/2 on `stream`.
+async fn handshake<B>(target: &Target, stream: TokioIo<Stream>) -> Result<SendRequest<B>, Error>
+where
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
     let options = &target.options;
     let (mut sender, connection) = Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())

@@ -8,7 +8,12 @@
 //!
 //! Any place that takes a `MakeService` of endpoints takes a `Connector`. The caller bounds how long a connect may take.
 //! Connectors and transports are called within a tokio runtime that has I/O and time.
-//! There is no TLS yet: a request for an `https` URI is refused with [`Unsendable::Scheme`](crate::http::Unsendable).
+//!
+//! # TLS
+//! With the feature `tls`, and `ConnectorOptions::tls`: the one logical server that all endpoints must prove to be, by the roots of
+//! Mozilla, of the machine, or of your own `rustls::ClientConfig`, which may hold a client certificate as well. With
+//! [`Protocol::Negotiated`] HTTP/2 is spoken where the endpoint wants it. A request for `http` over TLS, or for `https`
+//! without, is refused with [`Unsendable::Scheme`](crate::http::Unsendable).
 //!
 //! ```
 //! use std::sync::Arc;
@@ -35,7 +40,8 @@
 //!
 //! # What is kept of each connection
 //!
-//! HTTP/1.1 connections are closed after a time without a request, HTTP/2 connections are asked whether they still live;
+//! HTTP/1.1 connections are closed after a time without a request, HTTP/2 connections are asked whether they still live, and
+//! the system is told to ask on behalf of all: a connection whose other end is gone without a word is found in seconds.
 //! [`ConnectorOptions`] has the times. HTTP/2 has one connection for an endpoint however many streams are open on it:
 //! requests beyond what the server allows at a time wait inside hyper.
 //!
@@ -51,13 +57,18 @@ mod dial;
 mod http1;
 mod http2;
 mod options;
+mod stream;
 mod target;
 #[cfg(all(test, not(mainstay_loom)))]
 mod tests;
+#[cfg(feature = "tls")]
+mod tls;
 mod transport;
 
 pub use body::{Body, BodyError};
 pub use client::{Client, ClientBuilder, ClientFuture};
 pub use connector::{Connecting, Connector};
 pub use options::{ConnectorOptions, Protocol};
+#[cfg(feature = "tls")]
+pub use tls::Tls;
 pub use transport::{Transport, TransportFuture};

@@ -1,7 +1,9 @@
 //! How connections are made and kept.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
+#[cfg(feature = "tls")]
+use super::tls::Tls;
 use crate::invalid::{Check, Invalid};
 
 /// The version of HTTP that the endpoints speak.
@@ -11,8 +13,10 @@ pub enum Protocol {
     /// HTTP/1.1: one request at a time on a connection.
     #[default]
     Http1,
-    /// HTTP/2 with prior knowledge: all requests on one connection.
+    /// HTTP/2, without TLS by prior knowledge: all requests on one connection.
     Http2,
+    /// HTTP/2 if the endpoint speaks it, else HTTP/1.1: asked when it is connected, by ALPN. Needs TLS.
+    Negotiated,
 }
 
 /// How connections are made and kept.
@@ -35,6 +39,16 @@ pub struct ConnectorOptions {
     pub ping_while_idle: bool,
     /// Whether small writes go out at once (`TCP_NODELAY`) \[true\].
     pub nodelay: bool,
+    /// After how long a silence the system asks the other end whether it is still there, and from then on every third of
+    /// that time \[10 s\]; `None` for never. It finds connections of HTTP/1.1 whose other end is gone without a word.
+    pub tcp_keepalive: Option<Duration>,
+    /// How long what was sent, such a question included, may go without the system of the other end acknowledging it, before the
+    /// connection is broken \[15 s\]; `None` for as long as this system is set to, usually a quarter of an hour. On Linux
+    /// and Android; of no effect elsewhere.
+    pub tcp_user_timeout: Option<Duration>,
+    /// TLS, and the server that the endpoints must prove to be \[none: plain HTTP\].
+    #[cfg(feature = "tls")]
+    pub tls: Option<Tls>,
 }
 
 impl Default for ConnectorOptions {
@@ -47,9 +61,18 @@ impl Default for ConnectorOptions {
             ping_timeout: Duration::from_secs(5),
             ping_while_idle: true,
             nodelay: true,
+            tcp_keepalive: Some(Duration::from_secs(10)),
+            tcp_user_timeout: Some(Duration::from_secs(15)),
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
 }
+
+/// What systems take: whole seconds, a third of which is one at least, up to 32,767.
+const WHOLE: RangeInclusive<Duration> = Duration::from_secs(3)..=Duration::from_secs(9 * 3_600);
+/// Milliseconds in an `int`.
+const MILLIS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(24 * 24 * 3_600);
 
 /// More than a machine has ports.
 const MOST_CONNECTIONS: usize = 65_535;
@@ -104,6 +127,36 @@ impl ConnectorOptions {
         self
     }
 
+    /// After how long a silence the system asks the other end whether it is still there.
+    #[must_use]
+    pub fn tcp_keepalive(mut self, silence: impl Into<Option<Duration>>) -> Self {
+        self.tcp_keepalive = silence.into();
+        self
+    }
+
+    /// How long what was sent may go unacknowledged.
+    #[must_use]
+    pub fn tcp_user_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.tcp_user_timeout = timeout.into();
+        self
+    }
+
+    /// Speaks TLS to the endpoints.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: impl Into<Option<Tls>>) -> Self {
+        self.tls = tls.into();
+        self
+    }
+
+    /// Whether the endpoints are spoken to with TLS.
+    pub(super) fn is_secure(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
+    }
+
     /// Checks the options.
     ///
     /// # Errors
@@ -121,7 +174,18 @@ impl ConnectorOptions {
         if let Some(interval) = self.ping_interval {
             check.duration("ping_interval", interval);
         }
-        check.duration("ping_timeout", self.ping_timeout);
+        if let Some(silence) = self.tcp_keepalive {
+            check.rule(WHOLE.contains(&silence), "tcp_keepalive", silence, "from 3 s to 9 h");
+        }
+        if let Some(timeout) = self.tcp_user_timeout {
+            check.rule(MILLIS.contains(&timeout), "tcp_user_timeout", timeout, "from 1 ms to 24 days");
+        }
+        check.duration("ping_timeout", self.ping_timeout).rule(
+            self.protocol != Protocol::Negotiated || self.is_secure(),
+            "protocol",
+            self.protocol,
+            "with tls: what is spoken is negotiated there",
+        );
         check.finish()
     }
 }
@@ -141,6 +205,8 @@ mod tests {
             (Some(Duration::from_secs(10)), 5)
         );
         assert!(options.ping_while_idle && options.nodelay);
+        let (silence, unacknowledged) = (Duration::from_secs(10), Duration::from_secs(15));
+        assert_eq!((options.tcp_keepalive, options.tcp_user_timeout), (Some(silence), Some(unacknowledged)));
     }
 
     #[test]
@@ -149,7 +215,10 @@ mod tests {
             .connections_per_endpoint(0)
             .idle_connection(Duration::ZERO)
             .ping_interval(Duration::ZERO)
-            .ping_timeout(Duration::MAX);
-        assert_eq!(options.check().unwrap_err().problems().len(), 4);
+            .ping_timeout(Duration::MAX)
+            .tcp_keepalive(Duration::from_secs(2))
+            .tcp_user_timeout(Duration::MAX)
+            .protocol(Protocol::Negotiated);
+        assert_eq!(options.check().unwrap_err().problems().len(), 7);
     }
 }

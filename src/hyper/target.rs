@@ -8,11 +8,13 @@ use ::http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
+#[cfg(feature = "tls")]
+use super::tls::Handshake;
 use super::{
-    dial::dial,
+    dial::{dial, set_up},
     options::{ConnectorOptions, Protocol},
+    stream::Stream,
 };
 use crate::{Endpoint, Error, Reason, error::Cause, http::Unsendable};
 
@@ -23,6 +25,8 @@ pub(super) struct Target {
     /// Its address, for requests that name no host.
     authority: Option<Authority>,
     pub(super) options: Arc<ConnectorOptions>,
+    #[cfg(feature = "tls")]
+    handshake: Option<Handshake>,
 }
 
 impl Target {
@@ -32,24 +36,54 @@ impl Target {
             None => endpoint.address().to_string(),
         };
         let name = endpoint.identity().to_string().into();
-        Self { endpoint, name, authority: address.parse().ok(), options }
+        Self {
+            endpoint,
+            name,
+            authority: address.parse().ok(),
+            #[cfg(feature = "tls")]
+            handshake: options.tls.as_ref().map(|tls| tls.connector(options.protocol)),
+            options,
+        }
+    }
+
+    /// The same target, now that it is known what it speaks: what is dialled later speaks that too, or is an error.
+    pub(super) fn speaking(mut self, protocol: Protocol) -> Self {
+        #[cfg(feature = "tls")]
+        {
+            self.handshake = self.options.tls.as_ref().map(|tls| tls.connector(protocol));
+        }
+        Arc::make_mut(&mut self.options).protocol = protocol;
+        self
     }
 
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// A new TCP connection.
-    pub(super) async fn dial(&self) -> Result<TokioIo<TcpStream>, Error> {
+    /// A new connection, and what is spoken on it.
+    pub(super) async fn dial(&self) -> Result<(TokioIo<Stream>, Protocol), Error> {
         let stream = dial(self.endpoint.address()).await.map_err(|error| self.failed(error))?;
-        stream.set_nodelay(self.options.nodelay).map_err(|error| self.failed(error))?;
-        Ok(TokioIo::new(stream))
+        set_up(&stream, &self.options).map_err(|error| self.failed(error))?;
+        #[cfg(feature = "tls")]
+        if let Some(handshake) = &self.handshake {
+            let shaken = handshake.shake(stream).await;
+            let (stream, spoken) = shaken.map_err(|cause| self.failed_because(cause))?;
+            return Ok((TokioIo::new(Stream::Tls(Box::new(stream))), spoken));
+        }
+        Ok((TokioIo::new(Stream::Plain(stream)), self.options.protocol))
     }
 
     /// The connection could not be made because of `cause`.
     pub(super) fn failed(&self, cause: impl std::error::Error + Send + Sync + 'static) -> Error {
-        let cause: Cause = Arc::new(cause);
+        self.failed_because(Arc::new(cause))
+    }
+
+    fn failed_because(&self, cause: Cause) -> Error {
         Error::new(Reason::Connect).with_endpoint(Arc::clone(&self.name)).with_cause(cause)
+    }
+
+    fn scheme(&self) -> Scheme {
+        if self.options.is_secure() { Scheme::HTTPS } else { Scheme::HTTP }
     }
 
     /// Puts the host and the URI of `request` where the protocol has them.
@@ -57,7 +91,7 @@ impl Target {
     /// The host is what the caller wrote: the `Host` header, else the authority of the URI, else the endpoint's address.
     pub(super) fn address<B>(&self, request: &mut Request<B>) -> Result<(), Unsendable> {
         if let Some(scheme) = request.uri().scheme()
-            && *scheme != Scheme::HTTP
+            && *scheme != self.scheme()
         {
             return Err(Unsendable::Scheme { scheme: scheme.to_string() });
         }
@@ -69,8 +103,8 @@ impl Target {
             (_, version) => return Err(Unsendable::Version { version }),
         }
         match self.options.protocol {
-            Protocol::Http1 => self.address_http1(request),
             Protocol::Http2 => self.address_http2(request),
+            _ => self.address_http1(request),
         }
     }
 
@@ -94,7 +128,7 @@ impl Target {
             }
         };
         let uri =
-            Uri::builder().scheme(Scheme::HTTP).authority(authority).path_and_query(path(request.uri()));
+            Uri::builder().scheme(self.scheme()).authority(authority).path_and_query(path(request.uri()));
         *request.uri_mut() = uri.build().map_err(|_| Unsendable::Host)?;
         Ok(())
     }

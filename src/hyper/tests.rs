@@ -88,14 +88,11 @@ async fn echo_server(protocol: Protocol) -> (SocketAddr, Arc<AtomicUsize>) {
 
 async fn serve(stream: TcpStream, protocol: Protocol) {
     let io = TokioIo::new(stream);
-    let served = match protocol {
-        Protocol::Http1 => {
-            ::hyper::server::conn::http1::Builder::new().serve_connection(io, service_fn(echo)).await
-        }
-        Protocol::Http2 => {
-            let builder = ::hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-            builder.serve_connection(io, service_fn(echo)).await
-        }
+    let served = if protocol == Protocol::Http2 {
+        let builder = ::hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        builder.serve_connection(io, service_fn(echo)).await
+    } else {
+        ::hyper::server::conn::http1::Builder::new().serve_connection(io, service_fn(echo)).await
     };
     drop(served);
 }

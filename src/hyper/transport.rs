@@ -42,16 +42,34 @@ where
 {
     /// A transport to `target` with a connection that stands.
     pub(super) async fn connect(target: Target) -> Result<Self, Error> {
-        let target = Arc::new(target);
-        let connections = match target.options.protocol {
-            Protocol::Http1 => Connections::Http1(Pool::new(target.options.connections_per_endpoint)),
-            Protocol::Http2 => Connections::Http2(Single::new()),
-        };
+        if target.options.protocol == Protocol::Negotiated {
+            return Self::negotiate(target).await;
+        }
+        let (target, connections) = Self::speaking(target);
         match &connections {
             Connections::Http1(pool) => pool.warm(&target).await?,
             Connections::Http2(single) => single.warm(&target).await?,
         }
         Ok(Self { inner: Arc::new(Inner { target, connections }) })
+    }
+
+    /// The same to a target that says by its first connection what it speaks, and keeps to that.
+    async fn negotiate(target: Target) -> Result<Self, Error> {
+        let (stream, spoken) = target.dial().await?;
+        let (target, connections) = Self::speaking(target.speaking(spoken));
+        match &connections {
+            Connections::Http1(pool) => pool.adopt(&target, stream).await?,
+            Connections::Http2(single) => single.adopt(&target, stream).await?,
+        }
+        Ok(Self { inner: Arc::new(Inner { target, connections }) })
+    }
+
+    fn speaking(target: Target) -> (Arc<Target>, Connections<B>) {
+        let connections = match target.options.protocol {
+            Protocol::Http2 => Connections::Http2(Single::new()),
+            _ => Connections::Http1(Pool::new(target.options.connections_per_endpoint)),
+        };
+        (Arc::new(target), connections)
     }
 }
 

@@ -1,0 +1,79 @@
+//! Generated tonic clients over the instances behind a name.
+//!
+//! # Problem
+//! A tonic channel is one connection, and always looks ready: while its server is gone it takes calls and fails them. Its own
+//! balancer sees no load and no health, so it picks at random, the dead included.
+//!
+//! # Idea
+//! One channel for each endpoint, made of *your* [`Endpoint`](::tonic::transport::Endpoint), under mainstay's client. The URI
+//! of that endpoint is the logical name: it is what `:authority` says and what the certificate of a TLS server must be for,
+//! whichever address is dialled. Connections are made ahead of calls, with backoff; one that is lost is noticed by the
+//! calls it fails, which go elsewhere unsent, and is made again behind their back. What a call was worth is read from its
+//! `grpc-status`, in the headers or at the end of the stream ([`grpc`](crate::grpc)).
+//!
+//! ```
+//! use mainstay::{describe, resolve, tonic::Client};
+//!
+//! # // What `tonic-build` generates of a service `greeter.Greeter`, as far as it matters here.
+//! # struct GreeterClient<T>(T);
+//! # impl<T> GreeterClient<T>
+//! # where
+//! #     T: tonic::client::GrpcService<tonic::body::Body>,
+//! #     T::Error: Into<tower::BoxError>,
+//! # {
+//! #     fn new(inner: T) -> Self { Self(inner) }
+//! # }
+//! # fn main() -> Result<(), tower::BoxError> {
+//! let client = Client::builder("greeter", mainstay::tonic::endpoint("http://greeter.internal")?)
+//!     .resolve(resolve::dns("greeter.internal:50051"))
+//!     .idempotent_methods(["greeter.Greeter/SayHello"])
+//!     .build()?;
+//! let greeter = GreeterClient::new(client.clone()); // the generated client
+//! # let _ = greeter;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What a call is given, and what comes of it
+//!
+//! - **Deadline**: the client's (10 s), what is inherited, and what the call was given by `Request::set_timeout`: the
+//!   earliest stands for all its attempts, and what is left goes out as `grpc-timeout`.
+//! - **Retries**: calls of the methods that were said to be idempotent, and of any method what was never processed: a
+//!   connection that could not be made, REFUSED_STREAM, a refusal by mainstay's `server` layer. A copy of up to 64 KiB of
+//!   what is sent is kept for that, of streams too. Once the head is there the answer is the caller's: a stream that breaks off is not
+//!   begun again, but its endpoint is held to account. Unary failures arrive as a head, and are repeated.
+//! - **Errors**: what mainstay refuses is a [`Status`](::tonic::Status) of the code in the table. The
+//!   [`Error`](crate::Error) is found in it by [`Error::find`](crate::Error::find), and `grpc-retry-pushback-ms` in its metadata says when to
+//!   come back, where that is known. Statuses of servers arrive as they are.
+//!
+//! | reason | code |
+//! |---|---|
+//! | `Deadline` | DEADLINE_EXCEEDED |
+//! | `Limit`, `QueueFull`, `RateLimit`, `Throttled`, `NotReady`, `BackingOff` | RESOURCE_EXHAUSTED |
+//! | `Unresolved`, `Absent`, `NoEndpoint`, `Connect`, `Breaker`, `AttemptTimeout` | UNAVAILABLE |
+//! | `Closed` | CANCELLED |
+//! | `NoRuntime` | INTERNAL |
+//!
+//! Interceptors go around the client (`GreeterClient::with_interceptor(client, ..)`) and run once for a call, not once for
+//! an attempt. [`Endpoint::timeout`](::tonic::transport::Endpoint::timeout) bounds an attempt, as
+//! [`attempt_limit`](ClientBuilder::attempt_limit) does.
+//!
+//! # When to use it
+//! For any tonic client of more than one server, and of one that is restarted now and then. Not over `Channel::balance_list`: two
+//! balancers see half each.
+//!
+//! # TLS
+//! It is tonic's: turn one of its `tls-*` features on, and give the endpoint a `tls_config`. The name that is asked for and
+//! verified is the host of the endpoint's URI.
+//!
+//! # Cost
+//! tonic's channel has a queue and a task of its own. On top, each call boxes its body once more.
+
+mod channel;
+mod client;
+mod status;
+mod transport;
+
+pub use channel::{Connecting, Connector, endpoint};
+pub use client::{CallFuture, Client, ClientBuilder};
+pub use transport::{Transport, TransportFuture};

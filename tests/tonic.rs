@@ -1,0 +1,13 @@
+//! `mainstay::tonic::Client` under a generated client, against tonic's own servers.
+#![allow(missing_docs)]
+
+#[path = "wrap/greeter.rs"]
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+#[rustfmt::skip]
+mod greeter;
+#[path = "tonic/calls.rs"]
+mod calls;
+#[path = "tonic/failures.rs"]
+mod failures;
+#[path = "tonic/server.rs"]
+mod server;
