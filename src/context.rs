@@ -97,9 +97,14 @@ pub(crate) struct Call {
     pub(crate) repeatable: bool,
     /// Whether the last attempt was a probe: its retry elsewhere costs no budget.
     pub(crate) probe: bool,
+    /// Whether this attempt runs beside others of the same request: it goes to an endpoint that none of them has, or nowhere.
+    pub(crate) hedge: bool,
+    /// Whether another attempt has answered first: what is cut off now was slower than that.
+    pub(crate) superseded: bool,
 }
 
-/// What the longest retry policy comes to: ten attempts, and four more of which nothing was sent.
+/// What the longest retry policy comes to: ten attempts, and four more of which nothing was sent. What four hedges have
+/// tried on top of that is forgotten: a copy of this is made at each poll.
 const TRIED: usize = 14;
 
 impl Call {
@@ -109,6 +114,15 @@ impl Call {
         if let Some(place) = self.tried.get_mut(usize::from(self.tries)) {
             *place = id as u16;
             self.tries += 1;
+        }
+    }
+
+    /// Takes over what another attempt of the same request has tried.
+    pub(crate) fn tried_too(&mut self, other: &Self) {
+        for id in &other.tried[..usize::from(other.tries)] {
+            if !self.has_tried(u64::from(*id)) {
+                self.tried(u64::from(*id));
+            }
         }
     }
 
@@ -137,7 +151,8 @@ thread_local!(static AMBIENT: Ambient = const {
         inherited: Cell::new(Inherited { deadline: None, criticality: None, retry: false }),
         active: Cell::new(false),
         call: Cell::new(Call {
-            tries: 0, tried: [0; TRIED], verdict: None, attempt: 0, repeatable: false, probe: false,
+            tries: 0, tried: [0; TRIED], verdict: None, attempt: 0, repeatable: false, probe: false, hedge: false,
+            superseded: false,
         }),
     }
 });

@@ -108,7 +108,7 @@
 //! | build a client, ask it what it knows, change its options | [`client`]; over HTTP `hyper` or `reqwest`; over gRPC `tonic` |
 //! | tell where the instances are | [`resolve`], [`endpoint`] |
 //! | choose between them, and set bad ones aside | [`balance`], [`health`] |
-//! | bound time, tries and extra load | [`deadline`], [`retry`], [`budget`], [`backoff`] |
+//! | bound time, tries and extra load | [`deadline`], [`retry`], [`hedge`], [`budget`], [`backoff`] |
 //! | stop calling what fails | [`breaker`] |
 //! | bound what runs at a time, or goes in a time; throttle, shed | [`limit`], [`limit::rate`], [`limit::throttle`], [`limit::quota`] |
 //! | say what a request is and what an answer means | [`describe`], [`outcome`], [`track`]; for HTTP `http`, for gRPC `grpc` |
@@ -150,6 +150,7 @@ mod gated;
 #[cfg(feature = "grpc")]
 pub mod grpc;
 pub mod health;
+pub mod hedge;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "hyper")]

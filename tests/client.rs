@@ -15,6 +15,8 @@ mod deadline;
 mod explain;
 #[path = "client/fleet.rs"]
 mod fleet;
+#[path = "client/hedging.rs"]
+mod hedging;
 #[path = "client/life.rs"]
 mod life;
 #[path = "client/limit.rs"]

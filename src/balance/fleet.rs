@@ -52,6 +52,8 @@ pub(crate) struct Fleet {
     periods: Slices,
     /// Latencies of attempts to their heads, striped by thread.
     latencies: Box<[Padded<Recent>]>,
+    /// How long attempts had lasted that failed, or were cut off.
+    cuts: Box<[Padded<Recent>]>,
     /// When the 99th percentile was last taken (in ms since the epoch, plus 1) and what it was (in us).
     p99: AtomicU64,
     /// The mean latency estimate when it was last taken, as `p99`.
@@ -80,7 +82,7 @@ impl Fleet {
         random: Arc<dyn Random>,
     ) -> Self {
         let epoch = crate::clock::now();
-        let latencies = (0..stripes()).map(|_| Padded(Recent::new(epoch, Recent::PERIOD))).collect();
+        let recent = || (0..stripes()).map(|_| Padded(Recent::new(epoch, Recent::PERIOD))).collect();
         Self {
             label,
             epoch,
@@ -97,7 +99,8 @@ impl Fleet {
             tally: Tally::new(),
             closed: AtomicBool::new(false),
             periods: Slices::new(epoch, Recent::PERIOD),
-            latencies,
+            latencies: recent(),
+            cuts: recent(),
             p99: AtomicU64::new(0),
             typical: AtomicU64::new(0),
         }
@@ -141,6 +144,23 @@ impl Fleet {
     pub(crate) fn latencies(&self, now: Instant) -> Counts {
         let mut counts = Counts::default();
         for stripe in &self.latencies {
+            counts.add(&stripe.0.counts(now));
+        }
+        counts
+    }
+
+    /// Notes that an attempt had lasted so many nanoseconds when it failed, or was cut off.
+    pub(crate) fn cut(&self, now: Stamp, lasted: u64) {
+        if self.statistics.load(Relaxed) {
+            let stripe = &self.cuts[stripe() & (self.cuts.len() - 1)].0;
+            stripe.record_in(self.periods.divide(now.nanos), bucket_of(lasted));
+        }
+    }
+
+    /// How long attempts had lasted that failed, or were cut off.
+    pub(crate) fn cuts(&self, now: Instant) -> Counts {
+        let mut counts = Counts::default();
+        for stripe in &self.cuts {
             counts.add(&stripe.0.counts(now));
         }
         counts

@@ -166,6 +166,7 @@ impl Lease {
         }
         match verdict.class() {
             Class::Failure => {
+                fleet.cut(fleet.stamp(now), elapsed.as_nanos() as u64);
                 penalise(member, now, elapsed);
                 member.failed(now, self.generation);
             }
@@ -233,8 +234,14 @@ impl Lease {
         if let Some(width) = &member.width {
             width.given_up(&member, elapsed, nanos);
         }
+        if self.is_timed() {
+            fleet.cut(fleet.stamp(now), elapsed.as_nanos() as u64);
+        }
+        // To be beaten by a hedge once says little, and always something else.
+        let beaten = crate::context::call().is_some_and(|call| call.superseded && !call.hedge);
         let overlong = self.limit.is_some_and(|limit| elapsed >= limit)
-            || fleet.p99(now).is_some_and(|p99| elapsed > p99 * OVERLONG);
+            || fleet.p99(now).is_some_and(|p99| elapsed > p99 * OVERLONG)
+            || (beaten && member.is_beaten());
         if let Some(probe) = self.probe.take() {
             settle(&member, probe, if overlong { Class::Failure } else { Class::Inconclusive }, now);
         }

@@ -17,6 +17,9 @@ use crate::{
     track::Ends,
 };
 
+/// An endpoint that answers loses to a hedge once in a hundred times, so this often in a row next to never.
+const BEATEN: u64 = 5;
+
 /// The state of an endpoint. It outlives resolutions, reconnections and policies; its service does not.
 ///
 /// In this order: what a pick looks at, of as many endpoints as it draws, is on one cache line.
@@ -29,6 +32,8 @@ pub(crate) struct Member {
     ramp: AtomicU64,
     pub(crate) id: u64,
     pub(crate) cancelled: AtomicU64,
+    /// How often in a row another endpoint answered first (the low 8 bits), and how many answers there were before.
+    beaten: AtomicU64,
     pub(crate) recent: Recent,
     pub(crate) name: Arc<str>,
     endpoint: Mutex<Arc<Endpoint>>,
@@ -49,6 +54,7 @@ impl Member {
             ramp: AtomicU64::new(0),
             id,
             cancelled: AtomicU64::new(0),
+            beaten: AtomicU64::new(0),
             recent: Recent::new(fleet.epoch, Recent::PERIOD),
             name: endpoint.identity().to_string().into(),
             endpoint: Mutex::new(endpoint),
@@ -62,6 +68,16 @@ impl Member {
 
     pub(crate) fn set_endpoint(&self, endpoint: Arc<Endpoint>) {
         *lock(&self.endpoint) = endpoint;
+    }
+
+    /// Another endpoint has answered first, though it was asked later. Whether that is so for the [`BEATEN`]th time with no
+    /// answer between. Two that count at once may count once: then it takes another.
+    pub(crate) fn is_beaten(&self) -> bool {
+        let (answers, found) = (self.health.totals().0 << 8, self.beaten.load(Relaxed));
+        let times = if found & !0xFF == answers { (found & 0xFF) + 1 } else { 1 };
+        let over = times >= BEATEN;
+        self.beaten.store(answers | if over { 0 } else { times }, Relaxed);
+        over
     }
 
     /// Starts the ramp: from now on it works up to its share.

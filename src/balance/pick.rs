@@ -211,6 +211,8 @@ impl<S> Snapshot<S> {
             &usable,
         ];
         let at = self.at(now, fleet);
+        // What runs beside another attempt goes elsewhere, or nowhere.
+        let tiers = if call.hedge { &tiers[..1] } else { &tiers[..] };
         for tier in tiers {
             let looks: Vec<Look> = (0..count)
                 .map(|offset| (start + offset) % count)
@@ -257,6 +259,9 @@ impl<S> Snapshot<S> {
     fn nothing(&self, out: &[u64], fleet: &Fleet) -> Picked<'_, S> {
         let now = context::now();
         let refuse = |reason| Error::new(reason).with_client(fleet.label.clone());
+        if context::call().is_some_and(|call| call.hedge) {
+            return Picked::Refuse(refuse(Reason::NoEndpoint));
+        }
         match self.resolved {
             Resolved::Pending => return Picked::Wait,
             Resolved::Absent | Resolved::To(0) => return Picked::Refuse(refuse(Reason::Absent)),

@@ -77,6 +77,11 @@ impl Ledger {
         self.rule.allows(deposits(slot)).saturating_sub(self.withdrawn(slot))
     }
 
+    /// What was withdrawn in the window of `slot`.
+    pub(super) fn drawn(&self, slot: u64) -> u64 {
+        self.withdrawn(slot.max(self.newest))
+    }
+
     fn withdrawn(&self, slot: u64) -> u64 {
         let live = self.slots.iter().filter(|(number, _)| number + LIVE > slot);
         live.map(|(_, count)| count).sum()

@@ -18,6 +18,9 @@
 //! grants too much; with ten slots a client with a request a second is refused a quarter more of the retries that it could have. Deposits are counted per stripe of threads without a lock; withdrawals, which are
 //! rare, take turns. No call does more after an idle time.
 //!
+//! Others' budgets are there by name, for who has to keep their rules: [`Budget::grpc`], [`Budget::envoy`] and
+//! [`BudgetOptions::finagle`]. Each is shared by retries and hedges in the same way.
+//!
 //! # When to use it
 //! One for each client, or one that several clients of the same servers share. Not as a rate limit: it bounds a share.
 //!
@@ -47,12 +50,15 @@
 //! # Sources
 //! Finagle's `RetryBudget` for deposits, share and reserve; deposits on success only, as it has had since 20.8. tower's
 //! `TpsBudget` truncates a reciprocal, so that its 0.6 acts as 1.0 (tower #857), checks before it counts, and catches
-//! up slot by slot after an idle time; the tests here hold those against this one.
+//! up slot by slot after an idle time; the tests here hold those against this one. gRFC A6 for the throttle by tokens; Envoy's
+//! `retry_budget`.
 
+mod concurrent;
 mod deposits;
 mod handle;
 mod ledger;
 mod options;
+mod tokens;
 
 #[cfg(all(test, mainstay_loom))]
 mod model;
@@ -61,6 +67,8 @@ mod tests;
 
 pub use handle::{Budget, Withdrawal};
 pub use options::BudgetOptions;
+
+pub(crate) use handle::Entered;
 
 /// Into how many slots a window is cut; few in a model, so that it ends.
 const SLOTS: usize = if cfg!(mainstay_loom) { 2 } else { 32 };

@@ -38,6 +38,12 @@ impl BudgetOptions {
         self
     }
 
+    /// Finagle's `RetryBudget` with its numbers: 20 % of the successes of 10 s, and 10 a second besides, which are 100 in that
+    /// time. Every client has the whole of the reserve: with many sparse ones it is a multiple of their load.
+    pub const fn finagle() -> Self {
+        Self { share: Ratio::percent::<20>(), window: Duration::from_secs(10), reserve: 100 }
+    }
+
     pub(crate) fn check(&self, check: &mut Check) {
         check.rule(
             self.window >= Duration::from_millis(10) && self.window <= FOREVER,

@@ -15,6 +15,7 @@ use crate::{
     budget::{Budget, BudgetOptions},
     describe::{Describe, Opaque},
     error::ErrorsFail,
+    hedge::HedgeOptions,
     invalid::{Check, Invalid},
     limit::{ConcurrencyLimitOptions, rate::RateLimitOptions, throttle::ThrottleOptions},
     outcome::Classify,
@@ -137,6 +138,13 @@ where
     #[must_use]
     pub fn budget(mut self, budget: BudgetOptions) -> Self {
         self.options.budget = budget;
+        self
+    }
+
+    /// When a request is sent a second time while its first attempt goes on \[never\].
+    #[must_use]
+    pub fn hedge(mut self, options: impl Into<Option<HedgeOptions>>) -> Self {
+        self.options.hedge = options.into();
         self
     }
 

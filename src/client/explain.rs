@@ -109,8 +109,10 @@ impl Explanation {
             });
         }
         settings.sort_by_key(|setting| LAYERS.iter().position(|layer| *layer == setting.layer));
-        let attempts = view.max_attempts.unwrap_or(options.retry.max_attempts).max(1);
-        let share = core.parts.budget.share();
+        let hedges = options.hedge.as_ref().map_or(0, |hedge| hedge.max_attempts - 1);
+        let attempts = view.max_attempts.unwrap_or(options.retry.max_attempts).max(1) + hedges;
+        // A throttle bounds no share: at worst each attempt comes on top.
+        let share = core.parts.budget.share().unwrap_or(f64::from(attempts - 1));
         let mut remarks = Vec::new();
         if core.shares_budget {
             remarks
@@ -155,8 +157,8 @@ impl Explanation {
 }
 
 /// The layers, outermost first.
-const LAYERS: [&str; 8] =
-    ["deadline", "admission", "retry", "limit", "breaker", "balance", "health", "attempt"];
+const LAYERS: [&str; 9] =
+    ["deadline", "admission", "retry", "hedge", "limit", "breaker", "balance", "health", "attempt"];
 
 /// The value of an option for people: without the wrappings of the language.
 fn told(value: &impl fmt::Debug) -> String {
@@ -198,6 +200,7 @@ fn settings(now: &ClientOptions, built: &ClientOptions) -> Vec<Setting> {
     tell!("retry": budget.share);
     tell!("retry": budget.window);
     tell!("retry": budget.reserve);
+    tell!("hedge": hedge);
     tell!("limit": limit);
     tell!("breaker": breaker);
     tell!("balance": balance.load);

@@ -15,6 +15,7 @@ use tower::{BoxError, Service};
 use super::{
     admission::Admission,
     attempt::Guarded,
+    hedged::Beside,
     service::{ClientEnv, Lane, View},
 };
 use crate::{
@@ -27,7 +28,7 @@ use crate::{
     telemetry::Counter,
 };
 
-type OwnSession<S, Req> = Session<ClientEnv<S, Req>, Guarded<S, Req>, Req>;
+type OwnSession<S, Req> = Session<ClientEnv<S, Req>, Guarded<S, Req>, Beside<S, Req>, Req>;
 
 /// The future of a request: its deadline, its attempts, and what is counted of it.
 #[pin_project(PinnedDrop)]

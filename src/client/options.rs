@@ -6,6 +6,7 @@ use crate::{
     balance::BalanceOptions,
     breaker::BreakerOptions,
     budget::BudgetOptions,
+    hedge::{Delay, HedgeOptions},
     invalid::{Check, Invalid},
     limit::{ConcurrencyLimitOptions, rate::RateLimitOptions, throttle::ThrottleOptions},
     retry::RetryPolicy,
@@ -25,6 +26,8 @@ pub struct ClientOptions {
     pub retry: RetryPolicy,
     /// How much extra load retries may make. Ignored where a budget was given that other clients share.
     pub budget: BudgetOptions,
+    /// When a request is sent a second time while its first attempt goes on, and how often \[never\].
+    pub hedge: Option<HedgeOptions>,
     /// How many attempts of the client run at a time \[any number\]. It is asked before the breaker.
     pub limit: Option<ConcurrencyLimitOptions>,
     /// The breaker of the whole client \[none\].
@@ -41,6 +44,7 @@ impl Default for ClientOptions {
             throttle: None,
             retry: RetryPolicy::default(),
             budget: BudgetOptions::default(),
+            hedge: None,
             limit: None,
             breaker: None,
             balance: BalanceOptions::default(),
@@ -68,6 +72,7 @@ impl ClientOptions {
             .part("throttle", |check| check_throttle(self.throttle.as_ref(), check))
             .part("retry", |check| self.retry.check(check))
             .part("budget", |check| self.budget.check(check))
+            .part("hedge", |check| check_hedge(self.hedge.as_ref(), check))
             .part("limit", |check| check_limit(self.limit.as_ref(), check))
             .part("breaker", |check| check_breaker(self.breaker.as_ref(), check))
             .part("balance", |check| self.balance.check(check));
@@ -87,6 +92,23 @@ impl ClientOptions {
                 format!("at most deadline ({deadline:?})"),
             );
         }
+        if let Some(Delay::Fixed(delay)) = self.hedge.as_ref().map(|hedge| hedge.delay)
+            && let Some(deadline) = self.deadline
+        {
+            check.rule(
+                delay < deadline,
+                "hedge.delay",
+                delay,
+                format!("less than deadline ({deadline:?}): no hedge would ever be sent"),
+            );
+        }
+        let measured = self.hedge.as_ref().is_some_and(|hedge| !matches!(hedge.delay, Delay::Fixed(_)));
+        check.rule(
+            !measured || self.balance.statistics,
+            "balance.statistics",
+            self.balance.statistics,
+            "true: a hedge delay that is a percentile of latency needs them",
+        );
     }
 
     /// Checks that `next` may replace these options while the client runs, with a throttle of this `window` if it has ever
@@ -118,6 +140,7 @@ impl ClientOptions {
                     format!("cannot change while the client runs ({:?})", self.budget.window),
                 );
             })
+            .part("hedge", |check| check_hedge(next.hedge.as_ref(), check))
             .part("limit", |check| check_limit(next.limit.as_ref(), check))
             .part("breaker", |check| check_breaker(next.breaker.as_ref(), check))
             .part("balance", |check| self.balance.check_update(&next.balance, check));
@@ -126,6 +149,12 @@ impl ClientOptions {
 }
 
 fn check_breaker(options: Option<&BreakerOptions>, check: &mut Check) {
+    if let Some(options) = options {
+        options.check(check);
+    }
+}
+
+fn check_hedge(options: Option<&HedgeOptions>, check: &mut Check) {
     if let Some(options) = options {
         options.check(check);
     }

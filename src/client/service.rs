@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -16,6 +17,7 @@ use super::{
     builder::ClientBuilder,
     explain::Explanation,
     future::ResponseFuture,
+    hedged::{Beside, race},
     options::ClientOptions,
     status::ClientStatus,
 };
@@ -27,10 +29,11 @@ use crate::{
     describe::Describe,
     error::Error,
     estimate::{Counts, Recent, bucket_of},
+    hedge::{Pace, Race},
     invalid::{Check, Invalid},
     limit::{Algorithm, Limiter, throttle::Throttle},
     random::Random,
-    retry::{Env, Parts, RetryPolicy},
+    retry::{Env, Parts, RetryPolicy, Underway},
     sync::{AtomicU32, AtomicU64, Mutex, Ordering::Relaxed, Padded, lock, stripe, stripes},
     telemetry::{Observer, Tally},
 };
@@ -40,6 +43,7 @@ const BREAKER: u32 = 1;
 const LIMIT: u32 = 2;
 const RATE: u32 = 4;
 const THROTTLE: u32 = 8;
+const HEDGE: u32 = 16;
 
 /// What all handles and requests of a client share.
 pub(super) struct Core<S, Req>
@@ -61,6 +65,7 @@ where
     limiter: OnceLock<Arc<Limiter>>,
     rate: OnceLock<Arc<Rate>>,
     throttle: OnceLock<Arc<Throttle>>,
+    pace: OnceLock<Pace>,
     /// Which of them are wanted: the bits below.
     gates: AtomicU32,
     /// What each request asks of the options, where it can be read without touching their reference count.
@@ -102,6 +107,7 @@ where
             limiter: OnceLock::new(),
             rate: OnceLock::new(),
             throttle: OnceLock::new(),
+            pace: OnceLock::new(),
             gates: AtomicU32::new(0),
             built: options.clone(),
             options: ArcSwap::from_pointee(options),
@@ -139,10 +145,15 @@ where
             let make = || Arc::new(Throttle::new(throttle.clone(), self.balance.fleet().epoch));
             self.throttle.get_or_init(make).set(throttle.clone());
         }
+        if let Some(hedge) = &options.hedge {
+            let make = || Pace::new(hedge, self.balance.fleet().epoch).expect("the options were checked");
+            self.pace.get_or_init(make).set(hedge);
+        }
         let gates = if options.breaker.is_some() { BREAKER } else { 0 }
             | if options.limit.is_some() { LIMIT } else { 0 }
             | if options.rate.is_some() { RATE } else { 0 }
-            | if options.throttle.is_some() { THROTTLE } else { 0 };
+            | if options.throttle.is_some() { THROTTLE } else { 0 }
+            | if options.hedge.is_some() { HEDGE } else { 0 };
         self.gates.store(gates, Relaxed);
     }
 
@@ -206,6 +217,11 @@ where
     /// The throttle of the client, if one is wanted.
     pub(super) fn throttle(&self) -> Option<&Arc<Throttle>> {
         if self.gates.load(Relaxed) & THROTTLE != 0 { self.throttle.get() } else { None }
+    }
+
+    /// The pace of hedges, if they are wanted.
+    pub(super) fn pace(&self) -> Option<&Pace> {
+        if self.gates.load(Relaxed) & HEDGE != 0 { self.pace.get() } else { None }
     }
 
     /// What lets requests in, if there is anything.
@@ -488,7 +504,7 @@ where
     Req: 'static,
 {
     #[inline]
-    fn attempt(&self, request: Req) -> Guarded<S, Req> {
+    pub(super) fn attempt(&self, request: Req) -> Guarded<S, Req> {
         let core = self.core();
         let gates = core.gates.load(Relaxed) & (BREAKER | LIMIT) != 0 || self.method.is_some();
         Guarded::new(core.balance.start(request), if gates { Some(self.gates()) } else { None })
@@ -511,6 +527,7 @@ where
 {
     type Response = S::Response;
     type Future = Guarded<S, Req>;
+    type Beside = Beside<S, Req>;
 
     #[inline]
     fn first(&mut self, request: Req) -> Self::Future {
@@ -519,6 +536,20 @@ where
 
     fn again(&mut self, request: Req) -> Self::Future {
         self.attempt(request)
+    }
+
+    #[inline]
+    fn beside(&self) -> Option<Self::Beside> {
+        (self.core().gates.load(Relaxed) & HEDGE != 0).then(Race::new)
+    }
+
+    fn poll_beside(
+        &mut self,
+        first: Pin<&mut Option<Self::Future>>,
+        request: Underway<'_, Req, Self::Beside>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<S::Response, BoxError>> {
+        race(self, first, request, cx)
     }
 
     #[inline]

@@ -10,6 +10,7 @@ use crate::{
     breaker::{BreakerHandle, BreakerStatus},
     clock,
     estimate::Counts,
+    hedge::Pace,
     limit::LimitStatus,
     telemetry::Counter,
 };
@@ -30,6 +31,14 @@ pub struct ClientStatus {
     pub retries: u64,
     /// Retries that the budget did not allow.
     pub budget_exhausted: u64,
+    /// Attempts sent beside others that had not answered.
+    pub hedges: u64,
+    /// Those of them that answered first.
+    pub hedges_won: u64,
+    /// Those that were due and not sent: no share, no budget, no room, no other endpoint or no time was left.
+    pub hedges_withheld: u64,
+    /// After which time an attempt is hedged at present; `None` while nothing is.
+    pub hedge_delay: Option<Duration>,
     /// Retries that the budget would allow right now.
     pub budget_available: u32,
     /// Latencies of whole requests that succeeded, over the last 30 to 60 s.
@@ -94,6 +103,10 @@ impl ClientStatus {
             cancelled: tally.sum(Counter::Cancelled),
             retries: tally.sum(Counter::Retries),
             budget_exhausted: tally.sum(Counter::BudgetExhausted),
+            hedges: tally.sum(Counter::Hedges),
+            hedges_won: tally.sum(Counter::HedgesWon),
+            hedges_withheld: tally.sum(Counter::HedgesWithheld),
+            hedge_delay: core.pace().and_then(Pace::last),
             budget_available: core.parts.budget.available(now),
             latency: Latency::of(&core.latencies(now)),
             rate_available: core.rate().map(|rate| rate.available()),

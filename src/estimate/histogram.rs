@@ -82,6 +82,11 @@ impl Counts {
         }
     }
 
+    /// The counts, bucket by bucket.
+    pub(super) fn buckets(&self) -> impl Iterator<Item = u64> {
+        self.0.iter().copied()
+    }
+
     /// How many latencies were counted.
     pub fn total(&self) -> u64 {
         self.0.iter().sum()
@@ -144,7 +149,7 @@ pub(crate) fn bucket_of(nanos: u64) -> usize {
 }
 
 /// The middle of a bucket in nanoseconds.
-fn middle(index: usize) -> u64 {
+pub(super) fn middle(index: usize) -> u64 {
     let (octave, step) = (index as u32 / STEPS + FIRST_OCTAVE, index as u64 % u64::from(STEPS));
     let width = 1_u64 << (octave - STEP_BITS);
     (u64::from(STEPS) + step) * width + width / 2

@@ -52,7 +52,7 @@
 //! only the users of the same endpoint share.
 //!
 //! # Sources
-//! Peak EWMA: Finagle's `PeakEwma`. Log-linear buckets: Gil Tene's HdrHistogram. A ring of slices with their numbers: the
+//! [`Survival`]: E. L. Kaplan and P. Meier, "Nonparametric Estimation from Incomplete Observations" (1958). Peak EWMA: Finagle's `PeakEwma`. Log-linear buckets: Gil Tene's HdrHistogram. A ring of slices with their numbers: the
 //! windowed adders of Finagle and of go-zero, without their lock.
 
 mod ewma;
@@ -62,6 +62,7 @@ mod mean;
 mod model;
 mod recent;
 pub(crate) mod slices;
+mod survival;
 mod window;
 
 pub use ewma::{Decay, Moment, PeakEwma};
@@ -69,4 +70,5 @@ pub(crate) use histogram::bucket_of;
 pub use histogram::{Counts, Histogram};
 pub use mean::{FadingMean, Known};
 pub use recent::Recent;
+pub use survival::Survival;
 pub use window::SuccessRate;

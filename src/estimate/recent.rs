@@ -44,6 +44,13 @@ impl Recent {
         Self { periods: Slices::new(epoch, period), halves: OnceLock::new() }
     }
 
+    /// Over how long a reader sees what was counted, so long after the epoch, in periods of [`PERIOD`](Self::PERIOD).
+    pub(crate) fn covered(passed: Duration) -> Duration {
+        let period = Self::PERIOD.as_nanos();
+        let nanos = passed.as_nanos();
+        Duration::from_nanos(nanos.min(nanos % period + period) as u64)
+    }
+
     /// Counts a latency: on the usual path one load and one addition.
     #[inline]
     pub fn record(&self, now: Instant, latency: Duration) {

@@ -19,6 +19,7 @@ use crate::{
     budget::{Budget, BudgetOptions},
     client::{ClientOptions, ClientStatus, Explanation, ResponseFuture},
     error::Error,
+    hedge::HedgeOptions,
     http::{BodyTrack, Classifier, Description, DescriptionOptions, Replay, Tracked},
     invalid::{Check, Invalid},
     limit::{ConcurrencyLimitOptions, rate::RateLimitOptions, throttle::ThrottleOptions},
@@ -267,6 +268,12 @@ impl ClientBuilder {
     #[must_use]
     pub fn retry(self, policy: RetryPolicy) -> Self {
         self.with(|inner| inner.retry(policy))
+    }
+
+    /// When a request is sent a second time while its first attempt goes on \[never\].
+    #[must_use]
+    pub fn hedge(self, options: impl Into<Option<HedgeOptions>>) -> Self {
+        self.with(|inner| inner.hedge(options))
     }
 
     /// How many requests go in a time \[any number\].

@@ -37,4 +37,4 @@ pub use layer::RetryLayer;
 pub use policy::RetryPolicy;
 pub use service::{ResponseFuture, Retry};
 
-pub(crate) use session::{Env, Parts, Session, Wishes};
+pub(crate) use session::{Env, Parts, Session, Underway, Wishes, stamp, unjudged};

@@ -15,10 +15,10 @@ use tower::{BoxError, Service};
 use super::{
     oneshot::Oneshot,
     policy::RetryPolicy,
-    session::{Env, Parts, Session, Wishes},
+    session::{Env, Parts, Session, Underway, Wishes},
 };
 use crate::{
-    context::{self, Timer},
+    context::{self, EnterCall, Timer},
     estimate::{Counts, Recent},
     sync::{Padded, stripe},
 };
@@ -101,6 +101,7 @@ where
 {
     type Response = S::Response;
     type Future = Oneshot<S, Req>;
+    type Beside = ();
 
     fn first(&mut self, request: Req) -> Self::Future {
         self.began = Some(context::now());
@@ -116,6 +117,16 @@ where
     fn again(&mut self, request: Req) -> Self::Future {
         self.began = Some(context::now());
         Oneshot::new(self.inner.clone(), request)
+    }
+
+    fn poll_beside(
+        &mut self,
+        first: Pin<&mut Option<Self::Future>>,
+        request: Underway<'_, Req, ()>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<S::Response, BoxError>> {
+        let _call = EnterCall::new(request.call);
+        first.as_pin_mut().map_or(Poll::Pending, |first| first.poll(cx))
     }
 
     fn parts(&self) -> &Parts<Req, S::Response> {
@@ -142,7 +153,7 @@ where
     }
 }
 
-type OwnSession<S, Req> = Session<Own<S, Req, <S as Service<Req>>::Response>, Oneshot<S, Req>, Req>;
+type OwnSession<S, Req> = Session<Own<S, Req, <S as Service<Req>>::Response>, Oneshot<S, Req>, (), Req>;
 
 /// The future of [`Retry`].
 #[pin_project]

@@ -16,11 +16,11 @@ use super::{
     policy::RetryPolicy,
 };
 use crate::{
-    budget::{Budget, Withdrawal},
+    budget::{Budget, Entered, Withdrawal},
     context::{self, Call, EnterCall, EnterInherited},
     describe::{Criticality, Describe, Sending},
     error::Error,
-    outcome::{Again, Classify, Sent, Verdict},
+    outcome::{Again, Class, Classify, Sent, Verdict},
     random::Random,
     telemetry::{Counter, Tally},
 };
@@ -39,6 +39,8 @@ pub(crate) struct Parts<Req, Res> {
 pub(crate) trait Env<Req: 'static> {
     type Response: 'static;
     type Future: Future<Output = Result<Self::Response, BoxError>>;
+    /// What may run beside an attempt.
+    type Beside;
 
     /// Sends the request for the first time.
     fn first(&mut self, request: Req) -> Self::Future;
@@ -51,11 +53,44 @@ pub(crate) trait Env<Req: 'static> {
     /// The waits between attempts; asked only when one is needed.
     fn policy(&self) -> RetryPolicy;
 
+    /// What may run beside the first attempt, if anything may.
+    #[inline]
+    fn beside(&self) -> Option<Self::Beside> {
+        None
+    }
+
+    /// Polls the first attempt and what runs beside it.
+    fn poll_beside(
+        &mut self,
+        first: Pin<&mut Option<Self::Future>>,
+        request: Underway<'_, Req, Self::Beside>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Self::Response, BoxError>>;
+
     /// The last attempt has succeeded.
     fn succeeded(&self, now: Instant);
 
     /// The fastest recent tenth of latency: with less time left than that, another attempt makes no sense.
     fn fastest(&self, now: Instant) -> Option<Duration>;
+}
+
+/// What few requests have. In a box, or each would carry the room for it.
+#[derive(Debug)]
+pub(crate) struct Extras<B> {
+    /// Where the budget goes by what is under way.
+    pub(crate) entered: Option<Box<Entered>>,
+    /// What runs beside the first attempt.
+    pub(crate) beside: Option<B>,
+}
+
+/// What a first attempt may ask of its request.
+pub(crate) struct Underway<'a, Req, B> {
+    pub(crate) call: &'a mut Call,
+    /// What is kept to be sent again.
+    pub(crate) copy: &'a mut Option<Req>,
+    pub(crate) idempotent: bool,
+    pub(crate) beside: &'a mut B,
+    pub(crate) entered: &'a mut Option<Box<Entered>>,
 }
 
 /// What is wished for one request, over what its description says.
@@ -68,12 +103,12 @@ pub(crate) struct Wishes {
     pub(crate) idempotent: Option<bool>,
 }
 
-/// The future of a request that may be tried several times; `F` is that of one attempt.
+/// The future of a request that may be tried several times; `F` is that of one attempt, `B` what may run beside it.
 ///
 /// Without bounds, as are the futures around it: an `async` block that holds one over an await has to prove them for
 /// lifetimes it knows nothing of, and for `BoxError: Into<BoxError>` it cannot.
 #[pin_project]
-pub(crate) struct Session<E, F, Req> {
+pub(crate) struct Session<E, F, B, Req> {
     #[pin]
     state: State<F, Req>,
     env: E,
@@ -91,16 +126,17 @@ pub(crate) struct Session<E, F, Req> {
     /// Whether an attempt before this one may have been processed.
     maybe: bool,
     waited: Duration,
+    extras: Option<Box<Extras<B>>>,
 }
 
 #[pin_project(project = StateProjection)]
 enum State<F, Req> {
     Start(Option<Req>),
-    Attempt(#[pin] F),
+    Attempt(#[pin] Option<F>),
     Waiting { until: Instant, request: Option<Req>, withdrawal: Option<Withdrawal> },
 }
 
-impl<E, F, Req> Session<E, F, Req> {
+impl<E, F, B, Req> Session<E, F, B, Req> {
     #[inline(always)]
     pub(crate) fn new(env: E, request: Req, wishes: Wishes) -> Self {
         Self {
@@ -117,6 +153,7 @@ impl<E, F, Req> Session<E, F, Req> {
             refused: false,
             maybe: false,
             waited: Duration::ZERO,
+            extras: None,
         }
     }
 
@@ -133,7 +170,9 @@ impl<E, F, Req> Session<E, F, Req> {
 
     /// Gives up what is under way.
     pub(crate) fn cancel(self: Pin<&mut Self>) {
-        self.project().state.set(State::Start(None));
+        let mut this = self.project();
+        this.state.set(State::Start(None));
+        *this.extras = None;
     }
 
     /// How the last attempt ended.
@@ -148,9 +187,9 @@ impl<E, F, Req> Session<E, F, Req> {
     }
 }
 
-impl<E, F, Req> Session<E, F, Req>
+impl<E, F, B, Req> Session<E, F, B, Req>
 where
-    E: Env<Req, Future = F>,
+    E: Env<Req, Future = F, Beside = B>,
     F: Future<Output = Result<E::Response, BoxError>>,
     Req: 'static,
 {
@@ -176,8 +215,14 @@ where
                     *this.idempotent =
                         this.wishes.idempotent.unwrap_or_else(|| parts.describe.is_idempotent(&request));
                     *this.criticality = parts.describe.criticality(&request);
-                    if !*this.aside && this.wishes.max_attempts > 1 {
-                        *this.copy = parts.describe.copy(&mut request);
+                    if !*this.aside {
+                        let beside = this.env.beside();
+                        if this.wishes.max_attempts > 1 || beside.is_some() {
+                            *this.copy = parts.describe.copy(&mut request);
+                        }
+                        if beside.is_some() || parts.budget.counts_requests() {
+                            *this.extras = Some(extras(&parts.budget, beside));
+                        }
                     }
                     this.call.attempt = 1;
                     *this.sent = 1;
@@ -188,17 +233,31 @@ where
                         let _call = (!*this.aside).then(|| EnterCall::new(this.call));
                         this.env.first(request)
                     };
-                    this.state.set(State::Attempt(future));
+                    this.state.set(State::Attempt(Some(future)));
                 }
                 StateProjection::Attempt(future) => {
                     let polled = if *this.aside {
-                        future.poll(cx)
+                        poll_alone(future, cx)
                     } else {
                         // Whatever is called on the way, by whichever client, knows that it is being done again.
                         let _inherited = (this.call.attempt > 1 || this.criticality.is_some())
                             .then(|| inherit(this.call.attempt > 1, *this.criticality));
-                        let _call = EnterCall::new(this.call);
-                        future.poll(cx)
+                        match this.extras.as_deref_mut() {
+                            Some(Extras { beside: Some(beside), entered }) => {
+                                let request = Underway {
+                                    call: this.call,
+                                    copy: this.copy,
+                                    idempotent: *this.idempotent,
+                                    beside,
+                                    entered,
+                                };
+                                this.env.poll_beside(future, request, cx)
+                            }
+                            _ => {
+                                let _call = EnterCall::new(this.call);
+                                poll_alone(future, cx)
+                            }
+                        }
                     };
                     let Poll::Ready(result) = polled else { return Poll::Pending };
                     if *this.aside {
@@ -213,6 +272,9 @@ where
                     if verdict.is_success() {
                         parts.budget.deposit_now();
                         this.env.succeeded(now);
+                        if this.extras.is_some() {
+                            *this.extras = None;
+                        }
                         return Poll::Ready(result);
                     }
                     let progress = Progress {
@@ -224,7 +286,9 @@ where
                         unsent: this.unsent,
                         refused: this.refused,
                     };
-                    match another(this.env, this.copy, progress, verdict, now) {
+                    // What ran beside the first attempt has told the budget of its failures.
+                    let raced = this.extras.as_mut().and_then(|extras| extras.beside.take()).is_some();
+                    match another(this.env, this.copy, progress, verdict, raced, now) {
                         Some(Planned { until, wait, request, withdrawal }) => {
                             *this.waited = wait;
                             *this.maybe |= verdict.was_sent() == Sent::Maybe;
@@ -232,8 +296,14 @@ where
                             drop(result);
                             this.state.set(State::Waiting { until, request: Some(request), withdrawal });
                         }
-                        None if *this.maybe => return Poll::Ready(result.map_err(maybe_sent)),
-                        None => return Poll::Ready(result),
+                        None => {
+                            *this.extras = None;
+                            return Poll::Ready(if *this.maybe {
+                                result.map_err(maybe_sent)
+                            } else {
+                                result
+                            });
+                        }
                     }
                 }
                 StateProjection::Waiting { until, request, withdrawal } => {
@@ -243,7 +313,8 @@ where
                     }
                     let Some(mut request) = request.take() else { return Poll::Pending };
                     if let Some(withdrawal) = withdrawal.take() {
-                        withdrawal.spend();
+                        withdrawal
+                            .spend_on(this.extras.as_mut().and_then(|extras| extras.entered.as_deref_mut()));
                     }
                     let parts = this.env.parts();
                     *this.sent += 1;
@@ -256,10 +327,25 @@ where
                         let _call = EnterCall::new(this.call);
                         this.env.again(request)
                     };
-                    this.state.set(State::Attempt(future));
+                    this.state.set(State::Attempt(Some(future)));
                 }
             }
         }
+    }
+}
+
+/// What a request has besides, of those few that have it.
+#[cold]
+fn extras<B>(budget: &Budget, beside: Option<B>) -> Box<Extras<B>> {
+    Box::new(Extras { entered: budget.enter(), beside })
+}
+
+/// Polls an attempt that nothing runs beside.
+#[inline(always)]
+fn poll_alone<F: Future>(attempt: Pin<&mut Option<F>>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    match attempt.as_pin_mut() {
+        Some(attempt) => attempt.poll(cx),
+        None => Poll::Pending,
     }
 }
 
@@ -302,6 +388,7 @@ fn another<E, Req>(
     copy: &mut Option<Req>,
     progress: Progress<'_>,
     verdict: Verdict,
+    raced: bool,
     now: Instant,
 ) -> Option<Planned<Req>>
 where
@@ -322,8 +409,16 @@ where
         probe: progress.probe,
     };
     *progress.refused |= verdict.was_sent() == Sent::Refused;
-    let Next::Again { free, wait } = decide(&ended) else { return None };
+    let next = decide(&ended);
     let parts = env.parts();
+    if !raced && drains(&ended, next) {
+        parts.budget.fail();
+    }
+    let Next::Again { free, wait } = next else { return None };
+    if progress.most <= 1 {
+        // The copy is for hedges.
+        return None;
+    }
     // A copy that cannot be copied any more may have lost a part of its body.
     let mut request = copy.take()?;
     *copy = Some(parts.describe.copy(&mut request)?);
@@ -351,8 +446,19 @@ where
     Some(Planned { until, wait, request, withdrawal })
 }
 
+/// Whether a failure drains a throttle: one that a retry could have helped, or that the server does not want repeated. What is
+/// sent again free was never processed, and what the caller did wrong is no failure.
+fn drains(ended: &Ended, next: Next) -> bool {
+    let verdict = &ended.verdict;
+    let processed = verdict.was_sent() == Sent::Maybe && verdict.class() != Class::Inconclusive;
+    processed && !verdict.is_success() && !matches!(next, Next::Again { free: true, .. })
+}
+
 /// The verdict on what nothing below has judged. A refusal by the whole of what is below is final.
-fn unjudged<Req, Res: 'static>(parts: &Parts<Req, Res>, result: &Result<Res, BoxError>) -> Verdict {
+pub(crate) fn unjudged<Req, Res: 'static>(
+    parts: &Parts<Req, Res>,
+    result: &Result<Res, BoxError>,
+) -> Verdict {
     let verdict = parts.classify.classify(result.as_ref());
     let refused = result.as_ref().err().and_then(|error| Error::find(&**error));
     if refused.is_some_and(|error| error.reason().is_final()) { verdict.again(Again::Never) } else { verdict }
@@ -368,7 +474,7 @@ fn maybe_sent(error: BoxError) -> BoxError {
     }
 }
 
-fn stamp<Req: 'static, Res>(parts: &Parts<Req, Res>, request: &mut Req, attempt: u32) {
+pub(crate) fn stamp<Req: 'static, Res>(parts: &Parts<Req, Res>, request: &mut Req, attempt: u32) {
     let inherited = context::inherited();
     let sending = Sending::new(attempt, context::now(), inherited.deadline());
     parts.describe.stamp(request, &sending.with_retry_above(inherited.is_retry()));

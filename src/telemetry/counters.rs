@@ -11,12 +11,16 @@ pub(crate) enum Counter {
     Cancelled,
     Retries,
     BudgetExhausted,
+    /// Attempts sent beside others, those of them that won, and those that were due and not sent.
+    Hedges,
+    HedgesWon,
+    HedgesWithheld,
     /// Responses whose body is tracked, and those whose body is over.
     BodiesBegun,
     BodiesEnded,
 }
 
-const COUNTERS: usize = 7;
+const COUNTERS: usize = 10;
 
 /// A set of counters, one stripe for each thread.
 #[derive(Debug)]

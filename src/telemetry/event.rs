@@ -129,6 +129,10 @@ pub enum Event {
         /// The rule that was broken: a [`Trip`](crate::breaker::Trip).
         why: Cause,
     },
+    /// So much of the capacity is in use that nothing is sent a second time beside its first attempt.
+    HedgingPaused,
+    /// There is room for that again.
+    HedgingResumed,
     /// The options were replaced.
     Updated,
     /// The client was closed.
@@ -157,6 +161,8 @@ impl Event {
             Self::BreakerClosed { .. } => "breaker_closed",
             Self::BreakerForced { .. } => "breaker_forced",
             Self::BreakerExceeded { .. } => "breaker_exceeded",
+            Self::HedgingPaused => "hedging_paused",
+            Self::HedgingResumed => "hedging_resumed",
             Self::Updated => "updated",
             Self::Closed => "closed",
         }
@@ -223,6 +229,8 @@ impl fmt::Display for Event {
             }
             Self::BreakerForced { breaker, state } => write!(f, "breaker {breaker}: {state} by hand"),
             Self::BreakerExceeded { breaker, why } => write!(f, "breaker {breaker}: would be open: {why}"),
+            Self::HedgingPaused => f.write_str("no hedges: too much of the capacity is in use"),
+            Self::HedgingResumed => f.write_str("there is room for hedges again"),
             Self::Updated => f.write_str("options replaced"),
             Self::Closed => f.write_str("closed"),
         }
