@@ -12,7 +12,7 @@
 //! # When to use it
 //! Between tries of anything. Full jitter spreads load best and is the default; equal jitter never waits less than
 //! half, for what must not be touched at once (a redial); none is for tests. A fixed wait without jitter lets clients
-//! march in step.
+//! march in step. The waits of gRPC ([`Backoff::grpc`]) and of Envoy ([`Backoff::envoy`]) are there by name.
 //!
 //! # Example
 //! ```
@@ -50,6 +50,9 @@ pub enum Jitter {
     Full,
     /// From half the ceiling to the ceiling.
     Equal,
+    /// From a fifth below the ceiling to a fifth above it, what gRFC A6 has: the cap is one for the ceiling, and a wait may be
+    /// a fifth longer.
+    Fifth,
 }
 
 /// A policy of waits between tries.
@@ -70,6 +73,8 @@ enum Growth {
     Exponential,
     /// The ceiling grows with the wait before.
     Decorrelated,
+    /// The ceiling is one base less than the power of the number of the try: what Envoy has.
+    Envoy,
 }
 
 impl Backoff {
@@ -85,6 +90,19 @@ impl Backoff {
     /// number of the try. Its own draw takes the place of a [`Jitter`], which it ignores.
     pub const fn decorrelated(base: Duration, cap: Duration) -> Self {
         Self { growth: Growth::Decorrelated, base, factor: 3.0, cap, jitter: Jitter::None }
+    }
+
+    /// The waits of gRFC A6: `min(initial * multiplier^(n - 1), max)`, a fifth less to a fifth more, before retry `n`.
+    pub const fn grpc(initial: Duration, max: Duration, multiplier: f64) -> Self {
+        Self::exponential(initial).factor(multiplier).cap(max).jitter(Jitter::Fifth)
+    }
+
+    /// The waits of Envoy: up to `(2^n - 1) * base` before retry `n`, and at most ten times the base, with full jitter. Envoy's
+    /// own base is 25 ms, which makes 25, 75, 175 and from then on 250 ms.
+    pub const fn envoy(base: Duration) -> Self {
+        let mut own = Self::exponential(base);
+        own.growth = Growth::Envoy;
+        own
     }
 
     /// Always `delay`, without jitter unless it is asked for. 0 means not to wait at all.
@@ -113,18 +131,26 @@ impl Backoff {
     /// The wait before try `attempt`: 1 is the first retry (0 is taken as 1). `previous` is the wait before the last one, 0 if
     /// there was none; only decorrelated waits look at it.
     ///
-    /// With ceiling `c = min(cap, base * factor^(attempt - 1))` the wait lies in `[c, c]`, `[0, c]` or `[c / 2, c]` as the
-    /// [`Jitter`] says; a decorrelated one in `[base, min(cap, factor * max(previous, base))]`. It never exceeds the cap,
-    /// and never panics whatever the policy.
+    /// With ceiling `c = min(cap, base * factor^(attempt - 1))` the wait lies in `[c, c]`, `[0, c]`, `[c / 2, c]` or
+    /// `[0.8 c, 1.2 c]` as the [`Jitter`] says, with `base * (factor^attempt - 1)` in Envoy's; a decorrelated one in
+    /// `[base, min(cap, factor * max(previous, base))]`. It never exceeds the cap, or with [`Jitter::Fifth`] a fifth more than
+    /// that, and never panics whatever the policy.
     pub fn delay(&self, attempt: u32, previous: Duration, random: &dyn Random) -> Duration {
         match self.growth {
-            Growth::Exponential => {
+            Growth::Exponential | Growth::Envoy => {
                 let tries = i32::try_from(attempt.max(1) - 1).unwrap_or(i32::MAX);
-                let ceiling = self.capped(self.base, self.factor.powi(tries));
+                let ceiling = match self.growth {
+                    Growth::Envoy => self.capped(self.base, self.factor.powi(tries.saturating_add(1)) - 1.0),
+                    _ => self.capped(self.base, self.factor.powi(tries)),
+                };
                 match self.jitter {
                     Jitter::None => ceiling,
                     Jitter::Full => between(Duration::ZERO, ceiling, random),
                     Jitter::Equal => between(ceiling / 2, ceiling, random),
+                    Jitter::Fifth => {
+                        let fifth = ceiling / 5;
+                        between(ceiling - fifth, ceiling.saturating_add(fifth), random)
+                    }
                 }
             }
             Growth::Decorrelated => {
@@ -136,7 +162,16 @@ impl Backoff {
 
     /// The longest wait that it can ask for.
     pub const fn longest(&self) -> Duration {
-        self.cap
+        match (self.growth, self.jitter) {
+            (Growth::Exponential | Growth::Envoy, Jitter::Fifth) => {
+                let tenths = self.cap.saturating_mul(12);
+                match tenths.checked_div(10) {
+                    Some(longest) => longest,
+                    None => self.cap,
+                }
+            }
+            _ => self.cap,
+        }
     }
 
     /// `base * factor`, at most the cap.
@@ -227,15 +262,17 @@ mod tests {
 
     #[test]
     fn the_lowest_and_the_highest_draw_stay_in_range() {
-        for jitter in [Jitter::None, Jitter::Full, Jitter::Equal] {
+        for jitter in [Jitter::None, Jitter::Full, Jitter::Equal, Jitter::Fifth] {
             let backoff = Backoff::default().jitter(jitter);
             let (low, high) = (backoff.delay(1, ZERO, &Always(0)), backoff.delay(1, ZERO, &Always(u64::MAX)));
             let expected = match jitter {
                 Jitter::None => ms(25),
                 Jitter::Full => ZERO,
                 Jitter::Equal => Duration::from_micros(12_500),
+                Jitter::Fifth => ms(20),
             };
-            assert_eq!((low, high), (expected, ms(25)));
+            let most = if jitter == Jitter::Fifth { ms(30) } else { ms(25) };
+            assert_eq!((low, high), (expected, most));
         }
     }
 
@@ -257,6 +294,41 @@ mod tests {
             let at_cap = (0..1_000).filter(|_| policy.delay(40, ms(250), &random) == ms(250)).count();
             assert!(at_cap <= 1, "{policy:?}: {at_cap} of 1000");
         }
+    }
+
+    /// That a million draws stay in their range, and come near both of its ends.
+    fn in_a_million(policy: Backoff, attempt: u32, previous: Duration, low: Duration, high: Duration) {
+        let random = Seeded::new(u64::from(attempt) ^ 11);
+        let (mut least, mut most) = (Duration::MAX, ZERO);
+        for _ in 0..1_000_000 {
+            let delay = policy.delay(attempt, previous, &random);
+            (least, most) = (least.min(delay), most.max(delay));
+        }
+        assert!(least >= low && most <= high, "{policy:?}: {least:?} to {most:?} of {low:?} to {high:?}");
+        let near = (high - low) / 10_000;
+        assert!(least - low <= near && high - most <= near, "{policy:?}: {least:?} to {most:?}");
+    }
+
+    #[test]
+    fn a_million_draws_of_each_kind_fill_their_range_and_never_leave_it_at_the_cap_too() {
+        for (attempt, ceiling) in [(1, ms(25)), (4, ms(200)), (60, ms(250))] {
+            in_a_million(Backoff::default(), attempt, ZERO, ZERO, ceiling);
+            in_a_million(Backoff::default().jitter(Jitter::Equal), attempt, ZERO, ceiling / 2, ceiling);
+            in_a_million(Backoff::default().jitter(Jitter::None), attempt, ZERO, ceiling, ceiling);
+        }
+        // gRFC A6, C01: 100 ms doubling to 1 s.
+        let grpc = Backoff::grpc(ms(100), ms(1_000), 2.0);
+        for (attempt, low, high) in [(1, ms(80), ms(120)), (2, ms(160), ms(240)), (9, ms(800), ms(1_200))] {
+            in_a_million(grpc, attempt, ZERO, low, high);
+        }
+        // Envoy, C30.
+        for (attempt, ceiling) in [(1, ms(25)), (2, ms(75)), (3, ms(175)), (4, ms(250)), (40, ms(250))] {
+            in_a_million(Backoff::envoy(ms(25)), attempt, ZERO, ZERO, ceiling);
+        }
+        for (previous, ceiling) in [(ZERO, ms(75)), (ms(40), ms(120)), (ms(200), ms(250))] {
+            in_a_million(Backoff::decorrelated(ms(25), ms(250)), 2, previous, ms(25), ceiling);
+        }
+        in_a_million(Backoff::fixed(ms(7)), 3, ZERO, ms(7), ms(7));
     }
 
     #[test]
@@ -297,7 +369,7 @@ mod tests {
     }
 
     fn any_jitter() -> impl Strategy<Value = Jitter> {
-        prop_oneof![Just(Jitter::None), Just(Jitter::Full), Just(Jitter::Equal)]
+        prop_oneof![Just(Jitter::None), Just(Jitter::Full), Just(Jitter::Equal), Just(Jitter::Fifth)]
     }
 
     proptest! {
@@ -307,8 +379,10 @@ mod tests {
             attempt in any::<u32>(), jitter in any_jitter(), word in any::<u64>(),
         ) {
             for policy in [Backoff::exponential(base).cap(cap), Backoff::decorrelated(base, cap)] {
-                let delay = policy.factor(factor).jitter(jitter).delay(attempt, previous, &Always(word));
-                prop_assert!(delay <= cap);
+                let policy = policy.factor(factor).jitter(jitter);
+                let delay = policy.delay(attempt, previous, &Always(word));
+                let more = if jitter == Jitter::Fifth { cap / 5 } else { ZERO };
+                prop_assert!(delay <= cap.saturating_add(more));
             }
         }
 
@@ -321,8 +395,11 @@ mod tests {
             let policy = Backoff::exponential(base).cap(cap).factor(factor).jitter(jitter);
             let delay = policy.delay(attempt, ZERO, &Always(word)).as_secs_f64();
             let ceiling = (base.as_secs_f64() * factor.powf(f64::from(attempt.max(1) - 1))).min(cap.as_secs_f64());
-            let low = match jitter { Jitter::None => ceiling, Jitter::Full => 0.0, Jitter::Equal => ceiling / 2.0 };
-            prop_assert!(delay >= low - 2e-9 && delay <= ceiling + 2e-9, "{} of {}..{}", delay, low, ceiling);
+            let low = match jitter {
+                Jitter::None => ceiling, Jitter::Full => 0.0, Jitter::Equal => ceiling / 2.0, Jitter::Fifth => ceiling * 0.8,
+            };
+            let ceiling = if jitter == Jitter::Fifth { ceiling * 1.2 } else { ceiling };
+            prop_assert!(delay >= low - 4e-9 && delay <= ceiling + 4e-9, "{} of {}..{}", delay, low, ceiling);
         }
 
         #[test]

@@ -10,6 +10,8 @@ mod cancel;
 mod deadline;
 #[path = "retry/endpoints.rs"]
 mod endpoints;
+#[path = "retry/lists.rs"]
+mod lists;
 #[path = "retry/readiness.rs"]
 mod readiness;
 #[path = "retry/server.rs"]

@@ -24,6 +24,9 @@ pub(crate) struct Pace {
     word: AtomicU64,
 }
 
+/// What part of a capacity is in use is not believed before that: at first there is no queue.
+const SETTLED: Duration = Duration::from_secs(5);
+
 /// No hedge: too little is known.
 const UNKNOWN: u64 = 0;
 /// No hedge: there is no room.
@@ -129,6 +132,9 @@ fn own(options: &HedgeOptions) -> BudgetOptions {
 /// `hedged` is how many hedges there were for each request of late.
 fn decide(options: &HedgeOptions, seen: Seen<'_>, hedged: f64) -> Due {
     let capacity = options.capacity.map(f64::from).or(seen.capacity);
+    if capacity.is_some() && seen.over < SETTLED {
+        return Due::Unknown;
+    }
     // What is affordable is what the capacity has over the load of the first attempts.
     let spare = capacity.map_or(f64::INFINITY, |capacity| {
         options.max_utilisation.get() * (1.0 + hedged) / utilisation(seen, capacity) - 1.0
@@ -197,7 +203,7 @@ mod tests {
 
     fn decided(options: &HedgeOptions, ended: &Counts, capacity: Option<f64>) -> Due {
         let none = Counts::default();
-        decide(options, Seen { latencies: Survival::new(ended, &none), over: SECOND, capacity }, 0.0)
+        decide(options, Seen { latencies: Survival::new(ended, &none), over: SECOND * 10, capacity }, 0.0)
     }
 
     #[test]
@@ -223,8 +229,8 @@ mod tests {
 
     #[test]
     fn there_is_no_room_when_more_than_its_share_of_the_capacity_was_in_use() {
-        // 100 attempts of 100 ms in a second are ten at a time.
-        let (options, ended) = (HedgeOptions::default(), counts([MS * 100; 100]));
+        // 1,000 attempts of 100 ms in ten seconds are ten at a time.
+        let (options, ended) = (HedgeOptions::default(), counts([MS * 100; 1_000]));
         assert_eq!(decided(&options, &ended, Some(10.0)), Due::NoRoom);
         assert!(matches!(decided(&options, &ended, Some(14.0)), Due::After(_)));
     }
@@ -232,7 +238,7 @@ mod tests {
     #[test]
     fn a_large_share_shrinks_to_what_is_to_spare() {
         // Ten at a time: of 25 there may be 20, which is as much again; of 14 there may be 11.2, of which half is used.
-        let ended = counts((1..=100).map(|n| MS * n * 2));
+        let ended = counts((1..=1_000).map(|n| MS * n / 5));
         let options = HedgeOptions::default().share(Ratio::percent::<50>());
         let at = |capacity| decided(&options, &ended, Some(capacity));
         assert_eq!(at(25.0), Due::After(ended.quantile(0.75).unwrap()));

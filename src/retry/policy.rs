@@ -1,5 +1,7 @@
 //! The numbers behind retries.
 
+use std::time::Duration;
+
 use crate::{
     backoff::Backoff,
     invalid::{Check, Invalid},
@@ -24,6 +26,25 @@ impl Default for RetryPolicy {
 impl RetryPolicy {
     /// Attempts that a request may make at the most.
     pub const MOST: u32 = 10;
+
+    /// The policy of gRFC A6, which calls its numbers `maxAttempts`, `initialBackoff`, `maxBackoff` and
+    /// `backoffMultiplier`. As there, more than 5 attempts count as 5, and fewer than 2 are refused when it is checked.
+    ///
+    /// The rest of A6 is what every policy here does: what never left the client is sent again and not counted, what a
+    /// server refused unprocessed is so once; pushback is the wait, exactly, and the backoff begins anew after it; a
+    /// malformed or negative one stops; each attempt is balanced anew. `retryThrottling` is
+    /// [`Budget::grpc`](crate::budget::Budget::grpc). `retryableStatusCodes` is for the
+    /// [`Classify`](crate::outcome::Classify): what it calls a failure, or back-off, is retried.
+    pub fn grpc(max_attempts: u32, initial: Duration, max: Duration, multiplier: f64) -> Self {
+        let attempts = if max_attempts < 2 { 0 } else { max_attempts.min(5) };
+        Self { max_attempts: attempts, backoff: Backoff::grpc(initial, max, multiplier) }
+    }
+
+    /// Envoy's numbers, as Istio and many others set them: one retry, with [its waits](Backoff::envoy). Its budget is
+    /// [`Budget::envoy`](crate::budget::Budget::envoy).
+    pub fn envoy() -> Self {
+        Self { max_attempts: 2, backoff: Backoff::envoy(Duration::from_millis(25)) }
+    }
 
     /// A policy that never retries.
     pub fn never() -> Self {

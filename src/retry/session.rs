@@ -126,6 +126,8 @@ pub(crate) struct Session<E, F, B, Req> {
     /// Whether an attempt before this one may have been processed.
     maybe: bool,
     waited: Duration,
+    /// Retries since the server last said when.
+    own_waits: u32,
     extras: Option<Box<Extras<B>>>,
 }
 
@@ -153,6 +155,7 @@ impl<E, F, B, Req> Session<E, F, B, Req> {
             refused: false,
             maybe: false,
             waited: Duration::ZERO,
+            own_waits: 0,
             extras: None,
         }
     }
@@ -281,6 +284,7 @@ where
                         idempotent: *this.idempotent,
                         most: this.wishes.max_attempts,
                         waited: *this.waited,
+                        own_waits: this.own_waits,
                         probe: this.call.probe,
                         sent: this.sent,
                         unsent: this.unsent,
@@ -367,6 +371,7 @@ struct Progress<'a> {
     idempotent: bool,
     most: u32,
     waited: Duration,
+    own_waits: &'a mut u32,
     probe: bool,
     sent: &'a mut u32,
     unsent: &'a mut u32,
@@ -424,8 +429,16 @@ where
     *copy = Some(parts.describe.copy(&mut request)?);
     let wait = match wait {
         Wait::No => Duration::ZERO,
-        Wait::Exactly(wait) => wait,
-        Wait::Backoff => env.policy().backoff.delay((*progress.sent).max(1), progress.waited, &*parts.random),
+        Wait::Exactly(wait) => {
+            // The server knows better: what comes after that begins anew.
+            *progress.own_waits = 0;
+            wait
+        }
+        Wait::Backoff => {
+            let previous = if *progress.own_waits == 0 { Duration::ZERO } else { progress.waited };
+            *progress.own_waits += 1;
+            env.policy().backoff.delay(*progress.own_waits, previous, &*parts.random)
+        }
     };
     let until = now.checked_add(wait)?;
     if let Some(deadline) = context::deadline()
