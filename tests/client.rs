@@ -9,6 +9,8 @@ mod breaker;
 mod build;
 #[path = "client/cancel.rs"]
 mod cancel;
+#[path = "client/conservation.rs"]
+mod conservation;
 #[path = "client/deadline.rs"]
 mod deadline;
 #[path = "client/explain.rs"]

@@ -66,6 +66,8 @@
 //! won, and has no bound.
 
 mod layer;
+#[cfg(all(test, mainstay_loom))]
+mod model;
 mod options;
 mod pace;
 mod race;
