@@ -250,7 +250,13 @@ impl Lease {
             member.failed(now, self.generation);
         } else {
             member.cancelled.fetch_add(1, Relaxed);
-            member.latency.observe_at_least(fleet.at(now), elapsed);
+            if beaten {
+                // How long it would have taken nobody knows, and hedges always end it soon: an endpoint that takes ten times as
+                // long would look only twice as slow, and go on to cost a hedge for each request that it is given.
+                penalise(&member, now, elapsed);
+            } else {
+                member.latency.observe_at_least(fleet.at(now), elapsed);
+            }
         }
     }
 }

@@ -11,9 +11,11 @@ use std::{
 };
 
 use mainstay::{
-    Client,
+    Client, Ratio,
     balance::{BalanceOptions, Load},
+    budget::BudgetOptions,
     client::ClientBuilder,
+    hedge::{Delay, HedgeOptions},
     random::{Random, Seeded},
     retry::RetryPolicy,
     testing::{Classifier, Connection, Description, Fleet, Request, Response, World},
@@ -46,6 +48,8 @@ pub struct Terms {
     pub attempts: u32,
     /// Where the client stands.
     pub place: u32,
+    /// How many attempts of the client the fleet can work on at a time, for those that are told.
+    pub capacity: Option<u32>,
 }
 
 impl Default for Terms {
@@ -55,6 +59,7 @@ impl Default for Terms {
             deadline: Duration::from_secs(3),
             attempts: 3,
             place: 0,
+            capacity: None,
         }
     }
 }
@@ -74,6 +79,10 @@ impl Default for Terms {
 /// | `nothing` | one attempt, at random |
 /// | `naive` | all the attempts at once after each other, at random |
 /// | `token_bucket` | as `naive`, within a bucket of 10 tokens: a success pays in 0.1, a retry takes out 1 |
+/// | `mainstay_hedged` | `mainstay_once` with default hedging: 2 % of the requests, after the 99th percentile |
+/// | `hedge_always` | the same, everything to two servers at once, whatever it costs |
+/// | `hedge_p95`, `hedge_p98` | the same, after this percentile, without a share or a budget |
+/// | `hedge_spare` | the same, three attempts at a time and as many hedges as requests, as far as there is capacity to spare; it is told its part of that |
 /// | `tower_retry` | tower's `Retry` with `TpsBudget` over `Buffer(tower_ewma)` |
 ///
 /// # Panics
@@ -127,6 +136,23 @@ pub fn sender(name: &str, world: &World, fleet: &Fleet, number: u32, terms: Term
         "mainstay_once" => {
             boxed(mainstay(fleet, Terms { attempts: 1, ..terms }, random, BalanceOptions::default()))
         }
+        "mainstay_hedged" => hedged(fleet, terms, random, HedgeOptions::default()),
+        "hedge_always" => {
+            let at_once = HedgeOptions::default().delay(Delay::Fixed(Duration::ZERO)).share(None);
+            hedged(fleet, terms, random, at_once)
+        }
+        "hedge_p95" => hedged(fleet, terms, random, after_percentile(Ratio::percent::<95>())),
+        "hedge_p98" => hedged(fleet, terms, random, after_percentile(Ratio::percent::<98>())),
+        "hedge_spare" => {
+            let options = HedgeOptions::default().share(Ratio::ONE).capacity(terms.capacity);
+            // A client with eight requests a second is warm after four.
+            hedged(
+                fleet,
+                terms,
+                random,
+                options.max_attempts(3).samples(30).max_utilisation(Ratio::percent::<75>()),
+            )
+        }
         "mainstay_in_flight" => once(Load::InFlight, 2),
         "mainstay_in_flight_3" => once(Load::InFlight, 3),
         "mainstay_peak" => once(Load::PeakEwma { decay: Duration::from_secs(10) }, 4),
@@ -143,6 +169,17 @@ fn mainstay(
     options: BalanceOptions,
 ) -> Client<Connection, Request> {
     client(fleet, terms, random, options).build().expect("the terms of the scenarios hold together")
+}
+
+fn after_percentile(percentile: Ratio) -> HedgeOptions {
+    HedgeOptions::default().delay(Delay::Percentile(percentile)).share(None)
+}
+
+/// A client with one attempt and those beside it. Its budget is no bound: what is looked at is the hedges' own.
+fn hedged(fleet: &Fleet, terms: Terms, random: Seeded, options: HedgeOptions) -> Sender {
+    let budget = BudgetOptions::default().share(Ratio::ONE).reserve(1_000);
+    let client = client(fleet, Terms { attempts: 1, ..terms }, random, BalanceOptions::default());
+    boxed(client.hedge(options).budget(budget).build().expect("the terms of the scenarios hold together"))
 }
 
 /// mainstay's client with default options but for the terms.

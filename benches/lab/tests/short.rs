@@ -134,6 +134,32 @@ fn nobody_is_set_aside_for_errors_that_all_make() {
 }
 
 #[test]
+fn hedges_of_one_request_in_a_hundred_shorten_the_tail_that_pauses_make() {
+    let short = Short::of("gc_pauses", &[("exponential", 0.0)], 0.5);
+    let ratio = short.ratio("mainstay_hedged", "mainstay_once", "p999_ms");
+    let load = short.median("mainstay_hedged", "amplification");
+    assert!(ratio <= 0.8 && load <= 1.02, "{ratio} at {load}");
+}
+
+#[test]
+fn with_capacity_to_spare_hedges_halve_the_99th_percentile_and_without_there_are_none() {
+    let at = |load| Short::of("hedging_frontier", &[("load", load)], 0.5);
+    let halved = at(0.3).ratio("hedge_spare", "mainstay_once", "p99_ms");
+    assert!(halved <= 0.5, "{halved}");
+    let busy = at(0.9).median("hedge_spare", "amplification");
+    assert!(busy <= 1.001, "{busy}");
+}
+
+#[test]
+fn hedges_by_default_do_no_harm_up_to_three_quarters_of_the_load() {
+    for load in [0.1, 0.6] {
+        let short = Short::of("hedging_frontier", &[("load", load)], 0.5);
+        let mean = short.ratio("mainstay_hedged", "mainstay_once", "mean_ms");
+        assert!(mean <= 1.02, "load {load}: {mean}");
+    }
+}
+
+#[test]
 fn retries_do_not_keep_an_outage_alive() {
     let short = Short::of("metastable", &[], 0.7);
     let outcome = short.run("mainstay", 1);

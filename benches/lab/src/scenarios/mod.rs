@@ -3,8 +3,10 @@
 pub mod blink;
 pub mod collapse;
 pub mod finagle;
+pub mod gc_pauses;
 pub mod gray;
 pub mod halves;
+pub mod hedging_frontier;
 pub mod limiter;
 pub mod metastable;
 pub mod noisy_fleet;
@@ -30,11 +32,13 @@ pub static ALL: &[&dyn Scenario] = &[
     &halves::Halves,
     &sinkhole::Sinkhole,
     &gray::Gray,
+    &gc_pauses::GcPauses,
     &metastable::Metastable,
     &retry_frontier::RetryFrontier,
     &collapse::Collapse,
     &overload::Overload,
     &priority::Priority,
+    &hedging_frontier::HedgingFrontier,
     &reconnect_storm::ReconnectStorm,
     &limiter::Limiter,
     &blink::Blink,
@@ -43,18 +47,6 @@ pub static ALL: &[&dyn Scenario] = &[
 
 /// Those that wait for their layer.
 pub static WAITING: &[Waiting] = &[
-    Waiting {
-        number: 8,
-        name: "gc_pauses",
-        question: "Every server freezes now and then: do a few more requests hide it?",
-        waits_for: "hedging",
-    },
-    Waiting {
-        number: 14,
-        name: "hedging_frontier",
-        question: "From which load on does hedging do harm?",
-        waits_for: "hedging",
-    },
     Waiting {
         number: 15,
         name: "cold_start",
