@@ -100,7 +100,7 @@ impl Scenario for HedgingFrontier {
         "A hedge after the 99th percentile cannot move the 99th percentile: what `mainstay_hedged` does for 2 % is seen in the mean and at \
          99.9 %. To halve the p99 about a third of the requests have to be hedged, which a fleet can stand as long as it is half idle: \
          `hedge_spare` does, and is told how many slots are its own. Who is not told cannot know how full the fleet is: at 90 % of the load \
-         the one hedge in a hundred that `mainstay_hedged` still sends costs the others 2 % of their mean and 4 % of their p99."
+         the one hedge in a hundred that `mainstay_hedged` still sends costs the others 2 % of their mean."
     }
 
     fn chart(&self, results: &Results) -> Chart {
