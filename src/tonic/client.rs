@@ -22,6 +22,7 @@ use crate::{
     client::{ClientOptions, ClientStatus, Explanation, ResponseFuture},
     error::Error,
     grpc::{BodyTrack, Classifier, Description, DescriptionOptions, read_timeout},
+    hedge::HedgeOptions,
     http::{Replay, Tracked},
     invalid::{Check, Invalid},
     limit::{ConcurrencyLimitOptions, rate::RateLimitOptions, throttle::ThrottleOptions},
@@ -302,6 +303,12 @@ impl ClientBuilder {
     #[must_use]
     pub fn budget(self, budget: BudgetOptions) -> Self {
         self.with(|inner| inner.budget(budget))
+    }
+
+    /// When a call is made a second time while its first attempt goes on \[never\].
+    #[must_use]
+    pub fn hedge(self, options: impl Into<Option<HedgeOptions>>) -> Self {
+        self.with(|inner| inner.hedge(options))
     }
 
     /// A budget that several clients share, instead of one of its own.
