@@ -5,7 +5,7 @@ mod resolution;
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque},
     future::{Future, poll_fn},
     pin::Pin,
     sync::Arc,
@@ -20,11 +20,13 @@ use super::{
     bell::Message,
     connect::Connector,
     fleet::Fleet,
+    groups::LevelState,
     member::Member,
     options::Panic,
     pace::Pace,
     roster::{Roster, Running},
     snapshot::{Entry, Resolved, Snapshot, Unconnected},
+    zone::Distance,
 };
 use crate::{
     Endpoint, clock,
@@ -36,6 +38,8 @@ use crate::{
 
 /// Endpoints looked at between two yields to the runtime.
 const BATCH: usize = 128;
+/// How often it is looked whether the shares of zones are still right.
+const MEASURE: Duration = Duration::from_secs(1);
 /// Things done between two publications, when there is a lot to do.
 const BURST: usize = 64;
 
@@ -90,8 +94,13 @@ pub(crate) struct Control<S> {
     /// The resolver has ended, and observers do not know yet.
     ended_untold: bool,
     dirty: bool,
-    panicking: bool,
+    /// The priorities that are in panic.
+    panicking: BTreeSet<u32>,
+    /// Whether some traffic leaves the first priority, or the own zone of a priority.
+    spilling: BTreeSet<Arc<str>>,
     ramp_ends: Option<Instant>,
+    /// When it is looked whether the shares of zones are still right, where there are zones.
+    measures: Option<Instant>,
     last_id: u64,
     /// Who is asked first for something to do, so that nobody who always has something starves the others.
     turn: usize,
@@ -129,12 +138,14 @@ pub(crate) async fn run<S: Send + Sync + 'static>(mut running: Running<S>) {
             control.fleet.tell(&Event::ResolutionEnded);
         }
         control.start_dials().await;
-        if control.dirty {
+        if control.dirty || control.measures.is_some_and(|at| at <= clock::now()) {
             let Some(roster) = running.roster.upgrade() else {
                 running.control = None;
                 return;
             };
-            control.publish(&roster);
+            if control.is_outdated(&roster) {
+                control.publish(&roster);
+            }
         }
         tokio::task::yield_now().await;
     }
@@ -161,8 +172,10 @@ impl<S: Send + Sync + 'static> Control<S> {
             ended_untold: false,
             turn: 0,
             dirty: false,
-            panicking: false,
+            panicking: BTreeSet::new(),
+            spilling: BTreeSet::new(),
             ramp_ends: None,
+            measures: None,
             last_id: 0,
         }
     }
@@ -222,7 +235,10 @@ impl<S: Send + Sync + 'static> Control<S> {
 
     fn next_time(&self) -> Option<Instant> {
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
-        [timer, self.steady.next(), self.ramp_ends, self.next_redial()].into_iter().flatten().min()
+        [timer, self.steady.next(), self.ramp_ends, self.measures, self.next_redial()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn act(&mut self, work: Work<S>) -> std::ops::ControlFlow<()> {
@@ -316,6 +332,16 @@ impl<S: Send + Sync + 'static> Control<S> {
         self.dirty = true;
     }
 
+    /// Whether the picture is not true any more.
+    fn is_outdated(&mut self, roster: &Roster<S>) -> bool {
+        let now = clock::now();
+        if !self.dirty && self.measures.is_some_and(|at| at <= now) {
+            self.measures = Some(now + MEASURE);
+            self.dirty = roster.snapshot.load().has_drifted(now);
+        }
+        self.dirty
+    }
+
     fn publish(&mut self, roster: &Roster<S>) {
         self.dirty = false;
         let now = clock::now();
@@ -334,6 +360,7 @@ impl<S: Send + Sync + 'static> Control<S> {
                 Some(Entry {
                     member: slot.member.clone(),
                     service: slot.service.clone()?,
+                    endpoint: slot.endpoint.clone(),
                     weight: Entry::<S>::relative(slot.endpoint.weight() / 1e6 / mean),
                     incarnation: slot.incarnation,
                 })
@@ -343,31 +370,73 @@ impl<S: Send + Sync + 'static> Control<S> {
             .filter(|slot| slot.service.is_none())
             .map(|slot| Unconnected {
                 member: slot.member.clone(),
+                endpoint: slot.endpoint.clone(),
                 redial: slot.redial,
                 cause: slot.cause.clone(),
             })
             .collect();
         let failure = self.steady.failure().cloned();
-        let (ramp_ends, panic, available) = roster.publish(|before| {
+        let (ramp_ends, levels) = roster.publish(|before| {
             let options = self.fleet.options.load_full();
             let (mut snapshot, ramp_ends) =
                 Snapshot::of(before.generation + 1, resolved, entries, unconnected, options, now);
             snapshot.failure = failure;
-            let panic = snapshot.too_few;
-            let available =
-                snapshot.entries.iter().filter(|entry| entry.member.health.is_available()).count();
-            (snapshot, (ramp_ends, panic, available))
+            let levels = snapshot.levels.clone();
+            (snapshot, (ramp_ends, levels))
         });
         self.ramp_ends = ramp_ends;
-        if panic != self.panicking {
-            self.panicking = panic;
-            let endpoints = present().count();
-            let fail_open = self.fleet.options.load().panic == Panic::FailOpen;
-            self.fleet.tell(&if panic {
-                Event::PanicEntered { available, endpoints, fail_open }
+        let zones = levels.iter().any(|level| !level.zones.is_empty());
+        self.measures = zones.then(|| self.measures.filter(|at| *at > now).unwrap_or(now + MEASURE));
+        self.tell_panic(&levels);
+        self.tell_spill(&levels);
+    }
+
+    /// Tells which priorities are in panic now, and which are not any more.
+    fn tell_panic(&mut self, levels: &[LevelState]) {
+        let fail_open = self.fleet.options.load().panic == Panic::FailOpen;
+        let before = std::mem::take(&mut self.panicking);
+        self.panicking = levels.iter().filter(|level| level.too_few).map(|level| level.priority).collect();
+        for priority in before.symmetric_difference(&self.panicking).copied() {
+            let level = levels.iter().find(|level| level.priority == priority);
+            let (available, endpoints) = level.map_or((0, 0), |level| (level.available, level.endpoints));
+            self.fleet.tell(&if self.panicking.contains(&priority) {
+                Event::PanicEntered { priority, available, endpoints, fail_open }
             } else {
-                Event::PanicLeft { available, endpoints }
+                Event::PanicLeft { priority, available, endpoints }
             });
+        }
+    }
+
+    /// Tells when traffic begins to leave where it belongs, and when it is back.
+    fn tell_spill(&mut self, levels: &[LevelState]) {
+        let elsewhere = self.fleet.options.load().localities.elsewhere.get();
+        let mut away: BTreeMap<Arc<str>, f64> = BTreeMap::new();
+        let given: u32 = levels.iter().map(|level| level.percent).sum();
+        if let ([first, _, ..], 1..) = (levels, given) {
+            away.insert(
+                format!("priority {}", first.priority).into(),
+                1.0 - f64::from(first.percent) / 100.0,
+            );
+        }
+        for level in levels.iter().filter(|level| level.percent > 0) {
+            if let Some(own) = level.zones.first().filter(|zone| zone.distance == Distance::Own) {
+                // What goes elsewhere in any case has not left.
+                let left = (1.0 - own.share - elsewhere).max(0.0);
+                away.insert(format!("{} of priority {}", own.locality, level.priority).into(), left);
+            }
+        }
+        let before = std::mem::take(&mut self.spilling);
+        for (from, share) in away {
+            // Back is what is wholly back: around the border there is one event, not many.
+            let (was, percent) = (before.contains(&from), (share * 100.0).round() as u32);
+            let is = if was { share > 1e-9 } else { percent >= 1 };
+            if was != is {
+                self.fleet
+                    .tell(&Event::Spill { from: from.clone(), percent: if is { percent.max(1) } else { 0 } });
+            }
+            if is {
+                self.spilling.insert(from);
+            }
         }
     }
 }

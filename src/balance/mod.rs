@@ -35,6 +35,12 @@
 //! picks, counts itself in at the endpoint, and calls a clone of the endpoint's service. Endpoints that fail are set
 //! aside by [`health`](crate::health).
 //!
+//! **Priorities and zones.** Of the [priorities](crate::Endpoint::with_priority) of endpoints the lowest number keeps
+//! everything while enough of its endpoints are available; what they do not cover spills to the next, by Envoy's formula
+//! ([`BalanceOptions::overprovisioning`]). Within a priority a client that says where it stands
+//! ([`BalanceOptions::localities`]) prefers its own zone, as far as that can take it. The shares are worked out by the
+//! background task; a pick draws one of them, and then as always.
+//!
 //! **When not.** Behind a proxy or a virtual address that balances by itself there is only one endpoint to see; the
 //! health rules then do nothing, and an event says so.
 //!
@@ -51,8 +57,10 @@ mod connect;
 mod control;
 mod estimator;
 mod fleet;
+mod groups;
 mod lane;
 mod lease;
+mod localities;
 mod member;
 #[cfg(all(test, mainstay_loom))]
 mod model;
@@ -60,6 +68,8 @@ mod options;
 mod pace;
 mod pick;
 mod place;
+mod pool;
+mod priority;
 #[cfg(all(test, not(mainstay_loom)))]
 mod probe_tests;
 mod roster;
@@ -69,12 +79,14 @@ mod snapshot;
 mod status;
 mod wake;
 mod width;
+mod zone;
 
 pub use attempt::Attempt;
 pub(crate) use attempt::Untimed;
 pub use connect::Connector;
 pub(crate) use fleet::Fleet;
+pub use localities::Localities;
 pub use options::{BalanceOptions, Load, Panic, SlowStart};
 pub use service::{Balance, BalanceBuilder};
 pub use shared::Shared;
-pub use status::{BalanceStatus, EndpointStatus};
+pub use status::{BalanceStatus, EndpointStatus, PriorityStatus, ZoneStatus};

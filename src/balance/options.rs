@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::localities::Localities;
 use crate::{
     backoff::{Backoff, Jitter},
     health::HealthOptions,
@@ -94,8 +95,14 @@ pub struct BalanceOptions {
     pub health: HealthOptions,
     /// What happens when too few endpoints are available \[fail open\].
     pub panic: Panic,
-    /// Under which share of available endpoints that is \[50 %\].
+    /// Under which share of available endpoints that is \[50 %\]. It is decided for each priority by itself, and for none of
+    /// several while they are healthy together.
     pub panic_below: Ratio,
+    /// How much more than its share of the traffic an endpoint is good for, in percent \[140\]: a priority keeps all of its
+    /// traffic while its available share times this covers it, and then what it covers; the rest goes to the next one.
+    pub overprovisioning: u32,
+    /// How far endpoints near the client are preferred \[they are not\].
+    pub localities: Localities,
     /// How endpoints get up to their share \[10 s from 10 %\].
     pub slow_start: SlowStart,
     /// Whether latencies are counted, per endpoint and for the whole client \[true\]. Without them nobody knows what is
@@ -138,6 +145,8 @@ impl Default for BalanceOptions {
             health: HealthOptions::default(),
             panic: Panic::default(),
             panic_below: Ratio::percent::<50>(),
+            overprovisioning: 140,
+            localities: Localities::default(),
             slow_start: SlowStart::default(),
             statistics: true,
             attempt_limit: Some(Duration::from_secs(3)),
@@ -185,6 +194,13 @@ impl BalanceOptions {
         }
         check
             .part("health", |check| self.health.check(check))
+            .rule(
+                (100..=100_000).contains(&self.overprovisioning),
+                "overprovisioning",
+                self.overprovisioning,
+                "100 to 100,000",
+            )
+            .part("localities", |check| self.localities.check(check))
             .rule(
                 self.slow_start.lasts <= FOREVER,
                 "slow_start.lasts",
@@ -251,5 +267,6 @@ impl BalanceOptions {
             || self.health.enabled
             || self.attempt_limit.is_some()
             || self.load != Load::InFlight
+            || self.localities.own.is_some()
     }
 }

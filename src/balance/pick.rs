@@ -9,6 +9,7 @@ use super::{
     lease::Lease,
     member::Member,
     options::{Load, Panic},
+    pool::Pool,
     snapshot::{Entry, Resolved, Snapshot},
 };
 use crate::{
@@ -36,56 +37,75 @@ pub(crate) enum Picked<'a, S> {
 impl<S> Snapshot<S> {
     /// The usual pick: the first attempt of a request, no endpoint waits for a probe, and all weights are equal. `None`
     /// where that is not so, or where none that was drawn may be used: then [`pick`](Self::pick) goes on.
-    #[inline]
+    ///
+    /// A function of its own, in which all that the draws need has a register.
+    #[inline(never)]
     pub(crate) fn pick_of_few(&self, now: Option<Stamp>, fleet: &Fleet) -> Option<&Entry<S>> {
-        let pool = self.pool as u32;
         let limited = self.most != u32::MAX;
-        if pool < 2 || !self.plain || limited || fleet.ledger.wants_probes() || context::has_tried() {
+        if limited || fleet.ledger.wants_probes() || context::has_tried() {
             return None;
         }
-        self.best_of_few(now, fleet, |entry| self.allows(&entry.member))
+        if !self.pool.plain || self.pool.len < 2 {
+            return self.pick_of_pools(now, fleet);
+        }
+        self.best_of_few(&self.entries, &self.pool, now, fleet, |entry| {
+            entry.member.is_allowed(self.pool.panic)
+        })
     }
 
-    /// Draws a few, and takes the least loaded of those that fit; `None` if none does.
+    /// The usual pick where there are several pools, all of them plain.
+    #[inline(never)]
+    fn pick_of_pools(&self, now: Option<Stamp>, fleet: &Fleet) -> Option<&Entry<S>> {
+        let pools = self.pools.as_ref().filter(|pools| pools.plain)?;
+        let pool = pools.draw(fleet.random.next() as u32)?;
+        self.best_of_few(self.entries_of(pool), pool, now, fleet, |entry| entry.member.is_allowed(pool.panic))
+    }
+
+    /// Draws a few of `entries`, which are those of `pool` or begin with them, and takes the least loaded of those that fit;
+    /// `None` if none does.
     #[inline]
-    fn best_of_few(
-        &self,
+    fn best_of_few<'a>(
+        &'a self,
+        entries: &'a [Entry<S>],
+        pool: &Pool,
         now: Option<Stamp>,
         fleet: &Fleet,
         fits: impl Fn(&Entry<S>) -> bool,
-    ) -> Option<&Entry<S>> {
-        match self.choices.min(self.pool as u32) {
+    ) -> Option<&'a Entry<S>> {
+        match self.choices.min(pool.len) {
             0 => None,
-            1 => self.best_of::<1>(now, fleet, fits),
-            2 => self.best_of::<2>(now, fleet, fits),
-            3 => self.best_of::<3>(now, fleet, fits),
-            4 => self.best_of::<4>(now, fleet, fits),
-            5 => self.best_of::<5>(now, fleet, fits),
-            6 => self.best_of::<6>(now, fleet, fits),
-            7 => self.best_of::<7>(now, fleet, fits),
-            _ => self.best_of::<8>(now, fleet, fits),
+            1 => self.best_of::<1>(entries, pool, now, fleet, fits),
+            2 => self.best_of::<2>(entries, pool, now, fleet, fits),
+            3 => self.best_of::<3>(entries, pool, now, fleet, fits),
+            4 => self.best_of::<4>(entries, pool, now, fleet, fits),
+            5 => self.best_of::<5>(entries, pool, now, fleet, fits),
+            6 => self.best_of::<6>(entries, pool, now, fleet, fits),
+            7 => self.best_of::<7>(entries, pool, now, fleet, fits),
+            _ => self.best_of::<8>(entries, pool, now, fleet, fits),
         }
     }
 
-    fn best_of<const D: usize>(
-        &self,
+    fn best_of<'a, const D: usize>(
+        &'a self,
+        entries: &'a [Entry<S>],
+        pool: &Pool,
         now: Option<Stamp>,
         fleet: &Fleet,
         fits: impl Fn(&Entry<S>) -> bool,
-    ) -> Option<&Entry<S>> {
+    ) -> Option<&'a Entry<S>> {
         let random = &*fleet.random;
-        let (mut drawn, explores) = distinct::<D>(self.pool as u32, random);
-        if !self.plain {
-            drawn = std::array::from_fn(|_| self.by_weight(now, random) as u32);
+        let (mut drawn, explores) = distinct::<D>(pool.len, random);
+        if !pool.plain {
+            drawn = std::array::from_fn(|_| self.by_weight(pool, now, random) as u32);
         }
         let at = self.at(now, fleet);
-        let looks: [Look; D] = std::array::from_fn(|draw| match self.entries.get(drawn[draw] as usize) {
-            Some(entry) if fits(entry) => self.look(drawn[draw], entry, now, at),
+        let looks: [Look; D] = std::array::from_fn(|draw| match entries.get(drawn[draw] as usize) {
+            Some(entry) if fits(entry) => self.look(pool.plain, drawn[draw], entry, now, at),
             _ => Look::away(drawn[draw]),
         });
         // Draws have no order, so a tie for the first is a tie at random.
         let best = lightest(&looks, explores)?;
-        self.entries.get(best.index as usize)
+        entries.get(best.index as usize)
     }
 
     /// Picks for `call`, leaving out the endpoints in `out`, which have refused or are not ready.
@@ -101,9 +121,10 @@ impl<S> Snapshot<S> {
             return Picked::One(entry, lease);
         }
         loop {
-            let entry = match self.draw(now, call, out, fleet) {
+            let pool = self.pool_for(call, fleet);
+            let entry = match self.draw(pool, now, call, out, fleet) {
                 Some(entry) => entry,
-                None => match self.scan(now, call, out, fleet) {
+                None => match self.scan(pool, now, call, out, fleet) {
                     Some(entry) => entry,
                     None => return self.nothing(out, fleet),
                 },
@@ -116,31 +137,57 @@ impl<S> Snapshot<S> {
         }
     }
 
+    /// The pool that this attempt goes to. What has failed in one zone is tried in another: the zone may be cut off.
+    fn pool_for(&self, call: &Call, fleet: &Fleet) -> &Pool {
+        let Some(pools) = &self.pools else { return &self.pool };
+        let pool = pools.draw(fleet.random.next() as u32).unwrap_or(&self.pool);
+        if call.is_untried() {
+            return pool;
+        }
+        let fresh = |pool: &Pool| {
+            pool.len > 0 && !self.entries_of(pool).iter().any(|entry| call.has_tried(entry.member.id))
+        };
+        if fresh(pool) {
+            pool
+        } else {
+            pools.another(pool, fleet.random.next() as u32, fresh).unwrap_or(pool)
+        }
+    }
+
     /// The least loaded of a few.
-    fn draw(&self, now: Option<Stamp>, call: &Call, out: &[u64], fleet: &Fleet) -> Option<&Entry<S>> {
+    fn draw(
+        &self,
+        pool: &Pool,
+        now: Option<Stamp>,
+        call: &Call,
+        out: &[u64],
+        fleet: &Fleet,
+    ) -> Option<&Entry<S>> {
         let anew = call.is_untried() && out.is_empty();
         let fits = |entry: &Entry<S>| {
             let member = &entry.member;
-            self.allows(member)
+            member.is_allowed(pool.panic)
                 && self.has_room(member)
                 && (anew || (!call.has_tried(member.id) && !out.contains(&member.id)))
         };
-        (0..DRAWS.div_ceil(self.choices)).find_map(|_| self.best_of_few(now, fleet, fits))
+        (0..DRAWS.div_ceil(self.choices))
+            .find_map(|_| self.best_of_few(self.entries_of(pool), pool, now, fleet, fits))
     }
 
-    /// Draws one index by weight and ramp.
-    fn by_weight(&self, now: Option<Stamp>, random: &dyn Random) -> usize {
+    /// Draws one place in the pool by weight and ramp.
+    fn by_weight(&self, pool: &Pool, now: Option<Stamp>, random: &dyn Random) -> usize {
+        let entries = self.entries_of(pool);
         let mut index = 0;
         for _ in 0..RAMP_DRAWS {
             let word = random.next();
-            index = match &self.alias {
+            index = match &pool.alias {
                 Some(alias) => alias.draw(word),
-                None => below(word as u32, self.pool as u32) as usize,
+                None => below(word as u32, pool.len) as usize,
             };
-            if !self.ramping {
+            if !pool.ramping {
                 return index;
             }
-            let share = self.ramp(&self.entries[index], now);
+            let share = entries.get(index).and_then(|entry| self.ramp(entry, now));
             if share.is_none_or(|share| unit(random.next()) < share) {
                 return index;
             }
@@ -156,11 +203,11 @@ impl<S> Snapshot<S> {
 
     /// What is to be seen of an entry.
     #[inline(always)]
-    fn look(&self, index: u32, entry: &Entry<S>, now: Option<Stamp>, at: Option<At>) -> Look {
+    fn look(&self, plain: bool, index: u32, entry: &Entry<S>, now: Option<Stamp>, at: Option<At>) -> Look {
         let member = &entry.member;
         // Signed, because that is one instruction to convert.
         let in_flight = member.in_flight.load(Relaxed) as i32 as f32;
-        let by_share = if self.plain { 1.0 } else { 1.0 / self.weight(entry, now) };
+        let by_share = if plain { 1.0 } else { 1.0 / self.weight(entry, now) };
         let (mean, weight, is_silent) = at
             .and_then(|at| member.latency.known(at))
             .map_or((0.0, 0.0, false), |known| (known.mean, known.weight, known.is_silent));
@@ -178,11 +225,6 @@ impl<S> Snapshot<S> {
     }
 
     #[inline]
-    fn allows(&self, member: &Member) -> bool {
-        member.health.is_available() || (self.panic && member.health.is_usable_in_panic())
-    }
-
-    #[inline]
     fn has_room(&self, member: &Member) -> bool {
         if self.most == u32::MAX {
             return true;
@@ -192,41 +234,53 @@ impl<S> Snapshot<S> {
     }
 
     /// Looks at every endpoint: first for one that was not tried, then for any available one, then, where that is the
-    /// policy, for any that may be used at all.
+    /// policy, for any that may be used at all; each time at those of the pool that was drawn first, then from the nearest
+    /// on.
     #[cold]
-    fn scan(&self, now: Option<Stamp>, call: &Call, out: &[u64], fleet: &Fleet) -> Option<&Entry<S>> {
-        let count = self.entries.len();
-        if count == 0 {
-            return None;
-        }
-        let start = below(fleet.random.next() as u32, count as u32) as usize;
+    fn scan(
+        &self,
+        pool: &Pool,
+        now: Option<Stamp>,
+        call: &Call,
+        out: &[u64],
+        fleet: &Fleet,
+    ) -> Option<&Entry<S>> {
         // None is available at all, and the snapshot that says so is not there yet.
         let fail_open = self.options.panic == Panic::FailOpen
             && !self.entries.iter().any(|entry| entry.member.health.is_available());
-        let usable =
-            |member: &Member| self.allows(member) || (fail_open && member.health.is_usable_in_panic());
-        let tiers: [&dyn Fn(&Member) -> bool; 3] = [
-            &|member| self.allows(member) && !call.has_tried(member.id),
-            &|member| self.allows(member),
-            &usable,
-        ];
-        let at = self.at(now, fleet);
-        for tier in tiers {
-            let looks: Vec<Look> = (0..count)
-                .map(|offset| (start + offset) % count)
-                .filter_map(|index| {
-                    let entry = &self.entries[index];
-                    let fits = !out.contains(&entry.member.id)
-                        && self.has_room(&entry.member)
-                        && tier(&entry.member);
-                    fits.then(|| self.look(index as u32, entry, now, at))
-                })
-                .collect();
-            if let Some(best) = lightest(&looks, false) {
-                return self.entries.get(best.index as usize);
-            }
-        }
-        None
+        let word = fleet.random.next() as u32;
+        let find = |fits: &dyn Fn(&Member, bool) -> bool| {
+            let drawn = std::iter::once((self.entries_of(pool), pool.panic));
+            drawn.chain(self.parts()).find_map(|(entries, panic)| {
+                let fits = |member: &Member| fits(member, panic) && !out.contains(&member.id);
+                self.lightest_of(entries, word, now, fleet, &fits)
+            })
+        };
+        find(&|member, panic| member.is_allowed(panic) && !call.has_tried(member.id))
+            .or_else(|| find(&|member, panic| member.is_allowed(panic)))
+            .or_else(|| find(&|member, _| fail_open && member.health.is_usable_in_panic()))
+    }
+
+    /// The least loaded of all of these that fit; `word` decides where to begin, and so who gets a tie.
+    fn lightest_of<'a>(
+        &self,
+        entries: &'a [Entry<S>],
+        word: u32,
+        now: Option<Stamp>,
+        fleet: &Fleet,
+        fits: &dyn Fn(&Member) -> bool,
+    ) -> Option<&'a Entry<S>> {
+        let (count, at) = (entries.len(), self.at(now, fleet));
+        let start = below(word, count as u32) as usize;
+        let looks: Vec<Look> = (0..count)
+            .map(|offset| (start + offset) % count)
+            .filter_map(|index| {
+                let entry = entries.get(index)?;
+                let fits = self.has_room(&entry.member) && fits(&entry.member);
+                fits.then(|| self.look(false, index as u32, entry, now, at))
+            })
+            .collect();
+        entries.get(lightest(&looks, false)?.index as usize)
     }
 
     /// Offers the request to an endpoint that waits for one that decides.
@@ -264,9 +318,10 @@ impl<S> Snapshot<S> {
             Resolved::To(_) => {}
         }
         let mut nearest: Option<Instant> = None;
-        for entry in &self.entries {
+        let all = self.parts().flat_map(|(entries, panic)| entries.iter().map(move |entry| (entry, panic)));
+        for (entry, panic) in all {
             let member = &entry.member;
-            if out.contains(&member.id) || self.allows(member) || !self.has_room(member) {
+            if out.contains(&member.id) || member.is_allowed(panic) || !self.has_room(member) {
                 // It is only not ready, or full, or became available just now.
                 return Picked::Wait;
             }

@@ -6,17 +6,19 @@ use std::{
 };
 
 use super::{
-    alias::Alias,
+    groups::{self, LevelState, Seen},
     member::Member,
-    options::{BalanceOptions, Load, Panic},
+    options::{BalanceOptions, Load},
+    pool::{Pool, Pools},
 };
-use crate::error::Cause;
+use crate::{Endpoint, error::Cause};
 
 /// An endpoint with the service that reaches it.
 pub(crate) struct Entry<S> {
     pub(crate) member: Arc<Member>,
     pub(crate) service: Arc<S>,
-    /// Its weight as the registry says, relative to the mean of all, without the ramp.
+    pub(crate) endpoint: Arc<Endpoint>,
+    /// Its weight as the registry says, relative to the mean of all that picks draw from together, without the ramp.
     pub(crate) weight: f32,
     /// The number of the connection.
     pub(crate) incarnation: u32,
@@ -27,11 +29,25 @@ impl<S> Entry<S> {
     pub(crate) fn relative(weight: f64) -> f32 {
         weight.clamp(1e-12, 1e12) as f32
     }
+
+    /// Makes weights relative to the mean of these.
+    fn level(entries: &mut [Self]) {
+        let weight = |entry: &Self| entry.endpoint.weight() / 1e6;
+        let mean = entries.iter().map(weight).sum::<f64>() / entries.len().max(1) as f64;
+        for entry in entries {
+            entry.weight = Self::relative(weight(entry) / mean);
+        }
+    }
 }
 
 impl<S> Clone for Entry<S> {
     fn clone(&self) -> Self {
-        Self { member: self.member.clone(), service: self.service.clone(), ..*self }
+        Self {
+            member: self.member.clone(),
+            service: self.service.clone(),
+            endpoint: self.endpoint.clone(),
+            ..*self
+        }
     }
 }
 
@@ -39,6 +55,7 @@ impl<S> Clone for Entry<S> {
 #[derive(Clone, Debug)]
 pub(crate) struct Unconnected {
     pub(crate) member: Arc<Member>,
+    pub(crate) endpoint: Arc<Endpoint>,
     /// When it will be tried again; `None` while it is being tried.
     pub(crate) redial: Option<Instant>,
     /// Why it is not connected.
@@ -60,20 +77,14 @@ pub(crate) enum Resolved {
 pub(crate) struct Snapshot<S> {
     pub(crate) generation: u64,
     pub(crate) resolved: Resolved,
-    /// The endpoints that have a service; those that were available when this was published come first.
+    /// The endpoints that have a service: pool after pool, then those that are in none.
     pub(crate) entries: Box<[Entry<S>]>,
-    /// Picks draw from the first so many entries.
-    pub(crate) pool: usize,
-    /// Draws by weight, where weights differ.
-    pub(crate) alias: Option<Alias>,
-    /// All weights are equal, and nobody is working up to its share.
-    pub(crate) plain: bool,
-    /// Some endpoints are working up to their share.
-    pub(crate) ramping: bool,
-    /// Fewer endpoints are available than the panic threshold asks for.
-    pub(crate) too_few: bool,
-    /// Ejections are set aside.
-    pub(crate) panic: bool,
+    /// What picks draw from; empty where there are several.
+    pub(crate) pool: Pool,
+    /// What picks draw from, where priorities or zones are told apart.
+    pub(crate) pools: Option<Box<Pools>>,
+    /// The priorities, the first of which is used first.
+    pub(crate) levels: Vec<LevelState>,
     pub(crate) load: Load,
     /// How many endpoints are drawn for a request.
     pub(crate) choices: u32,
@@ -95,12 +106,9 @@ impl<S> Snapshot<S> {
             generation: 0,
             resolved: Resolved::Pending,
             entries: Box::new([]),
-            pool: 0,
-            alias: None,
-            plain: true,
-            ramping: false,
-            too_few: false,
-            panic: false,
+            pool: Pool::default(),
+            pools: None,
+            levels: Vec::new(),
             most: options.most(),
             timed: true,
             load: options.load,
@@ -121,36 +129,52 @@ impl<S> Snapshot<S> {
         options: Arc<BalanceOptions>,
         now: Instant,
     ) -> (Self, Option<Instant>) {
-        // What is being connected for the first time says nothing yet.
-        let known = entries.len() + unconnected.iter().filter(|endpoint| endpoint.cause.is_some()).count();
-        let (mut ordered, aside): (Vec<_>, Vec<_>) =
-            entries.into_iter().partition(|entry| entry.member.health.is_available());
-        let available = ordered.len();
-        ordered.extend(aside);
-        let too_few = known > 0 && (available as f64) < options.panic_below.get() * known as f64;
-        let panic = too_few && options.panic == Panic::FailOpen;
-        let pool = if panic { ordered.len() } else { available };
-        let mut ramp_ends = None;
-        for entry in &ordered[..pool] {
-            if let Some((_, end)) = entry.member.ramp(now, &options.slow_start) {
-                ramp_ends = Some(ramp_ends.map_or(end, |last: Instant| last.max(end)));
+        let divided = groups::divide(&seen(&entries, &unconnected), &options, now);
+        let several = divided.groups.len() > 1;
+        let mut parts: Vec<Vec<Entry<S>>> = divided.groups.iter().map(|_| Vec::new()).collect();
+        if several {
+            for (entry, group) in entries.into_iter().zip(&divided.of) {
+                parts[*group].push(entry);
             }
+        } else if let Some(part) = parts.first_mut() {
+            *part = entries;
         }
-        let first = ordered.first().map_or(1.0, |entry| entry.weight);
-        let unequal = ordered[..pool].iter().any(|entry| entry.weight != first);
-        let alias = unequal.then(|| {
-            Alias::new(&ordered[..pool].iter().map(|entry| f64::from(entry.weight)).collect::<Vec<_>>())
-        });
+        let (mut ordered, mut apart, mut pools) = (Vec::new(), Vec::new(), Vec::new());
+        let mut ramp_ends: Option<Instant> = None;
+        for (group, part) in divided.groups.iter().zip(parts) {
+            let start = ordered.len();
+            let (available, aside): (Vec<_>, Vec<_>) =
+                part.into_iter().partition(|entry| entry.member.health.is_available());
+            ordered.extend(available);
+            if group.panic {
+                ordered.extend(aside);
+            } else {
+                apart.extend(aside);
+            }
+            if several {
+                Entry::level(&mut ordered[start..]);
+            }
+            let (pool, ends) = Pool::of(start, &ordered[start..], group, &options, now);
+            ramp_ends = ramp_ends.max(ends);
+            pools.push(pool);
+        }
+        ordered.extend(apart);
+        let shares: Vec<f64> = divided.groups.iter().map(|group| group.share).collect();
+        let (pool, pools) = match pools.pop() {
+            Some(only) if pools.is_empty() => (only, None),
+            Some(last) => {
+                pools.push(last);
+                (Pool::default(), Some(Box::new(Pools::new(pools, &shares))))
+            }
+            None => (Pool::default(), None),
+        };
         let snapshot = Self {
             generation,
             resolved,
             entries: ordered.into(),
             pool,
-            alias,
-            plain: !unequal && ramp_ends.is_none(),
-            ramping: ramp_ends.is_some(),
-            too_few,
-            panic,
+            pools,
+            levels: divided.levels,
             most: options.most(),
             timed: ramp_ends.is_some() || options.goes_by_time(),
             load: options.load,
@@ -172,6 +196,44 @@ impl<S> Snapshot<S> {
         snapshot
     }
 
+    /// Whether what was measured since would give a zone another share, by more than a hundredth.
+    pub(crate) fn has_drifted(&self, now: Instant) -> bool {
+        let divided = groups::divide(&seen(&self.entries, &self.unconnected), &self.options, now);
+        let shares = |levels: &[LevelState]| -> Vec<f64> {
+            levels.iter().flat_map(|level| &level.zones).map(|zone| zone.share).collect()
+        };
+        let (before, after) = (shares(&self.levels), shares(&divided.levels));
+        before.len() != after.len() || before.iter().zip(&after).any(|(a, b)| (a - b).abs() > DRIFT)
+    }
+
+    /// What picks draw from, the nearest first.
+    pub(crate) fn all_pools(&self) -> &[Pool] {
+        self.pools.as_ref().map_or(std::slice::from_ref(&self.pool), |pools| &pools.pools)
+    }
+
+    /// The entries of a pool.
+    #[inline]
+    pub(crate) fn entries_of(&self, pool: &Pool) -> &[Entry<S>] {
+        self.entries.get(pool.start as usize..(pool.start + pool.len) as usize).unwrap_or_default()
+    }
+
+    /// The entries that are in no pool.
+    fn apart(&self) -> &[Entry<S>] {
+        let pooled: u32 = self.all_pools().iter().map(|pool| pool.len).sum();
+        self.entries.get(pooled as usize..).unwrap_or_default()
+    }
+
+    /// All entries, pool by pool, then those in none, and whether ejections are set aside there.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (&[Entry<S>], bool)> {
+        let pools = self.all_pools().iter().map(|pool| (self.entries_of(pool), pool.panic));
+        pools.chain(std::iter::once((self.apart(), false)))
+    }
+
+    /// Whether ejections are set aside somewhere.
+    pub(crate) fn panics(&self) -> bool {
+        self.all_pools().iter().any(|pool| pool.panic)
+    }
+
     /// Whether the name stands for nothing.
     pub(crate) fn is_absent(&self) -> bool {
         matches!(self.resolved, Resolved::Absent | Resolved::To(0))
@@ -184,8 +246,28 @@ impl<S> Snapshot<S> {
 
     /// Whether some endpoint may be given requests now.
     pub(crate) fn has_available(&self) -> bool {
-        self.entries.iter().any(|entry| {
-            entry.member.health.is_available() || (self.panic && entry.member.health.is_usable_in_panic())
-        })
+        self.parts().any(|(entries, panic)| entries.iter().any(|entry| entry.member.is_allowed(panic)))
     }
+}
+
+/// A change of a zone's share that is worth a new picture.
+const DRIFT: f64 = 0.01;
+
+/// All endpoints as the division sees them: those with a service first.
+fn seen<'a, S>(entries: &'a [Entry<S>], unconnected: &'a [Unconnected]) -> Vec<Seen<'a>> {
+    let connected = entries.iter().map(|entry| Seen {
+        member: &entry.member,
+        endpoint: &entry.endpoint,
+        weight: entry.endpoint.weight() / 1e6,
+        connected: true,
+        known: true,
+    });
+    let others = unconnected.iter().map(|one| Seen {
+        member: &one.member,
+        endpoint: &one.endpoint,
+        weight: one.endpoint.weight() / 1e6,
+        connected: false,
+        known: one.cause.is_some(),
+    });
+    connected.chain(others).collect()
 }

@@ -204,6 +204,8 @@ fn settings(now: &ClientOptions, built: &ClientOptions) -> Vec<Setting> {
     tell!("balance": balance.choices);
     tell!("balance": balance.panic);
     tell!("balance": balance.panic_below);
+    tell!("balance": balance.overprovisioning);
+    tell!("balance": balance.localities);
     tell!("balance": balance.slow_start);
     tell!("balance": balance.max_in_flight);
     tell!("balance": balance.limit);

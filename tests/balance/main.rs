@@ -13,6 +13,7 @@ mod limits;
 mod members;
 mod options;
 mod picks;
+mod priorities;
 mod readiness;
 mod runtimes;
 mod shared;

@@ -18,6 +18,7 @@ pub mod stage;
 pub mod sweep;
 pub mod theory;
 pub mod trace;
+pub mod zone_loss;
 
 use crate::scenario::{Scenario, Waiting};
 
@@ -35,6 +36,7 @@ pub static ALL: &[&dyn Scenario] = &[
     &collapse::Collapse,
     &overload::Overload,
     &priority::Priority,
+    &zone_loss::ZoneLoss,
     &reconnect_storm::ReconnectStorm,
     &limiter::Limiter,
     &blink::Blink,
@@ -66,12 +68,6 @@ pub static WAITING: &[Waiting] = &[
         name: "rolling_deploy",
         question: "A hundred servers are replaced in batches: does a request fail?",
         waits_for: "drain and probation in full",
-    },
-    Waiting {
-        number: 17,
-        name: "zone_loss",
-        question: "A zone goes, or cannot be reached by some: what is lost?",
-        waits_for: "localities",
     },
     Waiting {
         number: 19,
