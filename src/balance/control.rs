@@ -379,7 +379,7 @@ impl<S: Send + Sync + 'static> Control<S> {
         let (ramp_ends, levels) = roster.publish(|before| {
             let options = self.fleet.options.load_full();
             let (mut snapshot, ramp_ends) =
-                Snapshot::of(before.generation + 1, resolved, entries, unconnected, options, now);
+                Snapshot::of(before.generation + 1, resolved, entries, unconnected, options, before, now);
             snapshot.failure = failure;
             let levels = snapshot.levels.clone();
             (snapshot, (ramp_ends, levels))

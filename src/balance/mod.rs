@@ -41,6 +41,37 @@
 //! ([`BalanceOptions::localities`]) prefers its own zone, as far as that can take it. The shares are worked out by the
 //! background task; a pick draws one of them, and then as always.
 //!
+//! **Other rules.** [`BalanceOptions::distribution`] sends requests in turn, or those with the same key to the same endpoint;
+//! [`BalanceOptions::sticky`] lets a request name its endpoint. Keys and names come from a
+//! [`Describe`](crate::Describe), here told to the [builder](BalanceBuilder::describe):
+//!
+//! ```
+//! use mainstay::{Describe, balance::{Balance, BalanceOptions, Distribution, RingOptions}, describe::key_of, resolve};
+//! use tower::{service_fn, BoxError};
+//!
+//! struct ByUser;
+//! impl Describe<String> for ByUser {
+//!     fn hash_key(&self, user: &String) -> Option<u64> {
+//!         Some(key_of(user.as_bytes()))
+//!     }
+//! }
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), BoxError> {
+//! let mut options = BalanceOptions::default();
+//! options.distribution = Distribution::Ring(RingOptions::default().bound(150));
+//! let caches = Balance::builder(resolve::fixed(["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]))
+//!     .connect(|endpoint: &mainstay::Endpoint| {
+//!         let address = endpoint.address().to_string();
+//!         service_fn(move |_: String| { let address = address.clone(); async move { Ok::<_, BoxError>(address) } })
+//!     })
+//!     .describe(ByUser)
+//!     .options(options)
+//!     .build()?;
+//! assert_eq!(caches.send("ada".to_owned()).await?, caches.send("ada".to_owned()).await?);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! **When not.** Behind a proxy or a virtual address that balances by itself there is only one endpoint to see; the
 //! health rules then do nothing, and an event says so.
 //!
@@ -55,16 +86,19 @@ mod bell;
 mod choice;
 mod connect;
 mod control;
+mod distribution;
 mod estimator;
 mod fleet;
 mod groups;
 mod lane;
 mod lease;
 mod localities;
+mod maglev;
 mod member;
 #[cfg(all(test, mainstay_loom))]
 mod model;
 mod options;
+mod order;
 mod pace;
 mod pick;
 mod place;
@@ -72,11 +106,14 @@ mod pool;
 mod priority;
 #[cfg(all(test, not(mainstay_loom)))]
 mod probe_tests;
+mod reported;
+mod ring;
 mod roster;
 mod service;
 mod shared;
 mod snapshot;
 mod status;
+mod stride;
 mod wake;
 mod width;
 mod zone;
@@ -84,9 +121,14 @@ mod zone;
 pub use attempt::Attempt;
 pub(crate) use attempt::Untimed;
 pub use connect::Connector;
+pub use distribution::{Distribution, Sticky};
 pub(crate) use fleet::Fleet;
 pub use localities::Localities;
+pub use maglev::{Maglev, MaglevOptions};
 pub use options::{BalanceOptions, Load, Panic, SlowStart};
+pub use reported::{ReportedOptions, ReportedWeight, Utilisation};
+pub use ring::{Ring, RingOptions};
 pub use service::{Balance, BalanceBuilder};
 pub use shared::Shared;
 pub use status::{BalanceStatus, EndpointStatus, PriorityStatus, ZoneStatus};
+pub use stride::Stride;

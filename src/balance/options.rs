@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::localities::Localities;
+use super::{
+    distribution::{Distribution, Sticky},
+    localities::Localities,
+};
 use crate::{
     backoff::{Backoff, Jitter},
     health::HealthOptions,
@@ -84,6 +87,11 @@ impl Default for SlowStart {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct BalanceOptions {
+    /// By which rule requests are spread over endpoints \[to the least loaded of a few\].
+    pub distribution: Distribution,
+    /// Whether a request may name the endpoint that it wants, as [`Describe::endpoint`](crate::Describe::endpoint) tells
+    /// \[off\].
+    pub sticky: Sticky,
     /// What makes an endpoint look loaded \[in flight times mean latency, with a half-life of 10 s\]. Estimates of another
     /// kind begin anew when it is chosen, or stand where they stood when it was last in use.
     pub load: Load,
@@ -140,6 +148,8 @@ pub struct BalanceOptions {
 impl Default for BalanceOptions {
     fn default() -> Self {
         Self {
+            distribution: Distribution::default(),
+            sticky: Sticky::default(),
             load: Load::default(),
             choices: 4,
             health: HealthOptions::default(),
@@ -179,6 +189,7 @@ impl BalanceOptions {
     }
 
     pub(crate) fn check(&self, check: &mut Check) {
+        check.part("distribution", |check| self.distribution.check(check));
         match self.load {
             Load::Latency { half_life } => {
                 check.duration("load.half_life", half_life);

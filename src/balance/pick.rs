@@ -4,17 +4,21 @@ use std::time::Instant;
 
 use super::{
     choice::{Look, distinct, lightest},
+    distribution::Sticky,
     estimator::At,
     fleet::{Fleet, Stamp},
     lease::Lease,
     member::Member,
     options::{Load, Panic},
+    order::{ByKey, Order},
     pool::Pool,
     snapshot::{Entry, Resolved, Snapshot},
+    stride::Stride,
 };
 use crate::{
     context::{self, Call},
     error::{Error, Reason},
+    hash::mix,
     random::{Random, below, unit},
     sync::Ordering::Relaxed,
 };
@@ -23,6 +27,29 @@ use crate::{
 const DRAWS: u32 = 8;
 /// Draws by weight before a ramp is no longer held against an endpoint.
 const RAMP_DRAWS: usize = 16;
+
+/// Turns that are asked for before a draw by weight takes their place.
+const TURNS: u32 = 64;
+/// Endpoints that a key looks at, the same ones again and again included, before the least loaded is taken.
+const STEPS: usize = 4_096;
+
+/// What a request wants of a pick, where that is asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) key: Option<u64>,
+    pub(crate) host: Option<&'a str>,
+}
+
+/// What naming an endpoint comes to.
+enum Named<'a, S> {
+    Is(&'a Entry<S>),
+    /// None is named that counts.
+    No,
+    /// It must be that one, which is full or not ready.
+    Busy,
+    /// It must be that one, which may not be used or is not there.
+    Away,
+}
 
 /// What a pick comes to.
 pub(crate) enum Picked<'a, S> {
@@ -45,7 +72,7 @@ impl<S> Snapshot<S> {
         if limited || fleet.ledger.wants_probes() || context::has_tried() {
             return None;
         }
-        if !self.pool.plain || self.pool.len < 2 {
+        if !self.pool.usual || self.pool.len < 2 {
             return self.pick_of_pools(now, fleet);
         }
         self.best_of_few(&self.entries, &self.pool, now, fleet, |entry| {
@@ -53,10 +80,10 @@ impl<S> Snapshot<S> {
         })
     }
 
-    /// The usual pick where there are several pools, all of them plain.
+    /// The usual pick where there are several pools.
     #[inline(never)]
     fn pick_of_pools(&self, now: Option<Stamp>, fleet: &Fleet) -> Option<&Entry<S>> {
-        let pools = self.pools.as_ref().filter(|pools| pools.plain)?;
+        let pools = self.pools.as_ref().filter(|pools| pools.usual)?;
         let pool = pools.draw(fleet.random.next() as u32)?;
         self.best_of_few(self.entries_of(pool), pool, now, fleet, |entry| entry.member.is_allowed(pool.panic))
     }
@@ -108,27 +135,33 @@ impl<S> Snapshot<S> {
         entries.get(best.index as usize)
     }
 
-    /// Picks for `call`, leaving out the endpoints in `out`, which have refused or are not ready.
-    pub(crate) fn pick(&self, call: &Call, out: &[u64], fleet: &Fleet) -> Picked<'_, S> {
+    /// Picks for `call`, which wants this, leaving out the endpoints in `out`, which have refused or are not ready.
+    pub(crate) fn pick(&self, call: &Call, wanted: Wanted<'_>, out: &[u64], fleet: &Fleet) -> Picked<'_, S> {
         // The clock is not read where nothing goes by time.
         let now = self.timed.then(|| fleet.now());
         // After a probe that failed the request is owed an endpoint that is known to be good.
         if call.repeatable
             && !call.probe
             && fleet.ledger.wants_probes()
-            && let Some((entry, lease)) = self.probe(call, out, fleet)
+            && let Some((entry, lease)) = self.probe(call, wanted, out, fleet)
         {
             return Picked::One(entry, lease);
         }
         loop {
-            let pool = self.pool_for(call, fleet);
-            let entry = match self.draw(pool, now, call, out, fleet) {
-                Some(entry) => entry,
-                None => match self.scan(pool, now, call, out, fleet) {
-                    Some(entry) => entry,
-                    None => return self.nothing(out, fleet),
-                },
+            let found = match self.named(call, wanted, out) {
+                Named::Is(entry) => Some(entry),
+                Named::No => {
+                    let pool = self.pool_for(call, wanted, fleet);
+                    let drawn = self.draw(pool, now, call, wanted, out, fleet);
+                    drawn.or_else(|| self.scan(pool, now, call, out, fleet))
+                }
+                Named::Busy => return Picked::Wait,
+                Named::Away => {
+                    let error = Error::new(Reason::NoEndpoint).with_client(fleet.label.clone());
+                    return Picked::Refuse(error);
+                }
             };
+            let Some(entry) = found else { return self.nothing(out, fleet) };
             let (member, incarnation) = (entry.member.clone(), entry.incarnation);
             if let Some(lease) = Lease::begin_within(self.most, member, incarnation, now, self.attempt_limit)
             {
@@ -138,9 +171,10 @@ impl<S> Snapshot<S> {
     }
 
     /// The pool that this attempt goes to. What has failed in one zone is tried in another: the zone may be cut off.
-    fn pool_for(&self, call: &Call, fleet: &Fleet) -> &Pool {
+    fn pool_for(&self, call: &Call, wanted: Wanted<'_>, fleet: &Fleet) -> &Pool {
         let Some(pools) = &self.pools else { return &self.pool };
-        let pool = pools.draw(fleet.random.next() as u32).unwrap_or(&self.pool);
+        let word = wanted.key.map_or_else(|| fleet.random.next(), mix);
+        let pool = pools.draw(word as u32).unwrap_or(&self.pool);
         if call.is_untried() {
             return pool;
         }
@@ -154,12 +188,13 @@ impl<S> Snapshot<S> {
         }
     }
 
-    /// The least loaded of a few.
+    /// The next of the pool by its rule: the least loaded of a few, whose turn it is, or whom the key prefers.
     fn draw(
         &self,
         pool: &Pool,
         now: Option<Stamp>,
         call: &Call,
+        wanted: Wanted<'_>,
         out: &[u64],
         fleet: &Fleet,
     ) -> Option<&Entry<S>> {
@@ -170,8 +205,81 @@ impl<S> Snapshot<S> {
                 && self.has_room(member)
                 && (anew || (!call.has_tried(member.id) && !out.contains(&member.id)))
         };
-        (0..DRAWS.div_ceil(self.choices))
-            .find_map(|_| self.best_of_few(self.entries_of(pool), pool, now, fleet, fits))
+        match (&pool.order, wanted.key) {
+            (Order::InTurn(stride), _) => self.in_turn(pool, stride.as_ref(), now, fleet, fits),
+            (Order::ByKey(by_key), Some(key)) => self.by_key(pool, by_key, key, fits),
+            (Order::LeastLoaded | Order::ByKey(_), _) => (0..DRAWS.div_ceil(self.choices))
+                .find_map(|_| self.best_of_few(self.entries_of(pool), pool, now, fleet, fits)),
+        }
+    }
+
+    /// Whose turn it is of those that fit. Where the weights pass over very many, a draw by weight gives the same shares.
+    fn in_turn(
+        &self,
+        pool: &Pool,
+        stride: Option<&Stride>,
+        now: Option<Stamp>,
+        fleet: &Fleet,
+        fits: impl Fn(&Entry<S>) -> bool,
+    ) -> Option<&Entry<S>> {
+        let (entries, random) = (self.entries_of(pool), &*fleet.random);
+        let whole = |entry: &&Entry<S>| {
+            !pool.ramping || self.ramp(entry, now).is_none_or(|share| unit(random.next()) < share)
+        };
+        let turns = (0..TURNS).filter_map(|_| {
+            let turn = fleet.turn();
+            let place = stride.map_or_else(
+                || turn.checked_rem(entries.len() as u64).map(|place| place as usize),
+                |stride| stride.at(turn),
+            );
+            entries.get(place?).filter(whole)
+        });
+        turns
+            .chain((0..DRAWS).filter_map(|_| entries.get(self.by_weight(pool, now, random))))
+            .find(|entry| fits(entry))
+    }
+
+    /// Whom the key prefers of those that fit and are not over their bound.
+    fn by_key(
+        &self,
+        pool: &Pool,
+        by_key: &ByKey,
+        key: u64,
+        fits: impl Fn(&Entry<S>) -> bool,
+    ) -> Option<&Entry<S>> {
+        let mut slots = None;
+        by_key.prefer(key).take(STEPS).find_map(|(place, share)| {
+            let entry = self.entries.get(place?).filter(|entry| fits(entry))?;
+            let in_flight = entry.member.in_flight.load(Relaxed);
+            // Everybody may have one; only with more is it worth counting what the others have.
+            let within = in_flight == 0 || {
+                let slots = slots.get_or_insert_with(|| by_key.slots(self.entries_of(pool), key));
+                slots.as_ref().is_none_or(|slots| in_flight < slots(share))
+            };
+            within.then_some(entry)
+        })
+    }
+
+    /// The endpoint that the request names.
+    fn named(&self, call: &Call, wanted: Wanted<'_>, out: &[u64]) -> Named<'_, S> {
+        let Some(host) = wanted.host else { return Named::No };
+        let required = self.options.sticky == Sticky::Require;
+        let mut busy = false;
+        for name in host.split(',') {
+            let place = self.names.get(name.trim()).map(|place| *place as usize);
+            let Some(entry) = place.and_then(|place| self.entries.get(place)) else { continue };
+            let member = &entry.member;
+            let may = member.health.is_available() && (required || !call.has_tried(member.id));
+            if may && self.has_room(member) && !out.contains(&member.id) {
+                return Named::Is(entry);
+            }
+            busy |= may;
+        }
+        match (required, busy) {
+            (false, _) => Named::No,
+            (true, true) => Named::Busy,
+            (true, false) => Named::Away,
+        }
     }
 
     /// Draws one place in the pool by weight and ramp.
@@ -285,12 +393,23 @@ impl<S> Snapshot<S> {
 
     /// Offers the request to an endpoint that waits for one that decides.
     #[cold]
-    fn probe(&self, call: &Call, out: &[u64], fleet: &Fleet) -> Option<(&Entry<S>, Lease)> {
+    fn probe(
+        &self,
+        call: &Call,
+        wanted: Wanted<'_>,
+        out: &[u64],
+        fleet: &Fleet,
+    ) -> Option<(&Entry<S>, Lease)> {
         let now = context::now();
         let health = &self.options.health;
+        // A request that belongs somewhere probes nobody but that.
+        let home = self.home(wanted);
         let untried = |entry: &&Entry<S>| {
             let member = &entry.member;
-            self.has_room(member) && !out.contains(&member.id) && !call.has_tried(member.id)
+            home.is_none_or(|home| std::ptr::eq(home, *entry))
+                && self.has_room(member)
+                && !out.contains(&member.id)
+                && !call.has_tried(member.id)
         };
         for entry in self.entries.iter().filter(untried) {
             if let Some(right) = entry.member.health.lease(now, health, &fleet.ledger) {
@@ -304,6 +423,23 @@ impl<S> Snapshot<S> {
             }
         }
         None
+    }
+
+    /// Where a request belongs, whether that is available or not.
+    fn home(&self, wanted: Wanted<'_>) -> Option<&Entry<S>> {
+        let named = wanted.host.and_then(|host| self.names.get(host.split(',').next()?.trim()));
+        if let Some(place) = named {
+            return self.entries.get(*place as usize);
+        }
+        let key = wanted.key?;
+        let pool = match &self.pools {
+            None => &self.pool,
+            Some(pools) => pools.draw(mix(key) as u32)?,
+        };
+        match &pool.order {
+            Order::ByKey(by_key) => self.entries.get(by_key.prefer(key).next()?.0?),
+            Order::LeastLoaded | Order::InTurn(_) => None,
+        }
     }
 
     /// Why nothing was picked, and whether waiting helps.

@@ -2,7 +2,15 @@
 
 use std::time::Instant;
 
-use super::{alias::Alias, groups::Group, options::BalanceOptions, snapshot::Entry};
+use super::{
+    alias::Alias,
+    distribution::{Distribution, Sticky},
+    groups::Group,
+    options::BalanceOptions,
+    order::Order,
+    snapshot::Entry,
+    stride::Stride,
+};
 use crate::random::below;
 
 /// A stretch of the snapshot's entries, with what it takes to pick one of them.
@@ -13,12 +21,15 @@ pub(crate) struct Pool {
     pub(crate) priority: u32,
     /// All weights are equal, and nobody is working up to its share.
     pub(crate) plain: bool,
+    /// It is plain, and requests go to the least loaded, whatever they are.
+    pub(crate) usual: bool,
     /// Ejections are set aside.
     pub(crate) panic: bool,
     /// Some endpoints are working up to their share.
     pub(crate) ramping: bool,
     /// Draws by weight, where weights differ.
     pub(crate) alias: Option<Alias>,
+    pub(crate) order: Order,
 }
 
 impl Pool {
@@ -35,14 +46,23 @@ impl Pool {
         let first = entries.first().map_or(1.0, |entry| entry.weight);
         let unequal = entries.iter().any(|entry| entry.weight != first);
         let weights = || entries.iter().map(|entry| f64::from(entry.weight)).collect::<Vec<_>>();
+        let plain = !unequal && ramp_ends.is_none();
+        let least_loaded = options.distribution == Distribution::LeastLoaded;
+        let order = match options.distribution {
+            Distribution::RoundRobin => Order::InTurn(Stride::new(&weights())),
+            // What goes by key is put in place when all pools are there.
+            _ => Order::LeastLoaded,
+        };
         let pool = Self {
             start: start as u32,
             len: entries.len() as u32,
-            plain: !unequal && ramp_ends.is_none(),
+            plain,
+            usual: plain && least_loaded && options.sticky == Sticky::Off,
             panic: group.panic,
             priority: group.priority,
             ramping: ramp_ends.is_some(),
             alias: unequal.then(|| Alias::new(&weights())),
+            order,
         };
         (pool, ramp_ends)
     }
@@ -54,7 +74,7 @@ pub(crate) struct Pools {
     /// Up to which of 2^32 each pool's share goes.
     ends: Box<[u32]>,
     /// All of them are.
-    pub(crate) plain: bool,
+    pub(crate) usual: bool,
     /// Those that are used first come first.
     pub(crate) pools: Box<[Pool]>,
 }
@@ -77,8 +97,8 @@ impl Pools {
             sum += share / total;
             if index >= last { u32::MAX } else { (sum * f64::from(u32::MAX)) as u32 }
         });
-        let plain = pools.iter().all(|pool| pool.plain);
-        Self { ends: ends.collect(), plain, pools: pools.into() }
+        let usual = pools.iter().all(|pool| pool.usual);
+        Self { ends: ends.collect(), usual, pools: pools.into() }
     }
 
     /// The pool that this word draws. The same word draws the same pool while shares are the same, and most words do when

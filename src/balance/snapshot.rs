@@ -1,14 +1,17 @@
 //! The immutable picture of the fleet that picks read.
 
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
+    distribution::Sticky,
     groups::{self, LevelState, Seen},
     member::Member,
     options::{BalanceOptions, Load},
+    order::{ByKey, Order, Table},
     pool::{Pool, Pools},
 };
 use crate::{Endpoint, error::Cause};
@@ -85,6 +88,8 @@ pub(crate) struct Snapshot<S> {
     pub(crate) pools: Option<Box<Pools>>,
     /// The priorities, the first of which is used first.
     pub(crate) levels: Vec<LevelState>,
+    /// Where the endpoints are, by address and by instance, if requests may ask for one.
+    pub(crate) names: HashMap<Box<str>, u32>,
     pub(crate) load: Load,
     /// How many endpoints are drawn for a request.
     pub(crate) choices: u32,
@@ -109,6 +114,7 @@ impl<S> Snapshot<S> {
             pool: Pool::default(),
             pools: None,
             levels: Vec::new(),
+            names: HashMap::new(),
             most: options.most(),
             timed: true,
             load: options.load,
@@ -127,9 +133,16 @@ impl<S> Snapshot<S> {
         entries: Vec<Entry<S>>,
         unconnected: Vec<Unconnected>,
         options: Arc<BalanceOptions>,
+        before: &Self,
         now: Instant,
     ) -> (Self, Option<Instant>) {
-        let divided = groups::divide(&seen(&entries, &unconnected), &options, now);
+        let everything = seen(&entries, &unconnected);
+        let divided = groups::divide(&everything, &options, now);
+        let tables = if options.distribution.goes_by_key() {
+            before.tables(&everything, &divided.of, divided.groups.len(), &options)
+        } else {
+            Vec::new()
+        };
         let several = divided.groups.len() > 1;
         let mut parts: Vec<Vec<Entry<S>>> = divided.groups.iter().map(|_| Vec::new()).collect();
         if several {
@@ -159,6 +172,14 @@ impl<S> Snapshot<S> {
             pools.push(pool);
         }
         ordered.extend(apart);
+        if !tables.is_empty() {
+            let places = (0..).zip(&ordered);
+            let index: HashMap<u64, u32> = places.map(|(place, entry)| (entry.member.id, place)).collect();
+            for (pool, table) in pools.iter_mut().zip(tables) {
+                pool.order = Order::ByKey(ByKey::new(table, &index, options.distribution.bound()));
+            }
+        }
+        let names = if options.sticky == Sticky::Off { HashMap::new() } else { names(&ordered) };
         let shares: Vec<f64> = divided.groups.iter().map(|group| group.share).collect();
         let (pool, pools) = match pools.pop() {
             Some(only) if pools.is_empty() => (only, None),
@@ -175,6 +196,7 @@ impl<S> Snapshot<S> {
             pool,
             pools,
             levels: divided.levels,
+            names,
             most: options.most(),
             timed: ramp_ends.is_some() || options.goes_by_time(),
             load: options.load,
@@ -191,9 +213,36 @@ impl<S> Snapshot<S> {
     pub(crate) fn with_options(&self, options: Arc<BalanceOptions>, now: Instant) -> Self {
         let (entries, unconnected) = (self.entries.to_vec(), self.unconnected.clone());
         let (mut snapshot, _) =
-            Self::of(self.generation + 1, self.resolved, entries, unconnected, options, now);
+            Self::of(self.generation + 1, self.resolved, entries, unconnected, options, self, now);
         snapshot.failure = self.failure.clone();
         snapshot
+    }
+
+    /// The table of each group, those of this picture where they still hold.
+    fn tables(
+        &self,
+        seen: &[Seen<'_>],
+        groups_of: &[usize],
+        groups: usize,
+        options: &BalanceOptions,
+    ) -> Vec<Arc<Table>> {
+        let mut parts: Vec<Vec<(u64, &str, f64)>> = vec![Vec::new(); groups];
+        for (one, group) in seen.iter().zip(groups_of) {
+            parts[*group].push((one.member.id, &one.member.name, one.endpoint.weight()));
+        }
+        let before = || {
+            self.all_pools().iter().filter_map(|pool| match &pool.order {
+                Order::ByKey(by_key) => Some(&by_key.table),
+                _ => None,
+            })
+        };
+        parts.into_iter().map(|part| Table::of(options.distribution, part, before())).collect()
+    }
+
+    /// Whether what a request is decides where it goes.
+    #[inline]
+    pub(crate) fn asks(&self) -> bool {
+        self.options.distribution.goes_by_key() || self.options.sticky != Sticky::Off
     }
 
     /// Whether what was measured since would give a zone another share, by more than a hundredth.
@@ -252,6 +301,18 @@ impl<S> Snapshot<S> {
 
 /// A change of a zone's share that is worth a new picture.
 const DRIFT: f64 = 0.01;
+
+/// Where each endpoint is, by its address and by its instance.
+fn names<S>(entries: &[Entry<S>]) -> HashMap<Box<str>, u32> {
+    let mut names = HashMap::new();
+    for (place, entry) in (0..).zip(entries) {
+        names.insert(entry.endpoint.address().to_string().into(), place);
+        if let Some(instance) = entry.endpoint.instance() {
+            names.insert(instance.into(), place);
+        }
+    }
+    names
+}
 
 /// All endpoints as the division sees them: those with a service first.
 fn seen<'a, S>(entries: &'a [Entry<S>], unconnected: &'a [Unconnected]) -> Vec<Seen<'a>> {

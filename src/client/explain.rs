@@ -200,6 +200,8 @@ fn settings(now: &ClientOptions, built: &ClientOptions) -> Vec<Setting> {
     tell!("retry": budget.reserve);
     tell!("limit": limit);
     tell!("breaker": breaker);
+    tell!("balance": balance.distribution);
+    tell!("balance": balance.sticky);
     tell!("balance": balance.load);
     tell!("balance": balance.choices);
     tell!("balance": balance.panic);

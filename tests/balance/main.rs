@@ -7,6 +7,7 @@ mod stage;
 mod cancel;
 mod deadline;
 mod dial;
+mod distribution;
 mod events;
 mod handles;
 mod limits;
