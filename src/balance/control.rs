@@ -2,6 +2,7 @@
 
 mod dials;
 mod resolution;
+mod subsets;
 
 use std::{
     cmp::Reverse,
@@ -16,6 +17,7 @@ use std::{
 use futures::{Stream as _, stream::FuturesUnordered};
 use tower::BoxError;
 
+use self::subsets::Subsets;
 use super::{
     bell::Message,
     connect::Connector,
@@ -65,8 +67,17 @@ struct Slot<S> {
     gone: Option<Instant>,
     /// Whether it has to work up to its share once it is connected.
     ramps: bool,
+    /// How much of it is this client's.
+    part: f32,
     /// The resolution it was seen in last.
     seen: u64,
+}
+
+impl<S> Slot<S> {
+    /// Made smaller, so that a million of the largest numbers have a finite sum.
+    fn weight(&self) -> f64 {
+        self.endpoint.weight() / 1e6 * f64::from(self.part)
+    }
 }
 
 type Dialed<S> = Pin<Box<dyn Future<Output = (u64, u32, Result<S, BoxError>)> + Send>>;
@@ -91,6 +102,9 @@ pub(crate) struct Control<S> {
     resolutions: u64,
     /// What requests go by has changed and is not, or not wholly, true yet.
     unapplied: bool,
+    /// Which endpoints this client uses is to be decided anew.
+    unchosen: bool,
+    subsets: Subsets,
     /// The resolver has ended, and observers do not know yet.
     ended_untold: bool,
     dirty: bool,
@@ -130,7 +144,7 @@ pub(crate) async fn run<S: Send + Sync + 'static>(mut running: Running<S>) {
             work = if done < BURST { control.more() } else { None };
         }
         control.time().await;
-        if control.unapplied {
+        if control.unapplied || control.unchosen {
             control.apply().await;
         }
         // After what it has told last.
@@ -169,6 +183,8 @@ impl<S: Send + Sync + 'static> Control<S> {
             dials: FuturesUnordered::new(),
             resolutions: 0,
             unapplied: false,
+            unchosen: false,
+            subsets: Subsets::default(),
             ended_untold: false,
             turn: 0,
             dirty: false,
@@ -182,7 +198,7 @@ impl<S: Send + Sync + 'static> Control<S> {
 
     /// Whether there is something left to do that nothing outside will tell of.
     fn has_own_work(&self) -> bool {
-        self.unapplied || self.dirty || self.has_dial_to_begin()
+        self.unapplied || self.unchosen || self.dirty || self.has_dial_to_begin()
     }
 
     /// The next thing to do.
@@ -235,10 +251,9 @@ impl<S: Send + Sync + 'static> Control<S> {
 
     fn next_time(&self) -> Option<Instant> {
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
-        [timer, self.steady.next(), self.ramp_ends, self.measures, self.next_redial()]
-            .into_iter()
-            .flatten()
-            .min()
+        let (shares, width) = (self.measures, self.subsets.next());
+        let times = [timer, self.steady.next(), self.ramp_ends, shares, width, self.next_redial()];
+        times.into_iter().flatten().min()
     }
 
     fn act(&mut self, work: Work<S>) -> std::ops::ControlFlow<()> {
@@ -249,6 +264,7 @@ impl<S: Send + Sync + 'static> Control<S> {
                         Message::Over => return std::ops::ControlFlow::Break(()),
                         Message::Options => {
                             self.steady.set_grace(self.fleet.options.load().grace);
+                            self.unchosen |= self.subsets.are_outdated(&self.fleet.options.load());
                             self.dirty = true;
                         }
                         Message::Changed(member) => self.look_at(member.id, clock::now()),
@@ -280,6 +296,7 @@ impl<S: Send + Sync + 'static> Control<S> {
     async fn time(&mut self) {
         let now = clock::now();
         self.unapplied |= self.steady.due(now);
+        self.look_at_width(now);
         if self.ramp_ends.is_some_and(|at| at <= now) {
             self.ramp_ends = None;
             self.dirty = true;
@@ -351,9 +368,8 @@ impl<S: Send + Sync + 'static> Control<S> {
             Effective::Absent => Resolved::Absent,
             Effective::Bound(set) => Resolved::To(set.len()),
         };
-        // Made smaller first, so that a million of the largest numbers have a finite sum.
-        let (total, count) = present()
-            .fold((0.0, 0_u32), |(total, count), slot| (total + slot.endpoint.weight() / 1e6, count + 1));
+        let (total, count) =
+            present().fold((0.0, 0_u32), |(total, count), slot| (total + slot.weight(), count + 1));
         let mean = total / f64::from(count.max(1));
         let entries = present()
             .filter_map(|slot| {
@@ -361,7 +377,8 @@ impl<S: Send + Sync + 'static> Control<S> {
                     member: slot.member.clone(),
                     service: slot.service.clone()?,
                     endpoint: slot.endpoint.clone(),
-                    weight: Entry::<S>::relative(slot.endpoint.weight() / 1e6 / mean),
+                    weight: Entry::<S>::relative(slot.weight() / mean),
+                    part: slot.part,
                     incarnation: slot.incarnation,
                 })
             })
@@ -371,6 +388,7 @@ impl<S: Send + Sync + 'static> Control<S> {
             .map(|slot| Unconnected {
                 member: slot.member.clone(),
                 endpoint: slot.endpoint.clone(),
+                part: slot.part,
                 redial: slot.redial,
                 cause: slot.cause.clone(),
             })

@@ -41,6 +41,8 @@
 //! ([`BalanceOptions::localities`]) prefers its own zone, as far as that can take it. The shares are worked out by the
 //! background task; a pick draws one of them, and then as always.
 //!
+//! **Subsets.** With [`BalanceOptions::subset`] a client uses, connects to and keeps state for a part of a large fleet only.
+//!
 //! **Other rules.** [`BalanceOptions::distribution`] sends requests in turn, or those with the same key to the same endpoint;
 //! [`BalanceOptions::sticky`] lets a request name its endpoint. Keys and names come from a
 //! [`Describe`](crate::Describe), here told to the [builder](BalanceBuilder::describe):
@@ -81,6 +83,7 @@
 //! [`Load::PeakEwma`] with two choices is; the constants of the default are from the lab, and stand beside it in the code.
 
 mod alias;
+mod aperture;
 mod attempt;
 mod bell;
 mod choice;
@@ -114,10 +117,12 @@ mod shared;
 mod snapshot;
 mod status;
 mod stride;
+mod subset;
 mod wake;
 mod width;
 mod zone;
 
+pub use aperture::ApertureOptions;
 pub use attempt::Attempt;
 pub(crate) use attempt::Untimed;
 pub use connect::Connector;
@@ -132,3 +137,4 @@ pub use service::{Balance, BalanceBuilder};
 pub use shared::Shared;
 pub use status::{BalanceStatus, EndpointStatus, PriorityStatus, ZoneStatus};
 pub use stride::Stride;
+pub use subset::{DeterministicOptions, RendezvousOptions, Subset};

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     distribution::{Distribution, Sticky},
     localities::Localities,
+    subset::Subset,
 };
 use crate::{
     backoff::{Backoff, Jitter},
@@ -87,6 +88,8 @@ impl Default for SlowStart {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct BalanceOptions {
+    /// Which of the endpoints behind the name are used at all \[all\].
+    pub subset: Subset,
     /// By which rule requests are spread over endpoints \[to the least loaded of a few\].
     pub distribution: Distribution,
     /// Whether a request may name the endpoint that it wants, as [`Describe::endpoint`](crate::Describe::endpoint) tells
@@ -148,6 +151,7 @@ pub struct BalanceOptions {
 impl Default for BalanceOptions {
     fn default() -> Self {
         Self {
+            subset: Subset::default(),
             distribution: Distribution::default(),
             sticky: Sticky::default(),
             load: Load::default(),
@@ -189,6 +193,7 @@ impl BalanceOptions {
     }
 
     pub(crate) fn check(&self, check: &mut Check) {
+        check.part("subset", |check| self.subset.check(check));
         check.part("distribution", |check| self.distribution.check(check));
         match self.load {
             Load::Latency { half_life } => {

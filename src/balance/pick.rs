@@ -61,6 +61,35 @@ pub(crate) enum Picked<'a, S> {
     Refuse(Error),
 }
 
+/// Calls a method for as many endpoints as are drawn: the number is known when it is compiled.
+macro_rules! of_choices {
+    ($choices:expr, $own:ident.$method:ident($($argument:expr),*)) => {
+        match $choices {
+            0 => None,
+            1 => $own.$method::<1>($($argument),*),
+            2 => $own.$method::<2>($($argument),*),
+            3 => $own.$method::<3>($($argument),*),
+            4 => $own.$method::<4>($($argument),*),
+            5 => $own.$method::<5>($($argument),*),
+            6 => $own.$method::<6>($($argument),*),
+            7 => $own.$method::<7>($($argument),*),
+            _ => $own.$method::<8>($($argument),*),
+        }
+    };
+}
+
+/// What is to be seen of an entry.
+#[inline(always)]
+fn look<S>(index: u32, entry: &Entry<S>, by_share: f32, at: Option<At>) -> Look {
+    let member = &entry.member;
+    // Signed, because that is one instruction to convert.
+    let in_flight = member.in_flight.load(Relaxed) as i32 as f32;
+    let (mean, weight, is_silent) = at
+        .and_then(|at| member.latency.known(at))
+        .map_or((0.0, 0.0, false), |known| (known.mean, known.weight, known.is_silent));
+    Look { index, in_flight, by_share, mean, weight, is_silent }
+}
+
 impl<S> Snapshot<S> {
     /// The usual pick: the first attempt of a request, no endpoint waits for a probe, and all weights are equal. `None`
     /// where that is not so, or where none that was drawn may be used: then [`pick`](Self::pick) goes on.
@@ -75,9 +104,8 @@ impl<S> Snapshot<S> {
         if !self.pool.usual || self.pool.len < 2 {
             return self.pick_of_pools(now, fleet);
         }
-        self.best_of_few(&self.entries, &self.pool, now, fleet, |entry| {
-            entry.member.is_allowed(self.pool.panic)
-        })
+        // The only pool begins where the entries do.
+        of_choices!(self.choices.min(self.pool.len), self.usual_of(&self.entries, &self.pool, now, fleet))
     }
 
     /// The usual pick where there are several pools.
@@ -85,52 +113,48 @@ impl<S> Snapshot<S> {
     fn pick_of_pools(&self, now: Option<Stamp>, fleet: &Fleet) -> Option<&Entry<S>> {
         let pools = self.pools.as_ref().filter(|pools| pools.usual)?;
         let pool = pools.draw(fleet.random.next() as u32)?;
-        self.best_of_few(self.entries_of(pool), pool, now, fleet, |entry| entry.member.is_allowed(pool.panic))
+        of_choices!(self.choices.min(pool.len), self.usual_of(self.entries_of(pool), pool, now, fleet))
     }
 
-    /// Draws a few of `entries`, which are those of `pool` or begin with them, and takes the least loaded of those that fit;
-    /// `None` if none does.
+    /// Draws a few of `pool`, which `entries` begin with and which are all alike, and takes the least loaded of those that
+    /// may be used; `None` if none may.
     #[inline]
-    fn best_of_few<'a>(
+    fn usual_of<'a, const D: usize>(
         &'a self,
         entries: &'a [Entry<S>],
         pool: &Pool,
         now: Option<Stamp>,
         fleet: &Fleet,
-        fits: impl Fn(&Entry<S>) -> bool,
     ) -> Option<&'a Entry<S>> {
-        match self.choices.min(pool.len) {
-            0 => None,
-            1 => self.best_of::<1>(entries, pool, now, fleet, fits),
-            2 => self.best_of::<2>(entries, pool, now, fleet, fits),
-            3 => self.best_of::<3>(entries, pool, now, fleet, fits),
-            4 => self.best_of::<4>(entries, pool, now, fleet, fits),
-            5 => self.best_of::<5>(entries, pool, now, fleet, fits),
-            6 => self.best_of::<6>(entries, pool, now, fleet, fits),
-            7 => self.best_of::<7>(entries, pool, now, fleet, fits),
-            _ => self.best_of::<8>(entries, pool, now, fleet, fits),
-        }
+        let (drawn, explores) = distinct::<D>(pool.len, &*fleet.random);
+        let at = self.at(now, fleet);
+        let looks: [Look; D] = std::array::from_fn(|draw| match entries.get(drawn[draw] as usize) {
+            Some(entry) if entry.member.is_allowed(pool.panic) => look(drawn[draw], entry, 1.0, at),
+            _ => Look::away(drawn[draw]),
+        });
+        // Draws have no order, so a tie for the first is a tie at random.
+        let best = lightest(&looks, explores)?;
+        entries.get(best.index as usize)
     }
 
-    fn best_of<'a, const D: usize>(
-        &'a self,
-        entries: &'a [Entry<S>],
+    /// The same of those that fit, by weight where weights differ.
+    fn best_of<const D: usize>(
+        &self,
         pool: &Pool,
         now: Option<Stamp>,
         fleet: &Fleet,
-        fits: impl Fn(&Entry<S>) -> bool,
-    ) -> Option<&'a Entry<S>> {
-        let random = &*fleet.random;
+        fits: &dyn Fn(&Entry<S>) -> bool,
+    ) -> Option<&Entry<S>> {
+        let (random, entries) = (&*fleet.random, self.entries_of(pool));
         let (mut drawn, explores) = distinct::<D>(pool.len, random);
         if !pool.plain {
             drawn = std::array::from_fn(|_| self.by_weight(pool, now, random) as u32);
         }
         let at = self.at(now, fleet);
         let looks: [Look; D] = std::array::from_fn(|draw| match entries.get(drawn[draw] as usize) {
-            Some(entry) if fits(entry) => self.look(pool.plain, drawn[draw], entry, now, at),
+            Some(entry) if fits(entry) => look(drawn[draw], entry, self.by_share(entry, now), at),
             _ => Look::away(drawn[draw]),
         });
-        // Draws have no order, so a tie for the first is a tie at random.
         let best = lightest(&looks, explores)?;
         entries.get(best.index as usize)
     }
@@ -209,7 +233,7 @@ impl<S> Snapshot<S> {
             (Order::InTurn(stride), _) => self.in_turn(pool, stride.as_ref(), now, fleet, fits),
             (Order::ByKey(by_key), Some(key)) => self.by_key(pool, by_key, key, fits),
             (Order::LeastLoaded | Order::ByKey(_), _) => (0..DRAWS.div_ceil(self.choices))
-                .find_map(|_| self.best_of_few(self.entries_of(pool), pool, now, fleet, fits)),
+                .find_map(|_| of_choices!(self.choices.min(pool.len), self.best_of(pool, now, fleet, &fits))),
         }
     }
 
@@ -283,6 +307,7 @@ impl<S> Snapshot<S> {
     }
 
     /// Draws one place in the pool by weight and ramp.
+    #[inline(never)]
     fn by_weight(&self, pool: &Pool, now: Option<Stamp>, random: &dyn Random) -> usize {
         let entries = self.entries_of(pool);
         let mut index = 0;
@@ -309,21 +334,10 @@ impl<S> Snapshot<S> {
         now.filter(|_| self.load != Load::InFlight).map(|now| fleet.estimator.at(now.nanos))
     }
 
-    /// What is to be seen of an entry.
-    #[inline(always)]
-    fn look(&self, plain: bool, index: u32, entry: &Entry<S>, now: Option<Stamp>, at: Option<At>) -> Look {
-        let member = &entry.member;
-        // Signed, because that is one instruction to convert.
-        let in_flight = member.in_flight.load(Relaxed) as i32 as f32;
-        let by_share = if plain { 1.0 } else { 1.0 / self.weight(entry, now) };
-        let (mean, weight, is_silent) = at
-            .and_then(|at| member.latency.known(at))
-            .map_or((0.0, 0.0, false), |known| (known.mean, known.weight, known.is_silent));
-        Look { index, in_flight, by_share, mean, weight, is_silent }
-    }
-
-    fn weight(&self, entry: &Entry<S>, now: Option<Stamp>) -> f32 {
-        self.ramp(entry, now).map_or(entry.weight, |share| entry.weight * share as f32)
+    /// The mean share of the traffic by the endpoint's own: 1 where all are alike.
+    fn by_share(&self, entry: &Entry<S>, now: Option<Stamp>) -> f32 {
+        let ramp = self.ramp(entry, now).map_or(1.0, |share| share as f32);
+        1.0 / (entry.weight * ramp)
     }
 
     /// The share of its weight that the endpoint has, while it works up to all of it.
@@ -385,7 +399,7 @@ impl<S> Snapshot<S> {
             .filter_map(|index| {
                 let entry = entries.get(index)?;
                 let fits = self.has_room(&entry.member) && fits(&entry.member);
-                fits.then(|| self.look(false, index as u32, entry, now, at))
+                fits.then(|| look(index as u32, entry, self.by_share(entry, now), at))
             })
             .collect();
         entries.get(lightest(&looks, false)?.index as usize)

@@ -23,6 +23,8 @@ pub(crate) struct Entry<S> {
     pub(crate) endpoint: Arc<Endpoint>,
     /// Its weight as the registry says, relative to the mean of all that picks draw from together, without the ramp.
     pub(crate) weight: f32,
+    /// How much of the endpoint is this client's, where a subset has a part of it; else 1.
+    pub(crate) part: f32,
     /// The number of the connection.
     pub(crate) incarnation: u32,
 }
@@ -35,7 +37,7 @@ impl<S> Entry<S> {
 
     /// Makes weights relative to the mean of these.
     fn level(entries: &mut [Self]) {
-        let weight = |entry: &Self| entry.endpoint.weight() / 1e6;
+        let weight = |entry: &Self| entry.endpoint.weight() / 1e6 * f64::from(entry.part);
         let mean = entries.iter().map(weight).sum::<f64>() / entries.len().max(1) as f64;
         for entry in entries {
             entry.weight = Self::relative(weight(entry) / mean);
@@ -59,6 +61,7 @@ impl<S> Clone for Entry<S> {
 pub(crate) struct Unconnected {
     pub(crate) member: Arc<Member>,
     pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) part: f32,
     /// When it will be tried again; `None` while it is being tried.
     pub(crate) redial: Option<Instant>,
     /// Why it is not connected.
@@ -228,6 +231,7 @@ impl<S> Snapshot<S> {
     ) -> Vec<Arc<Table>> {
         let mut parts: Vec<Vec<(u64, &str, f64)>> = vec![Vec::new(); groups];
         for (one, group) in seen.iter().zip(groups_of) {
+            // As the registry says: a part of an endpoint has all of its keys that this client has.
             parts[*group].push((one.member.id, &one.member.name, one.endpoint.weight()));
         }
         let before = || {
@@ -319,14 +323,14 @@ fn seen<'a, S>(entries: &'a [Entry<S>], unconnected: &'a [Unconnected]) -> Vec<S
     let connected = entries.iter().map(|entry| Seen {
         member: &entry.member,
         endpoint: &entry.endpoint,
-        weight: entry.endpoint.weight() / 1e6,
+        weight: entry.endpoint.weight() / 1e6 * f64::from(entry.part),
         connected: true,
         known: true,
     });
     let others = unconnected.iter().map(|one| Seen {
         member: &one.member,
         endpoint: &one.endpoint,
-        weight: one.endpoint.weight() / 1e6,
+        weight: one.endpoint.weight() / 1e6 * f64::from(one.part),
         connected: false,
         known: one.cause.is_some(),
     });

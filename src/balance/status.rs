@@ -24,6 +24,8 @@ pub struct BalanceStatus {
     pub resolver: String,
     /// Whether there was a resolution.
     pub resolved: bool,
+    /// How many endpoints the name stands for; a subset uses fewer.
+    pub known: usize,
     /// Why the last look-up failed, if it did.
     pub resolution_failure: Option<String>,
     /// Whether ejections are set aside because too few endpoints are available, at some priority.
@@ -168,6 +170,10 @@ impl BalanceStatus {
             label: fleet.label.clone(),
             resolver: roster.resolver.clone(),
             resolved: snapshot.resolved != Resolved::Pending,
+            known: match snapshot.resolved {
+                Resolved::To(count) => count,
+                Resolved::Pending | Resolved::Absent => 0,
+            },
             resolution_failure: snapshot.failure.as_ref().map(ToString::to_string),
             panic: snapshot.panics(),
             priorities: snapshot

@@ -122,6 +122,13 @@ impl Explanation {
                 only.name
             ));
         }
+        if status.endpoints.len() < status.known {
+            remarks.push(format!(
+                "a subset is used: {} of {} endpoints",
+                status.endpoints.len(),
+                status.known
+            ));
+        }
         if let Some(failure) = &status.resolution_failure {
             remarks.push(format!("the last look-up failed, the last set stays: {failure}"));
         }
@@ -200,6 +207,7 @@ fn settings(now: &ClientOptions, built: &ClientOptions) -> Vec<Setting> {
     tell!("retry": budget.reserve);
     tell!("limit": limit);
     tell!("breaker": breaker);
+    tell!("balance": balance.subset);
     tell!("balance": balance.distribution);
     tell!("balance": balance.sticky);
     tell!("balance": balance.load);

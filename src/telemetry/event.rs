@@ -99,6 +99,13 @@ pub enum Event {
         /// Of how many.
         endpoints: usize,
     },
+    /// The client uses another part of the endpoints.
+    Subset {
+        /// How many.
+        used: usize,
+        /// Of how many.
+        of: usize,
+    },
     /// A part of the traffic begins to go elsewhere than where it belongs, or all of it is back.
     Spill {
         /// The first priority, or the client's own zone.
@@ -164,6 +171,7 @@ impl Event {
             Self::Resumed { .. } => "resumed",
             Self::PanicEntered { .. } => "panic_entered",
             Self::PanicLeft { .. } => "panic_left",
+            Self::Subset { .. } => "subset",
             Self::Spill { .. } => "spill",
             Self::BreakerOpened { .. } => "breaker_opened",
             Self::BreakerHalfOpened { .. } => "breaker_half_opened",
@@ -233,6 +241,7 @@ impl fmt::Display for Event {
                     "panic over: {available} of {endpoints} endpoints of priority {priority} are available"
                 )
             }
+            Self::Subset { used, of } => write!(f, "a subset of {used} of {of} endpoints is used"),
             Self::Spill { from, percent: 0 } => write!(f, "{from}: all of its traffic is back"),
             Self::Spill { from, percent } => write!(f, "{from}: {percent} % of its traffic goes elsewhere"),
             Self::BreakerOpened { breaker, why, lasts } => {

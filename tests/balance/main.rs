@@ -18,5 +18,6 @@ mod priorities;
 mod readiness;
 mod runtimes;
 mod shared;
+mod subsets;
 mod waiting;
 mod width;
