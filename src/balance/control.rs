@@ -3,6 +3,7 @@
 mod dials;
 mod resolution;
 mod subsets;
+mod zones;
 
 use std::{
     cmp::Reverse,
@@ -17,7 +18,7 @@ use std::{
 use futures::{Stream as _, stream::FuturesUnordered};
 use tower::BoxError;
 
-use self::subsets::Subsets;
+use self::{subsets::Subsets, zones::Fitness};
 use super::{
     bell::Message,
     connect::Connector,
@@ -41,7 +42,7 @@ use crate::{
 /// Endpoints looked at between two yields to the runtime.
 const BATCH: usize = 128;
 /// How often it is looked whether the shares of zones are still right.
-const MEASURE: Duration = Duration::from_secs(1);
+const MEASURE: Duration = Duration::from_millis(500);
 /// Things done between two publications, when there is a lot to do.
 const BURST: usize = 64;
 
@@ -69,6 +70,8 @@ struct Slot<S> {
     ramps: bool,
     /// How much of it is this client's.
     part: f32,
+    /// How many attempts had succeeded and failed when its zone was last measured.
+    measured: (u64, u64),
     /// The resolution it was seen in last.
     seen: u64,
 }
@@ -113,6 +116,7 @@ pub(crate) struct Control<S> {
     /// Whether some traffic leaves the first priority, or the own zone of a priority.
     spilling: BTreeSet<Arc<str>>,
     ramp_ends: Option<Instant>,
+    fitness: Fitness,
     /// When it is looked whether the shares of zones are still right, where there are zones.
     measures: Option<Instant>,
     last_id: u64,
@@ -191,6 +195,7 @@ impl<S: Send + Sync + 'static> Control<S> {
             panicking: BTreeSet::new(),
             spilling: BTreeSet::new(),
             ramp_ends: None,
+            fitness: Fitness::default(),
             measures: None,
             last_id: 0,
         }
@@ -354,7 +359,8 @@ impl<S: Send + Sync + 'static> Control<S> {
         let now = clock::now();
         if !self.dirty && self.measures.is_some_and(|at| at <= now) {
             self.measures = Some(now + MEASURE);
-            self.dirty = roster.snapshot.load().has_drifted(now);
+            self.measure_zones();
+            self.dirty = roster.snapshot.load().has_drifted(self.fitness.own(), now);
         }
         self.dirty
     }
@@ -393,11 +399,19 @@ impl<S: Send + Sync + 'static> Control<S> {
                 cause: slot.cause.clone(),
             })
             .collect();
-        let failure = self.steady.failure().cloned();
+        let (failure, fit) = (self.steady.failure().cloned(), self.fitness.own());
         let (ramp_ends, levels) = roster.publish(|before| {
             let options = self.fleet.options.load_full();
-            let (mut snapshot, ramp_ends) =
-                Snapshot::of(before.generation + 1, resolved, entries, unconnected, options, before, now);
+            let (mut snapshot, ramp_ends) = Snapshot::of(
+                before.generation + 1,
+                resolved,
+                entries,
+                unconnected,
+                options,
+                before,
+                fit,
+                now,
+            );
             snapshot.failure = failure;
             let levels = snapshot.levels.clone();
             (snapshot, (ramp_ends, levels))

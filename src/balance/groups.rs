@@ -15,7 +15,7 @@ use super::{
 use crate::{Endpoint, endpoint::Locality};
 
 /// The own zone never counts for less than this share of what it has: a client that is wrong about it still sees it.
-const SLOWEST: f64 = 0.1;
+const SLOWEST: f64 = 0.02;
 /// The own zone takes longer when it takes so many times as long: means of a few samples scatter.
 const MARGIN: f64 = 1.25;
 /// So many samples make a zone's mean latency worth comparing.
@@ -83,7 +83,9 @@ pub(crate) struct ZoneState {
 }
 
 /// Divides what was seen.
-pub(super) fn divide(seen: &[Seen<'_>], options: &BalanceOptions, now: Instant) -> Divided {
+///
+/// `fit` is how well the own zone does beside the others, from 0 to 1.
+pub(super) fn divide(seen: &[Seen<'_>], options: &BalanceOptions, fit: f64, now: Instant) -> Divided {
     let mut by_priority: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
     for (index, one) in seen.iter().enumerate() {
         by_priority.entry(one.endpoint.priority()).or_default().push(index);
@@ -114,7 +116,7 @@ pub(super) fn divide(seen: &[Seen<'_>], options: &BalanceOptions, now: Instant) 
         let panic = share.too_few && rule.fail_open;
         // One level gets everything, whatever it has.
         let of_all = if levels.len() == 1 { 1.0 } else { f64::from(share.percent) / 100.0 };
-        let zones = if panic { None } else { zones(seen, own, &options.localities, now) };
+        let zones = if panic { None } else { zones(seen, own, &options.localities, fit, now) };
         match zones {
             None => {
                 own.iter().for_each(|index| divided.of[*index] = divided.groups.len());
@@ -138,6 +140,7 @@ fn zones(
     seen: &[Seen<'_>],
     level: &[usize],
     options: &Localities,
+    fit: f64,
     now: Instant,
 ) -> Option<Vec<(ZoneState, Vec<usize>)>> {
     let own = options.own.as_ref().filter(|_| level.len() >= options.min_endpoints as usize)?;
@@ -147,11 +150,7 @@ fn zones(
     for index in level {
         let locality = seen[*index].endpoint.locality();
         let (region, zone) = (&*locality.region, &*locality.zone);
-        let distance = match (region == own.region, zone == own.zone) {
-            (true, true) => Distance::Own,
-            (true, false) => Distance::Near,
-            (false, _) => Distance::Far,
-        };
+        let distance = distance(own, locality);
         match by_zone.entry((distance, region, zone)) {
             Occupied(mut zone) => zone.get_mut().push(*index),
             Vacant(zone) => {
@@ -160,7 +159,7 @@ fn zones(
         }
     }
     let measured: Vec<Zone> = {
-        let slow = slowness(seen, &by_zone, now);
+        let slow = (slowness(seen, &by_zone, now) * fit).max(SLOWEST);
         let capacity = |members: &[usize]| -> f64 {
             members.iter().map(|index| seen[*index]).filter(Seen::is_available).map(|one| one.weight).sum()
         };
@@ -180,6 +179,15 @@ fn zones(
     Some(by_zone.into_iter().zip(shares).map(state).collect())
 }
 
+/// How far a place is from another.
+pub(super) fn distance(own: &Locality, other: &Locality) -> Distance {
+    match (other.region == own.region, other.zone == own.zone) {
+        (true, true) => Distance::Own,
+        (true, false) => Distance::Near,
+        (false, _) => Distance::Far,
+    }
+}
+
 /// How long the others take by how long the own zone takes, where it takes clearly longer: 1 and less.
 fn slowness(seen: &[Seen<'_>], zones: &BTreeMap<(Distance, &str, &str), Vec<usize>>, now: Instant) -> f64 {
     let mean = |of: &dyn Fn(Distance) -> bool| {
@@ -197,7 +205,7 @@ fn slowness(seen: &[Seen<'_>], zones: &BTreeMap<(Distance, &str, &str), Vec<usiz
     let others =
         mean(&|distance| distance == Distance::Near).or_else(|| mean(&|distance| distance == Distance::Far));
     match (own, others) {
-        (Some(own), Some(others)) if own > 0.0 => (others * MARGIN / own).clamp(SLOWEST, 1.0),
+        (Some(own), Some(others)) if own > 0.0 => (others * MARGIN / own).min(1.0),
         _ => 1.0,
     }
 }

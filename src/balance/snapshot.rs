@@ -91,6 +91,8 @@ pub(crate) struct Snapshot<S> {
     pub(crate) pools: Option<Box<Pools>>,
     /// The priorities, the first of which is used first.
     pub(crate) levels: Vec<LevelState>,
+    /// How well the own zone does beside the others, from 0 to 1.
+    fit: f64,
     /// Where the endpoints are, by address and by instance, if requests may ask for one.
     pub(crate) names: HashMap<Box<str>, u32>,
     pub(crate) load: Load,
@@ -117,6 +119,7 @@ impl<S> Snapshot<S> {
             pool: Pool::default(),
             pools: None,
             levels: Vec::new(),
+            fit: 1.0,
             names: HashMap::new(),
             most: options.most(),
             timed: true,
@@ -137,10 +140,11 @@ impl<S> Snapshot<S> {
         unconnected: Vec<Unconnected>,
         options: Arc<BalanceOptions>,
         before: &Self,
+        fit: f64,
         now: Instant,
     ) -> (Self, Option<Instant>) {
         let everything = seen(&entries, &unconnected);
-        let divided = groups::divide(&everything, &options, now);
+        let divided = groups::divide(&everything, &options, fit, now);
         let tables = if options.distribution.goes_by_key() {
             before.tables(&everything, &divided.of, divided.groups.len(), &options)
         } else {
@@ -199,6 +203,7 @@ impl<S> Snapshot<S> {
             pool,
             pools,
             levels: divided.levels,
+            fit,
             names,
             most: options.most(),
             timed: ramp_ends.is_some() || options.goes_by_time(),
@@ -216,7 +221,7 @@ impl<S> Snapshot<S> {
     pub(crate) fn with_options(&self, options: Arc<BalanceOptions>, now: Instant) -> Self {
         let (entries, unconnected) = (self.entries.to_vec(), self.unconnected.clone());
         let (mut snapshot, _) =
-            Self::of(self.generation + 1, self.resolved, entries, unconnected, options, self, now);
+            Self::of(self.generation + 1, self.resolved, entries, unconnected, options, self, self.fit, now);
         snapshot.failure = self.failure.clone();
         snapshot
     }
@@ -250,8 +255,8 @@ impl<S> Snapshot<S> {
     }
 
     /// Whether what was measured since would give a zone another share, by more than a hundredth.
-    pub(crate) fn has_drifted(&self, now: Instant) -> bool {
-        let divided = groups::divide(&seen(&self.entries, &self.unconnected), &self.options, now);
+    pub(crate) fn has_drifted(&self, fit: f64, now: Instant) -> bool {
+        let divided = groups::divide(&seen(&self.entries, &self.unconnected), &self.options, fit, now);
         let shares = |levels: &[LevelState]| -> Vec<f64> {
             levels.iter().flat_map(|level| &level.zones).map(|zone| zone.share).collect()
         };

@@ -186,6 +186,15 @@ fn a_lost_zone_costs_next_to_nothing_and_its_traffic_is_borne_by_all() {
 }
 
 #[test]
+fn subsets_are_even_and_change_little_with_a_server() {
+    let short = Short::of("scale", &[], 0.05);
+    assert_eq!(short.metric("rendezvous", 1, "entries_of_one"), 1.0);
+    let (even, by_chance) =
+        (short.metric("deterministic", 1, "load_max"), short.metric("rendezvous", 1, "load_max"));
+    assert!(even <= 1.1 && by_chance > 1.5, "{even}, {by_chance}");
+}
+
+#[test]
 fn in_worlds_drawn_at_random_the_tail_is_no_longer_than_tower_s() {
     let scenario = scenario("sweep");
     let p99 = |contender, seed| {

@@ -17,8 +17,8 @@ impl<S: Send + Sync + 'static> Control<S> {
     pub(super) async fn apply(&mut self) {
         self.resolutions += 1;
         self.dirty = true;
-        let resolved = std::mem::take(&mut self.unapplied);
-        self.unchosen = false;
+        // Both stand until all is done: a runtime may end in the middle.
+        let resolved = self.unapplied;
         let set = match self.steady.effective() {
             Effective::Bound(set) => set.clone(),
             Effective::Pending | Effective::Absent => Endpoints::from(Vec::new()),
@@ -78,6 +78,7 @@ impl<S: Send + Sync + 'static> Control<S> {
         if set.len() == 1 && added + lost.len() > 0 {
             self.fleet.tell(&Event::SingleEndpoint);
         }
+        (self.unapplied, self.unchosen) = (false, false);
     }
 
     /// Takes an endpoint of the resolution in; true if it was not there before.
@@ -126,6 +127,7 @@ impl<S: Send + Sync + 'static> Control<S> {
                     gone: None,
                     ramps,
                     part,
+                    measured: (0, 0),
                     seen: self.resolutions,
                 };
                 self.slots.insert(id, slot);

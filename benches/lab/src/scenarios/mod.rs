@@ -12,6 +12,7 @@ pub mod overload;
 pub mod priority;
 pub mod reconnect_storm;
 pub mod retry_frontier;
+pub mod scale;
 pub mod sinkhole;
 pub mod slow_replica;
 pub mod stage;
@@ -38,6 +39,7 @@ pub static ALL: &[&dyn Scenario] = &[
     &priority::Priority,
     &zone_loss::ZoneLoss,
     &reconnect_storm::ReconnectStorm,
+    &scale::Scale,
     &limiter::Limiter,
     &blink::Blink,
     &sweep::Sweep,
@@ -68,11 +70,5 @@ pub static WAITING: &[Waiting] = &[
         name: "rolling_deploy",
         question: "A hundred servers are replaced in batches: does a request fail?",
         waits_for: "drain and probation in full",
-    },
-    Waiting {
-        number: 19,
-        name: "scale",
-        question: "A thousand clients of ten thousand endpoints: how even, how large?",
-        waits_for: "subsets",
     },
 ];
