@@ -9,7 +9,8 @@ use crate::{
 ///
 /// A zone is what [`Locality`] calls region and zone; sub-zones are not told apart. Its capacity is the weight of its
 /// available endpoints. That of the client's own zone counts for as much less as its answers take longer than those of the
-/// others, the way there included: so long as what is near is also sooner, it is preferred. Its demand is the share of all
+/// others, the way there included, from a quarter more on, and as its requests succeed less often: so long as what is near
+/// is also sooner, it is preferred, and a zone that is cut off is left within a second or two of the first timeout. Its demand is the share of all
 /// traffic that the clients in that zone send. Where the capacity, as a share of that of all zones, covers the demand, all
 /// requests stay. Else as many stay as it covers, and the others go where capacity is left: in the own region first, then
 /// elsewhere. Envoy's zone-aware routing is the same by counts of hosts.

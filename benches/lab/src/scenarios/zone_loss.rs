@@ -147,6 +147,12 @@ impl Scenario for ZoneLoss {
         claims
     }
 
+    fn remarks(&self) -> &'static str {
+        "A client that loses sight of a zone has a second's requests under way there before the first of them times out, besides the \
+         five in a row after which an endpoint is set aside. With retries they are answered elsewhere, by other zones. The busiest of \
+         twenty survivors is as busy by chance as it is without any zones (`mainstay_anywhere`); between the zones the load is even."
+    }
+
     fn faults(&self, _: &Point) -> Vec<Fault> {
         vec![Fault { from: GOES as f64, to: BACK as f64, what: "zone 0 away" }]
     }
