@@ -45,14 +45,11 @@ pub enum HashBy {
 }
 
 impl HashBy {
-    fn key<B>(&self, request: &Request<B>) -> Option<u64> {
-        let uri = request.uri();
-        match self {
-            Self::Header(header) => request.headers().get(header).map(|value| key_of(value.as_bytes())),
-            Self::Path => Some(key_of(uri.path().as_bytes())),
-            Self::PathAndQuery => {
-                Some(key_of(uri.path_and_query().map_or("", |path| path.as_str()).as_bytes()))
-            }
+    fn key(&self, headers: &HeaderMap, path: &str, query: Option<&str>) -> Option<u64> {
+        match (self, query) {
+            (Self::Header(header), _) => headers.get(header).map(|value| key_of(value.as_bytes())),
+            (Self::PathAndQuery, Some(query)) => Some(key_of(format!("{path}?{query}").as_bytes())),
+            (Self::Path | Self::PathAndQuery, _) => Some(key_of(path.as_bytes())),
         }
     }
 }
@@ -150,6 +147,16 @@ impl Description {
         Ok(Self { options })
     }
 
+    /// The key of a request with these headers and this path, where the options say what it is made of.
+    pub(crate) fn key_by(&self, headers: &HeaderMap, path: &str, query: Option<&str>) -> Option<u64> {
+        self.options.hash_by.as_ref()?.key(headers, path, query)
+    }
+
+    /// The endpoint that a request with these headers wants, where the options say which header tells.
+    pub(crate) fn endpoint_by<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
+        headers.get(self.options.endpoint_header.as_ref()?)?.to_str().ok()
+    }
+
     /// Writes what the other side should know into `headers`; `own` is the request's word on how much it matters.
     pub(crate) fn stamp_headers(&self, headers: &mut HeaderMap, own: Option<Criticality>, sending: &Sending) {
         if let Some(header) = &self.options.attempt_header
@@ -214,15 +221,12 @@ macro_rules! without_the_body {
 
         fn hash_key(&self, request: &Request<$body>) -> Option<u64> {
             let own = request.extensions().get().map(|HashKey(key)| *key);
-            own.or_else(|| self.options.hash_by.as_ref()?.key(request))
+            own.or_else(|| self.key_by(request.headers(), request.uri().path(), request.uri().query()))
         }
 
         fn endpoint<'a>(&self, request: &'a Request<$body>) -> Option<&'a str> {
             let own = request.extensions().get().map(Wanted::as_str);
-            own.or_else(|| {
-                let header = self.options.endpoint_header.as_ref()?;
-                request.headers().get(header)?.to_str().ok()
-            })
+            own.or_else(|| self.endpoint_by(request.headers()))
         }
 
         fn criticality(&self, request: &Request<$body>) -> Option<Criticality> {

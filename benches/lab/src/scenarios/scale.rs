@@ -68,7 +68,7 @@ impl Scenario for Scale {
     }
 
     fn seeds(&self) -> u64 {
-        2
+        1
     }
 
     fn run(&self, run: &Run) -> Outcome {
