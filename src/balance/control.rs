@@ -402,16 +402,8 @@ impl<S: Send + Sync + 'static> Control<S> {
         let (failure, fit) = (self.steady.failure().cloned(), self.fitness.own());
         let (ramp_ends, levels) = roster.publish(|before| {
             let options = self.fleet.options.load_full();
-            let (mut snapshot, ramp_ends) = Snapshot::of(
-                before.generation + 1,
-                resolved,
-                entries,
-                unconnected,
-                options,
-                before,
-                fit,
-                now,
-            );
+            let (mut snapshot, ramp_ends) =
+                Snapshot::of(resolved, entries, unconnected, options, before, fit, now);
             snapshot.failure = failure;
             let levels = snapshot.levels.clone();
             (snapshot, (ramp_ends, levels))

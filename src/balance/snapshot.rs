@@ -132,9 +132,9 @@ impl<S> Snapshot<S> {
         }
     }
 
-    /// A picture of `entries`, and of those that are not connected, at `now`. Returns also when the last ramp ends.
+    /// A picture of `entries`, and of those that are not connected, at `now`, which takes the place of `before`; `fit` is how
+    /// well the own zone does. Returns also when the last ramp ends.
     pub(crate) fn of(
-        generation: u64,
         resolved: Resolved,
         entries: Vec<Entry<S>>,
         unconnected: Vec<Unconnected>,
@@ -197,7 +197,7 @@ impl<S> Snapshot<S> {
             None => (Pool::default(), None),
         };
         let snapshot = Self {
-            generation,
+            generation: before.generation + 1,
             resolved,
             entries: ordered.into(),
             pool,
@@ -220,8 +220,7 @@ impl<S> Snapshot<S> {
     /// The same picture under other options.
     pub(crate) fn with_options(&self, options: Arc<BalanceOptions>, now: Instant) -> Self {
         let (entries, unconnected) = (self.entries.to_vec(), self.unconnected.clone());
-        let (mut snapshot, _) =
-            Self::of(self.generation + 1, self.resolved, entries, unconnected, options, self, self.fit, now);
+        let (mut snapshot, _) = Self::of(self.resolved, entries, unconnected, options, self, self.fit, now);
         snapshot.failure = self.failure.clone();
         snapshot
     }

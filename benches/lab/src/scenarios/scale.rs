@@ -19,7 +19,7 @@ use mainstay::{
 };
 use tower::Service;
 
-use crate::scenario::{Claim, Outcome, Parameter, Point, Results, Run, Scenario};
+use crate::scenario::{Claim, Outcome, Parameter, Results, Run, Scenario};
 
 pub struct Scale;
 
@@ -137,19 +137,6 @@ impl Scenario for Scale {
         "By theory the clients of a server scatter by sqrt((1 - 20 / 10,000) x 10,000 / (1,000 x 20)) = 0.71 of the mean where each \
          client draws by chance, and `load_max` is what that comes to for the unluckiest of ten thousand. What a client costs in memory \
          is not measured here: a run has to give the same numbers on every machine."
-    }
-
-    fn refuses(&self, parameter: &str, value: f64) -> Option<&'static str> {
-        let kept = value.fract() == 0.0
-            && match parameter {
-                "clients" => (1.0..=2_000.0).contains(&value),
-                _ => (200.0..=20_000.0).contains(&value),
-            };
-        (!kept).then_some("a whole number: of clients 1 to 2,000, of endpoints 200 to 20,000")
-    }
-
-    fn takes_part(&self, _: &Point, _: &str) -> bool {
-        true
     }
 }
 
