@@ -104,6 +104,14 @@ pub trait Describe<Req>: Send + Sync + 'static {
         None
     }
 
+    /// The endpoint that the request wants, by its address or its registry's instance id, where the balancer lets it choose
+    /// (see [`Sticky`](crate::balance::Sticky)). Several are separated by commas: the first that may be used is taken, so
+    /// that a retry finds another.
+    fn endpoint<'a>(&self, request: &'a Req) -> Option<&'a str> {
+        let _ = request;
+        None
+    }
+
     /// How much the request matters; without a word the inherited criticality counts.
     fn criticality(&self, request: &Req) -> Option<Criticality> {
         let _ = request;
@@ -114,6 +122,11 @@ pub trait Describe<Req>: Send + Sync + 'static {
     fn stamp(&self, request: &mut Req, sending: &Sending) {
         let _ = (request, sending);
     }
+}
+
+/// A key for some bytes: XXH64, the same on every machine. What [`Describe::hash_key`] may be made of.
+pub fn key_of(bytes: &[u8]) -> u64 {
+    crate::hash::xxh64(bytes, 0)
 }
 
 /// Nothing is known: no copy, not idempotent.

@@ -70,6 +70,26 @@ pub struct Locality {
     pub sub_zone: Cow<'static, str>,
 }
 
+impl Locality {
+    /// A region, a zone within it, and a sub-zone within that; each may be empty.
+    pub fn new(region: &str, zone: &str, sub_zone: &str) -> Self {
+        let owned = |text: &str| Cow::Owned(text.to_owned());
+        Self { region: owned(region), zone: owned(zone), sub_zone: owned(sub_zone) }
+    }
+}
+
+impl fmt::Display for Locality {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.region)?;
+        for part in [&self.zone, &self.sub_zone] {
+            if !part.is_empty() {
+                write!(f, "/{part}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The health of an endpoint as its registry sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -146,8 +166,7 @@ impl Endpoint {
     /// Where it stands.
     #[must_use]
     pub fn with_locality(mut self, region: &str, zone: &str, sub_zone: &str) -> Self {
-        let owned = |text: &str| Cow::Owned(text.to_owned());
-        self.locality = Locality { region: owned(region), zone: owned(zone), sub_zone: owned(sub_zone) };
+        self.locality = Locality::new(region, zone, sub_zone);
         self
     }
 

@@ -149,6 +149,7 @@ pub mod estimate;
 mod gated;
 #[cfg(feature = "grpc")]
 pub mod grpc;
+mod hash;
 pub mod health;
 pub mod hedge;
 #[cfg(feature = "http")]

@@ -4,9 +4,10 @@ use std::{convert::Infallible, sync::LazyLock, time::Duration};
 
 use http::HeaderValue;
 use mainstay::{
-    Client, Endpoint,
-    balance::{Balance, BalanceOptions, Load},
+    Client, Describe, Endpoint,
+    balance::{Balance, BalanceOptions, Distribution, Load, Localities, MaglevOptions, RingOptions},
     describe::Idempotent,
+    endpoint::Locality,
     http::{BodyTrack, Classifier, Description, Replay, Tracked},
     resolve::{Fixed, fixed},
 };
@@ -22,6 +23,17 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::shared("balance_least_loaded", request, least_loaded).against("tower_buffer_balance_ewma"),
         Case::shared("balance_ewma", request, peak_of_two).against("tower_buffer_balance_ewma"),
         Case::shared("balance", request, balance).against("tower_buffer_balance_ewma"),
+        Case::shared("balance_zones", request, zones).against("tower_buffer_balance_ewma"),
+        Case::shared("balance_round_robin", request, |endpoints| spread(endpoints, Distribution::RoundRobin))
+            .against("tower_buffer_balance_ewma"),
+        Case::shared("balance_ring", request, |endpoints| {
+            spread(endpoints, Distribution::Ring(RingOptions::default()))
+        })
+        .against("tower_buffer_balance_ewma"),
+        Case::shared("balance_maglev", request, |endpoints| {
+            spread(endpoints, Distribution::Maglev(MaglevOptions::default()))
+        })
+        .against("tower_buffer_balance_ewma"),
         Case::shared("stack", request, |endpoints| stack(endpoints, AtOnce)).against("tower_stack"),
         Case::shared("stack_suspended", request, |endpoints| stack(endpoints, SuspendOnce))
             .against("tower_stack_suspended"),
@@ -58,6 +70,41 @@ fn peak_of_two(endpoints: usize) -> Balance<AtOnce, u64> {
 /// The balancer as it is by default: the best of four by mean latency, with health and statistics.
 fn balance(endpoints: usize) -> Balance<AtOnce, u64> {
     balanced(endpoints, BalanceOptions::default())
+}
+
+/// The same from within a zone, where the endpoints stand in two.
+fn zones(endpoints: usize) -> Balance<AtOnce, u64> {
+    let mut options = BalanceOptions::default();
+    options.localities = Localities::at(Locality::new("region", "zone 0", ""));
+    let addresses = (0..endpoints).map(|index| {
+        let address = format!("10.{}.{}.{}:80", index >> 16, (index >> 8) & 255, index & 255);
+        Endpoint::new(address).with_locality("region", &format!("zone {}", index % 2), "")
+    });
+    Balance::builder(fixed(addresses))
+        .connect(|_: &Endpoint| AtOnce)
+        .options(options)
+        .build()
+        .expect("sound options")
+}
+
+/// The same by another rule; a request's key is its number.
+fn spread(endpoints: usize, distribution: Distribution) -> Balance<AtOnce, u64> {
+    struct Numbered;
+
+    impl Describe<u64> for Numbered {
+        fn hash_key(&self, request: &u64) -> Option<u64> {
+            Some(request.wrapping_mul(0x9E37_79B9_7F4A_7C15))
+        }
+    }
+
+    let mut options = BalanceOptions::default();
+    options.distribution = distribution;
+    Balance::builder(resolver(endpoints))
+        .connect(|_: &Endpoint| AtOnce)
+        .describe(Numbered)
+        .options(options)
+        .build()
+        .expect("sound options")
 }
 
 fn balanced(endpoints: usize, options: BalanceOptions) -> Balance<AtOnce, u64> {

@@ -47,6 +47,7 @@ where
     S: Service<Req> + Clone + Send + Sync + 'static,
     S::Response: 'static,
     S::Error: Into<BoxError>,
+    Req: 'static,
 {
     type Output = Result<S::Response, BoxError>;
 
@@ -87,6 +88,7 @@ where
     S: Service<Req> + Clone + Send + Sync + 'static,
     S::Response: 'static,
     S::Error: Into<BoxError>,
+    Req: 'static,
 {
     type Output = Result<S::Response, BoxError>;
 
@@ -136,6 +138,7 @@ where
     S: Service<Req> + Clone + Send + Sync + 'static,
     S::Response: 'static,
     S::Error: Into<BoxError>,
+    Req: 'static,
 {
     /// The head has arrived, or an error.
     #[inline]

@@ -2,10 +2,12 @@
 
 mod dials;
 mod resolution;
+mod subsets;
+mod zones;
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque},
     future::{Future, poll_fn},
     pin::Pin,
     sync::Arc,
@@ -16,15 +18,18 @@ use std::{
 use futures::{Stream as _, stream::FuturesUnordered};
 use tower::BoxError;
 
+use self::{subsets::Subsets, zones::Fitness};
 use super::{
     bell::Message,
     connect::Connector,
     fleet::Fleet,
+    groups::LevelState,
     member::Member,
     options::Panic,
     pace::Pace,
     roster::{Roster, Running},
     snapshot::{Entry, Resolved, Snapshot, Unconnected},
+    zone::Distance,
 };
 use crate::{
     Endpoint, clock,
@@ -36,6 +41,8 @@ use crate::{
 
 /// Endpoints looked at between two yields to the runtime.
 const BATCH: usize = 128;
+/// How often it is looked whether the shares of zones are still right.
+const MEASURE: Duration = Duration::from_millis(500);
 /// Things done between two publications, when there is a lot to do.
 const BURST: usize = 64;
 
@@ -61,8 +68,19 @@ struct Slot<S> {
     gone: Option<Instant>,
     /// Whether it has to work up to its share once it is connected.
     ramps: bool,
+    /// How much of it is this client's.
+    part: f32,
+    /// How many attempts had succeeded and failed when its zone was last measured.
+    measured: (u64, u64),
     /// The resolution it was seen in last.
     seen: u64,
+}
+
+impl<S> Slot<S> {
+    /// Made smaller, so that a million of the largest numbers have a finite sum.
+    fn weight(&self) -> f64 {
+        self.endpoint.weight() / 1e6 * f64::from(self.part)
+    }
 }
 
 type Dialed<S> = Pin<Box<dyn Future<Output = (u64, u32, Result<S, BoxError>)> + Send>>;
@@ -87,11 +105,20 @@ pub(crate) struct Control<S> {
     resolutions: u64,
     /// What requests go by has changed and is not, or not wholly, true yet.
     unapplied: bool,
+    /// Which endpoints this client uses is to be decided anew.
+    unchosen: bool,
+    subsets: Subsets,
     /// The resolver has ended, and observers do not know yet.
     ended_untold: bool,
     dirty: bool,
-    panicking: bool,
+    /// The priorities that are in panic.
+    panicking: BTreeSet<u32>,
+    /// Whether some traffic leaves the first priority, or the own zone of a priority.
+    spilling: BTreeSet<Arc<str>>,
     ramp_ends: Option<Instant>,
+    fitness: Fitness,
+    /// When it is looked whether the shares of zones are still right, where there are zones.
+    measures: Option<Instant>,
     last_id: u64,
     /// Who is asked first for something to do, so that nobody who always has something starves the others.
     turn: usize,
@@ -121,7 +148,7 @@ pub(crate) async fn run<S: Send + Sync + 'static>(mut running: Running<S>) {
             work = if done < BURST { control.more() } else { None };
         }
         control.time().await;
-        if control.unapplied {
+        if control.unapplied || control.unchosen {
             control.apply().await;
         }
         // After what it has told last.
@@ -129,12 +156,14 @@ pub(crate) async fn run<S: Send + Sync + 'static>(mut running: Running<S>) {
             control.fleet.tell(&Event::ResolutionEnded);
         }
         control.start_dials().await;
-        if control.dirty {
+        if control.dirty || control.measures.is_some_and(|at| at <= clock::now()) {
             let Some(roster) = running.roster.upgrade() else {
                 running.control = None;
                 return;
             };
-            control.publish(&roster);
+            if control.is_outdated(&roster) {
+                control.publish(&roster);
+            }
         }
         tokio::task::yield_now().await;
     }
@@ -158,18 +187,23 @@ impl<S: Send + Sync + 'static> Control<S> {
             dials: FuturesUnordered::new(),
             resolutions: 0,
             unapplied: false,
+            unchosen: false,
+            subsets: Subsets::default(),
             ended_untold: false,
             turn: 0,
             dirty: false,
-            panicking: false,
+            panicking: BTreeSet::new(),
+            spilling: BTreeSet::new(),
             ramp_ends: None,
+            fitness: Fitness::default(),
+            measures: None,
             last_id: 0,
         }
     }
 
     /// Whether there is something left to do that nothing outside will tell of.
     fn has_own_work(&self) -> bool {
-        self.unapplied || self.dirty || self.has_dial_to_begin()
+        self.unapplied || self.unchosen || self.dirty || self.has_dial_to_begin()
     }
 
     /// The next thing to do.
@@ -222,7 +256,9 @@ impl<S: Send + Sync + 'static> Control<S> {
 
     fn next_time(&self) -> Option<Instant> {
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
-        [timer, self.steady.next(), self.ramp_ends, self.next_redial()].into_iter().flatten().min()
+        let (shares, width) = (self.measures, self.subsets.next());
+        let times = [timer, self.steady.next(), self.ramp_ends, shares, width, self.next_redial()];
+        times.into_iter().flatten().min()
     }
 
     fn act(&mut self, work: Work<S>) -> std::ops::ControlFlow<()> {
@@ -233,6 +269,7 @@ impl<S: Send + Sync + 'static> Control<S> {
                         Message::Over => return std::ops::ControlFlow::Break(()),
                         Message::Options => {
                             self.steady.set_grace(self.fleet.options.load().grace);
+                            self.unchosen |= self.subsets.are_outdated(&self.fleet.options.load());
                             self.dirty = true;
                         }
                         Message::Changed(member) => self.look_at(member.id, clock::now()),
@@ -264,6 +301,7 @@ impl<S: Send + Sync + 'static> Control<S> {
     async fn time(&mut self) {
         let now = clock::now();
         self.unapplied |= self.steady.due(now);
+        self.look_at_width(now);
         if self.ramp_ends.is_some_and(|at| at <= now) {
             self.ramp_ends = None;
             self.dirty = true;
@@ -316,6 +354,17 @@ impl<S: Send + Sync + 'static> Control<S> {
         self.dirty = true;
     }
 
+    /// Whether the picture is not true any more.
+    fn is_outdated(&mut self, roster: &Roster<S>) -> bool {
+        let now = clock::now();
+        if !self.dirty && self.measures.is_some_and(|at| at <= now) {
+            self.measures = Some(now + MEASURE);
+            self.measure_zones();
+            self.dirty = roster.snapshot.load().has_drifted(self.fitness.own(), now);
+        }
+        self.dirty
+    }
+
     fn publish(&mut self, roster: &Roster<S>) {
         self.dirty = false;
         let now = clock::now();
@@ -325,16 +374,17 @@ impl<S: Send + Sync + 'static> Control<S> {
             Effective::Absent => Resolved::Absent,
             Effective::Bound(set) => Resolved::To(set.len()),
         };
-        // Made smaller first, so that a million of the largest numbers have a finite sum.
-        let (total, count) = present()
-            .fold((0.0, 0_u32), |(total, count), slot| (total + slot.endpoint.weight() / 1e6, count + 1));
+        let (total, count) =
+            present().fold((0.0, 0_u32), |(total, count), slot| (total + slot.weight(), count + 1));
         let mean = total / f64::from(count.max(1));
         let entries = present()
             .filter_map(|slot| {
                 Some(Entry {
                     member: slot.member.clone(),
                     service: slot.service.clone()?,
-                    weight: Entry::<S>::relative(slot.endpoint.weight() / 1e6 / mean),
+                    endpoint: slot.endpoint.clone(),
+                    weight: Entry::<S>::relative(slot.weight() / mean),
+                    part: slot.part,
                     incarnation: slot.incarnation,
                 })
             })
@@ -343,31 +393,74 @@ impl<S: Send + Sync + 'static> Control<S> {
             .filter(|slot| slot.service.is_none())
             .map(|slot| Unconnected {
                 member: slot.member.clone(),
+                endpoint: slot.endpoint.clone(),
+                part: slot.part,
                 redial: slot.redial,
                 cause: slot.cause.clone(),
             })
             .collect();
-        let failure = self.steady.failure().cloned();
-        let (ramp_ends, panic, available) = roster.publish(|before| {
+        let (failure, fit) = (self.steady.failure().cloned(), self.fitness.own());
+        let (ramp_ends, levels) = roster.publish(|before| {
             let options = self.fleet.options.load_full();
             let (mut snapshot, ramp_ends) =
-                Snapshot::of(before.generation + 1, resolved, entries, unconnected, options, now);
+                Snapshot::of(resolved, entries, unconnected, options, before, fit, now);
             snapshot.failure = failure;
-            let panic = snapshot.too_few;
-            let available =
-                snapshot.entries.iter().filter(|entry| entry.member.health.is_available()).count();
-            (snapshot, (ramp_ends, panic, available))
+            let levels = snapshot.levels.clone();
+            (snapshot, (ramp_ends, levels))
         });
         self.ramp_ends = ramp_ends;
-        if panic != self.panicking {
-            self.panicking = panic;
-            let endpoints = present().count();
-            let fail_open = self.fleet.options.load().panic == Panic::FailOpen;
-            self.fleet.tell(&if panic {
-                Event::PanicEntered { available, endpoints, fail_open }
+        let zones = levels.iter().any(|level| !level.zones.is_empty());
+        self.measures = zones.then(|| self.measures.filter(|at| *at > now).unwrap_or(now + MEASURE));
+        self.tell_panic(&levels);
+        self.tell_spill(&levels);
+    }
+
+    /// Tells which priorities are in panic now, and which are not any more.
+    fn tell_panic(&mut self, levels: &[LevelState]) {
+        let fail_open = self.fleet.options.load().panic == Panic::FailOpen;
+        let before = std::mem::take(&mut self.panicking);
+        self.panicking = levels.iter().filter(|level| level.too_few).map(|level| level.priority).collect();
+        for priority in before.symmetric_difference(&self.panicking).copied() {
+            let level = levels.iter().find(|level| level.priority == priority);
+            let (available, endpoints) = level.map_or((0, 0), |level| (level.available, level.endpoints));
+            self.fleet.tell(&if self.panicking.contains(&priority) {
+                Event::PanicEntered { priority, available, endpoints, fail_open }
             } else {
-                Event::PanicLeft { available, endpoints }
+                Event::PanicLeft { priority, available, endpoints }
             });
+        }
+    }
+
+    /// Tells when traffic begins to leave where it belongs, and when it is back.
+    fn tell_spill(&mut self, levels: &[LevelState]) {
+        let elsewhere = self.fleet.options.load().localities.elsewhere.get();
+        let mut away: BTreeMap<Arc<str>, f64> = BTreeMap::new();
+        let given: u32 = levels.iter().map(|level| level.percent).sum();
+        if let ([first, _, ..], 1..) = (levels, given) {
+            away.insert(
+                format!("priority {}", first.priority).into(),
+                1.0 - f64::from(first.percent) / 100.0,
+            );
+        }
+        for level in levels.iter().filter(|level| level.percent > 0) {
+            if let Some(own) = level.zones.first().filter(|zone| zone.distance == Distance::Own) {
+                // What goes elsewhere in any case has not left.
+                let left = (1.0 - own.share - elsewhere).max(0.0);
+                away.insert(format!("{} of priority {}", own.locality, level.priority).into(), left);
+            }
+        }
+        let before = std::mem::take(&mut self.spilling);
+        for (from, share) in away {
+            // Back is what is wholly back: around the border there is one event, not many.
+            let (was, percent) = (before.contains(&from), (share * 100.0).round() as u32);
+            let is = if was { share > 1e-9 } else { percent >= 1 };
+            if was != is {
+                self.fleet
+                    .tell(&Event::Spill { from: from.clone(), percent: if is { percent.max(1) } else { 0 } });
+            }
+            if is {
+                self.spilling.insert(from);
+            }
         }
     }
 }

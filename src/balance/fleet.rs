@@ -48,6 +48,8 @@ pub(crate) struct Fleet {
     pub(crate) limited: AtomicBool,
     /// Whether requests are refused.
     pub(crate) closed: AtomicBool,
+    /// Whose turn it is, where requests go in turn: each thread goes round by itself.
+    turns: Box<[Padded<AtomicU64>]>,
     /// The periods of all histograms of recent latencies.
     periods: Slices,
     /// Latencies of attempts to their heads, striped by thread.
@@ -98,6 +100,7 @@ impl Fleet {
             random,
             tally: Tally::new(),
             closed: AtomicBool::new(false),
+            turns: (0..stripes()).map(|_| Padded(AtomicU64::new(0))).collect(),
             periods: Slices::new(epoch, Recent::PERIOD),
             latencies: recent(),
             cuts: recent(),
@@ -127,6 +130,16 @@ impl Fleet {
     #[inline]
     pub(crate) fn period(&self, nanos: u64) -> u64 {
         self.periods.divide(nanos)
+    }
+
+    /// The next turn. It begins somewhere, so that clients do not go round in step.
+    pub(crate) fn turn(&self) -> u64 {
+        let own = &self.turns[stripe() & (self.turns.len() - 1)].0;
+        if own.load(Relaxed) == 0 {
+            // Of two that begin at once one begins again, which is as good a place.
+            own.store(self.random.next() >> 16 | 1, Relaxed);
+        }
+        own.fetch_add(1, Relaxed)
     }
 
     /// Notes the latency of a response of `member`, in nanoseconds.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tower::Service;
 
 use super::roster::Roster;
-use crate::{outcome::Classify, track::Track};
+use crate::{describe::Describe, outcome::Classify, track::Track};
 
 /// What an attempt needs while it lasts. There is one for each stripe of threads, so that attempts on different threads
 /// do not write the same reference count.
@@ -14,6 +14,7 @@ where
     S: Service<Req>,
 {
     pub(super) roster: Arc<Roster<S>>,
+    pub(super) describe: Arc<dyn Describe<Req>>,
     pub(super) classify: Arc<dyn Classify<S::Response>>,
     pub(super) track: Option<Arc<dyn Track<S::Response>>>,
 }

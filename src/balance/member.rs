@@ -101,6 +101,17 @@ impl Member {
         Some((from + (1.0 - from) * passed, began + slow_start.lasts))
     }
 
+    /// Whether it may be given requests: where ejections are set aside, all but what has asked to be left alone.
+    #[inline]
+    pub(crate) fn is_allowed(&self, panic: bool) -> bool {
+        self.health.is_available() || (panic && self.is_allowed_in_panic())
+    }
+
+    #[cold]
+    fn is_allowed_in_panic(&self) -> bool {
+        self.health.is_usable_in_panic()
+    }
+
     /// Gives the place in flight back, and tells nobody.
     #[inline]
     pub(crate) fn release_untold(&self) {

@@ -35,6 +35,45 @@
 //! picks, counts itself in at the endpoint, and calls a clone of the endpoint's service. Endpoints that fail are set
 //! aside by [`health`](crate::health).
 //!
+//! **Priorities and zones.** Of the [priorities](crate::Endpoint::with_priority) of endpoints the lowest number keeps
+//! everything while enough of its endpoints are available; what they do not cover spills to the next, by Envoy's formula
+//! ([`BalanceOptions::overprovisioning`]). Within a priority a client that says where it stands
+//! ([`BalanceOptions::localities`]) prefers its own zone, as far as that can take it. The shares are worked out by the
+//! background task; a pick draws one of them, and then as always.
+//!
+//! **Subsets.** With [`BalanceOptions::subset`] a client uses, connects to and keeps state for a part of a large fleet only.
+//!
+//! **Other rules.** [`BalanceOptions::distribution`] sends requests in turn, or those with the same key to the same endpoint;
+//! [`BalanceOptions::sticky`] lets a request name its endpoint. Keys and names come from a
+//! [`Describe`](crate::Describe), here told to the [builder](BalanceBuilder::describe):
+//!
+//! ```
+//! use mainstay::{Describe, balance::{Balance, BalanceOptions, Distribution, RingOptions}, describe::key_of, resolve};
+//! use tower::{service_fn, BoxError};
+//!
+//! struct ByUser;
+//! impl Describe<String> for ByUser {
+//!     fn hash_key(&self, user: &String) -> Option<u64> {
+//!         Some(key_of(user.as_bytes()))
+//!     }
+//! }
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), BoxError> {
+//! let mut options = BalanceOptions::default();
+//! options.distribution = Distribution::Ring(RingOptions::default().bound(150));
+//! let caches = Balance::builder(resolve::fixed(["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]))
+//!     .connect(|endpoint: &mainstay::Endpoint| {
+//!         let address = endpoint.address().to_string();
+//!         service_fn(move |_: String| { let address = address.clone(); async move { Ok::<_, BoxError>(address) } })
+//!     })
+//!     .describe(ByUser)
+//!     .options(options)
+//!     .build()?;
+//! assert_eq!(caches.send("ada".to_owned()).await?, caches.send("ada".to_owned()).await?);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! **When not.** Behind a proxy or a virtual address that balances by itself there is only one endpoint to see; the
 //! health rules then do nothing, and an event says so.
 //!
@@ -44,37 +83,58 @@
 //! [`Load::PeakEwma`] with two choices is; the constants of the default are from the lab, and stand beside it in the code.
 
 mod alias;
+mod aperture;
 mod attempt;
 mod bell;
 mod choice;
 mod connect;
 mod control;
+mod distribution;
 mod estimator;
 mod fleet;
+mod groups;
 mod lane;
 mod lease;
+mod localities;
+mod maglev;
 mod member;
 #[cfg(all(test, mainstay_loom))]
 mod model;
 mod options;
+mod order;
 mod pace;
 mod pick;
 mod place;
+mod pool;
+mod priority;
 #[cfg(all(test, not(mainstay_loom)))]
 mod probe_tests;
+mod reported;
+mod ring;
 mod roster;
 mod service;
 mod shared;
 mod snapshot;
 mod status;
+mod stride;
+mod subset;
 mod wake;
 mod width;
+mod zone;
 
+pub use aperture::ApertureOptions;
 pub use attempt::Attempt;
 pub(crate) use attempt::Untimed;
 pub use connect::Connector;
+pub use distribution::{Distribution, Sticky};
 pub(crate) use fleet::Fleet;
+pub use localities::Localities;
+pub use maglev::{Maglev, MaglevOptions};
 pub use options::{BalanceOptions, Load, Panic, SlowStart};
+pub use reported::{ReportedOptions, ReportedWeight, Utilisation};
+pub use ring::{Ring, RingOptions};
 pub use service::{Balance, BalanceBuilder};
 pub use shared::Shared;
-pub use status::{BalanceStatus, EndpointStatus};
+pub use status::{BalanceStatus, EndpointStatus, PriorityStatus, ZoneStatus};
+pub use stride::Stride;
+pub use subset::{DeterministicOptions, RendezvousOptions, Subset};

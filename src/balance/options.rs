@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use super::{
+    distribution::{Distribution, Sticky},
+    localities::Localities,
+    subset::Subset,
+};
 use crate::{
     backoff::{Backoff, Jitter},
     health::HealthOptions,
@@ -83,6 +88,13 @@ impl Default for SlowStart {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct BalanceOptions {
+    /// Which of the endpoints behind the name are used at all \[all\].
+    pub subset: Subset,
+    /// By which rule requests are spread over endpoints \[to the least loaded of a few\].
+    pub distribution: Distribution,
+    /// Whether a request may name the endpoint that it wants, as [`Describe::endpoint`](crate::Describe::endpoint) tells
+    /// \[off\].
+    pub sticky: Sticky,
     /// What makes an endpoint look loaded \[in flight times mean latency, with a half-life of 10 s\]. Estimates of another
     /// kind begin anew when it is chosen, or stand where they stood when it was last in use.
     pub load: Load,
@@ -94,8 +106,14 @@ pub struct BalanceOptions {
     pub health: HealthOptions,
     /// What happens when too few endpoints are available \[fail open\].
     pub panic: Panic,
-    /// Under which share of available endpoints that is \[50 %\].
+    /// Under which share of available endpoints that is \[50 %\]. It is decided for each priority by itself, and for none of
+    /// several while they are healthy together.
     pub panic_below: Ratio,
+    /// How much more than its share of the traffic an endpoint is good for, in percent \[140\]: a priority keeps all of its
+    /// traffic while its available share times this covers it, and then what it covers; the rest goes to the next one.
+    pub overprovisioning: u32,
+    /// How far endpoints near the client are preferred \[they are not\].
+    pub localities: Localities,
     /// How endpoints get up to their share \[10 s from 10 %\].
     pub slow_start: SlowStart,
     /// Whether latencies are counted, per endpoint and for the whole client \[true\]. Without them nobody knows what is
@@ -133,11 +151,16 @@ pub struct BalanceOptions {
 impl Default for BalanceOptions {
     fn default() -> Self {
         Self {
+            subset: Subset::default(),
+            distribution: Distribution::default(),
+            sticky: Sticky::default(),
             load: Load::default(),
             choices: 4,
             health: HealthOptions::default(),
             panic: Panic::default(),
             panic_below: Ratio::percent::<50>(),
+            overprovisioning: 140,
+            localities: Localities::default(),
             slow_start: SlowStart::default(),
             statistics: true,
             attempt_limit: Some(Duration::from_secs(3)),
@@ -170,6 +193,8 @@ impl BalanceOptions {
     }
 
     pub(crate) fn check(&self, check: &mut Check) {
+        check.part("subset", |check| self.subset.check(check));
+        check.part("distribution", |check| self.distribution.check(check));
         match self.load {
             Load::Latency { half_life } => {
                 check.duration("load.half_life", half_life);
@@ -185,6 +210,13 @@ impl BalanceOptions {
         }
         check
             .part("health", |check| self.health.check(check))
+            .rule(
+                (100..=100_000).contains(&self.overprovisioning),
+                "overprovisioning",
+                self.overprovisioning,
+                "100 to 100,000",
+            )
+            .part("localities", |check| self.localities.check(check))
             .rule(
                 self.slow_start.lasts <= FOREVER,
                 "slow_start.lasts",
@@ -251,5 +283,6 @@ impl BalanceOptions {
             || self.health.enabled
             || self.attempt_limit.is_some()
             || self.load != Load::InFlight
+            || self.localities.own.is_some()
     }
 }

@@ -4,16 +4,21 @@ use std::time::Instant;
 
 use super::{
     choice::{Look, distinct, lightest},
+    distribution::Sticky,
     estimator::At,
     fleet::{Fleet, Stamp},
     lease::Lease,
     member::Member,
     options::{Load, Panic},
+    order::{ByKey, Order},
+    pool::Pool,
     snapshot::{Entry, Resolved, Snapshot},
+    stride::Stride,
 };
 use crate::{
     context::{self, Call},
     error::{Error, Reason},
+    hash::mix,
     random::{Random, below, unit},
     sync::Ordering::Relaxed,
 };
@@ -22,6 +27,29 @@ use crate::{
 const DRAWS: u32 = 8;
 /// Draws by weight before a ramp is no longer held against an endpoint.
 const RAMP_DRAWS: usize = 16;
+
+/// Turns that are asked for before a draw by weight takes their place.
+const TURNS: u32 = 64;
+/// Endpoints that a key looks at, the same ones again and again included, before the least loaded is taken.
+const STEPS: usize = 4_096;
+
+/// What a request wants of a pick, where that is asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) key: Option<u64>,
+    pub(crate) host: Option<&'a str>,
+}
+
+/// What naming an endpoint comes to.
+enum Named<'a, S> {
+    Is(&'a Entry<S>),
+    /// None is named that counts.
+    No,
+    /// It must be that one, which is full or not ready.
+    Busy,
+    /// It must be that one, which may not be used or is not there.
+    Away,
+}
 
 /// What a pick comes to.
 pub(crate) enum Picked<'a, S> {
@@ -33,81 +61,131 @@ pub(crate) enum Picked<'a, S> {
     Refuse(Error),
 }
 
+/// Calls a method for as many endpoints as are drawn: the number is known when it is compiled.
+macro_rules! of_choices {
+    ($choices:expr, $own:ident.$method:ident($($argument:expr),*)) => {
+        match $choices {
+            0 => None,
+            1 => $own.$method::<1>($($argument),*),
+            2 => $own.$method::<2>($($argument),*),
+            3 => $own.$method::<3>($($argument),*),
+            4 => $own.$method::<4>($($argument),*),
+            5 => $own.$method::<5>($($argument),*),
+            6 => $own.$method::<6>($($argument),*),
+            7 => $own.$method::<7>($($argument),*),
+            _ => $own.$method::<8>($($argument),*),
+        }
+    };
+}
+
+/// What is to be seen of an entry.
+#[inline(always)]
+fn look<S>(index: u32, entry: &Entry<S>, by_share: f32, at: Option<At>) -> Look {
+    let member = &entry.member;
+    // Signed, because that is one instruction to convert.
+    let in_flight = member.in_flight.load(Relaxed) as i32 as f32;
+    let (mean, weight, is_silent) = at
+        .and_then(|at| member.latency.known(at))
+        .map_or((0.0, 0.0, false), |known| (known.mean, known.weight, known.is_silent));
+    Look { index, in_flight, by_share, mean, weight, is_silent }
+}
+
 impl<S> Snapshot<S> {
     /// The usual pick: the first attempt of a request, no endpoint waits for a probe, and all weights are equal. `None`
     /// where that is not so, or where none that was drawn may be used: then [`pick`](Self::pick) goes on.
-    #[inline]
+    ///
+    /// A function of its own, in which all that the draws need has a register.
+    #[inline(never)]
     pub(crate) fn pick_of_few(&self, now: Option<Stamp>, fleet: &Fleet) -> Option<&Entry<S>> {
-        let pool = self.pool as u32;
         let limited = self.most != u32::MAX;
-        if pool < 2 || !self.plain || limited || fleet.ledger.wants_probes() || context::has_tried() {
+        if limited || fleet.ledger.wants_probes() || context::has_tried() {
             return None;
         }
-        self.best_of_few(now, fleet, |entry| self.allows(&entry.member))
+        if !self.pool.usual || self.pool.len < 2 {
+            return self.pick_of_pools(now, fleet);
+        }
+        // The only pool begins where the entries do.
+        of_choices!(self.choices.min(self.pool.len), self.usual_of(&self.entries, &self.pool, now, fleet))
     }
 
-    /// Draws a few, and takes the least loaded of those that fit; `None` if none does.
+    /// The usual pick where there are several pools.
+    #[inline(never)]
+    fn pick_of_pools(&self, now: Option<Stamp>, fleet: &Fleet) -> Option<&Entry<S>> {
+        let pools = self.pools.as_ref().filter(|pools| pools.usual)?;
+        let pool = pools.draw(fleet.random.next() as u32)?;
+        of_choices!(self.choices.min(pool.len), self.usual_of(self.entries_of(pool), pool, now, fleet))
+    }
+
+    /// Draws a few of `pool`, which `entries` begin with and which are all alike, and takes the least loaded of those that
+    /// may be used; `None` if none may.
     #[inline]
-    fn best_of_few(
-        &self,
+    fn usual_of<'a, const D: usize>(
+        &'a self,
+        entries: &'a [Entry<S>],
+        pool: &Pool,
         now: Option<Stamp>,
         fleet: &Fleet,
-        fits: impl Fn(&Entry<S>) -> bool,
-    ) -> Option<&Entry<S>> {
-        match self.choices.min(self.pool as u32) {
-            0 => None,
-            1 => self.best_of::<1>(now, fleet, fits),
-            2 => self.best_of::<2>(now, fleet, fits),
-            3 => self.best_of::<3>(now, fleet, fits),
-            4 => self.best_of::<4>(now, fleet, fits),
-            5 => self.best_of::<5>(now, fleet, fits),
-            6 => self.best_of::<6>(now, fleet, fits),
-            7 => self.best_of::<7>(now, fleet, fits),
-            _ => self.best_of::<8>(now, fleet, fits),
-        }
-    }
-
-    fn best_of<const D: usize>(
-        &self,
-        now: Option<Stamp>,
-        fleet: &Fleet,
-        fits: impl Fn(&Entry<S>) -> bool,
-    ) -> Option<&Entry<S>> {
-        let random = &*fleet.random;
-        let (mut drawn, explores) = distinct::<D>(self.pool as u32, random);
-        if !self.plain {
-            drawn = std::array::from_fn(|_| self.by_weight(now, random) as u32);
-        }
+    ) -> Option<&'a Entry<S>> {
+        let (drawn, explores) = distinct::<D>(pool.len, &*fleet.random);
         let at = self.at(now, fleet);
-        let looks: [Look; D] = std::array::from_fn(|draw| match self.entries.get(drawn[draw] as usize) {
-            Some(entry) if fits(entry) => self.look(drawn[draw], entry, now, at),
+        let looks: [Look; D] = std::array::from_fn(|draw| match entries.get(drawn[draw] as usize) {
+            Some(entry) if entry.member.is_allowed(pool.panic) => look(drawn[draw], entry, 1.0, at),
             _ => Look::away(drawn[draw]),
         });
         // Draws have no order, so a tie for the first is a tie at random.
         let best = lightest(&looks, explores)?;
-        self.entries.get(best.index as usize)
+        entries.get(best.index as usize)
     }
 
-    /// Picks for `call`, leaving out the endpoints in `out`, which have refused or are not ready.
-    pub(crate) fn pick(&self, call: &Call, out: &[u64], fleet: &Fleet) -> Picked<'_, S> {
+    /// The same of those that fit, by weight where weights differ.
+    fn best_of<const D: usize>(
+        &self,
+        pool: &Pool,
+        now: Option<Stamp>,
+        fleet: &Fleet,
+        fits: &dyn Fn(&Entry<S>) -> bool,
+    ) -> Option<&Entry<S>> {
+        let (random, entries) = (&*fleet.random, self.entries_of(pool));
+        let (mut drawn, explores) = distinct::<D>(pool.len, random);
+        if !pool.plain {
+            drawn = std::array::from_fn(|_| self.by_weight(pool, now, random) as u32);
+        }
+        let at = self.at(now, fleet);
+        let looks: [Look; D] = std::array::from_fn(|draw| match entries.get(drawn[draw] as usize) {
+            Some(entry) if fits(entry) => look(drawn[draw], entry, self.by_share(entry, now), at),
+            _ => Look::away(drawn[draw]),
+        });
+        let best = lightest(&looks, explores)?;
+        entries.get(best.index as usize)
+    }
+
+    /// Picks for `call`, which wants this, leaving out the endpoints in `out`, which have refused or are not ready.
+    pub(crate) fn pick(&self, call: &Call, wanted: Wanted<'_>, out: &[u64], fleet: &Fleet) -> Picked<'_, S> {
         // The clock is not read where nothing goes by time.
         let now = self.timed.then(|| fleet.now());
         // After a probe that failed the request is owed an endpoint that is known to be good.
         if call.repeatable
             && !call.probe
             && fleet.ledger.wants_probes()
-            && let Some((entry, lease)) = self.probe(call, out, fleet)
+            && let Some((entry, lease)) = self.probe(call, wanted, out, fleet)
         {
             return Picked::One(entry, lease);
         }
         loop {
-            let entry = match self.draw(now, call, out, fleet) {
-                Some(entry) => entry,
-                None => match self.scan(now, call, out, fleet) {
-                    Some(entry) => entry,
-                    None => return self.nothing(out, fleet),
-                },
+            let found = match self.named(call, wanted, out) {
+                Named::Is(entry) => Some(entry),
+                Named::No => {
+                    let pool = self.pool_for(call, wanted, fleet);
+                    let drawn = self.draw(pool, now, call, wanted, out, fleet);
+                    drawn.or_else(|| self.scan(pool, now, call, out, fleet))
+                }
+                Named::Busy => return Picked::Wait,
+                Named::Away => {
+                    let error = Error::new(Reason::NoEndpoint).with_client(fleet.label.clone());
+                    return Picked::Refuse(error);
+                }
             };
+            let Some(entry) = found else { return self.nothing(out, fleet) };
             let (member, incarnation) = (entry.member.clone(), entry.incarnation);
             if let Some(lease) = Lease::begin_within(self.most, member, incarnation, now, self.attempt_limit)
             {
@@ -116,31 +194,135 @@ impl<S> Snapshot<S> {
         }
     }
 
-    /// The least loaded of a few.
-    fn draw(&self, now: Option<Stamp>, call: &Call, out: &[u64], fleet: &Fleet) -> Option<&Entry<S>> {
+    /// The pool that this attempt goes to. What has failed in one zone is tried in another: the zone may be cut off.
+    fn pool_for(&self, call: &Call, wanted: Wanted<'_>, fleet: &Fleet) -> &Pool {
+        let Some(pools) = &self.pools else { return &self.pool };
+        let word = wanted.key.map_or_else(|| fleet.random.next(), mix);
+        let pool = pools.draw(word as u32).unwrap_or(&self.pool);
+        if call.is_untried() {
+            return pool;
+        }
+        let fresh = |pool: &Pool| {
+            pool.len > 0 && !self.entries_of(pool).iter().any(|entry| call.has_tried(entry.member.id))
+        };
+        if fresh(pool) {
+            pool
+        } else {
+            pools.another(pool, fleet.random.next() as u32, fresh).unwrap_or(pool)
+        }
+    }
+
+    /// The next of the pool by its rule: the least loaded of a few, whose turn it is, or whom the key prefers.
+    fn draw(
+        &self,
+        pool: &Pool,
+        now: Option<Stamp>,
+        call: &Call,
+        wanted: Wanted<'_>,
+        out: &[u64],
+        fleet: &Fleet,
+    ) -> Option<&Entry<S>> {
         let anew = call.is_untried() && out.is_empty();
         let fits = |entry: &Entry<S>| {
             let member = &entry.member;
-            self.allows(member)
+            member.is_allowed(pool.panic)
                 && self.has_room(member)
                 && (anew || (!call.has_tried(member.id) && !out.contains(&member.id)))
         };
-        (0..DRAWS.div_ceil(self.choices)).find_map(|_| self.best_of_few(now, fleet, fits))
+        match (&pool.order, wanted.key) {
+            (Order::InTurn(stride), _) => self.in_turn(pool, stride.as_ref(), now, fleet, fits),
+            (Order::ByKey(by_key), Some(key)) => self.by_key(pool, by_key, key, fits),
+            (Order::LeastLoaded | Order::ByKey(_), _) => (0..DRAWS.div_ceil(self.choices))
+                .find_map(|_| of_choices!(self.choices.min(pool.len), self.best_of(pool, now, fleet, &fits))),
+        }
     }
 
-    /// Draws one index by weight and ramp.
-    fn by_weight(&self, now: Option<Stamp>, random: &dyn Random) -> usize {
+    /// Whose turn it is of those that fit. Where the weights pass over very many, a draw by weight gives the same shares.
+    fn in_turn(
+        &self,
+        pool: &Pool,
+        stride: Option<&Stride>,
+        now: Option<Stamp>,
+        fleet: &Fleet,
+        fits: impl Fn(&Entry<S>) -> bool,
+    ) -> Option<&Entry<S>> {
+        let (entries, random) = (self.entries_of(pool), &*fleet.random);
+        let whole = |entry: &&Entry<S>| {
+            !pool.ramping || self.ramp(entry, now).is_none_or(|share| unit(random.next()) < share)
+        };
+        let turns = (0..TURNS).filter_map(|_| {
+            let turn = fleet.turn();
+            let place = stride.map_or_else(
+                || turn.checked_rem(entries.len() as u64).map(|place| place as usize),
+                |stride| stride.at(turn),
+            );
+            entries.get(place?).filter(whole)
+        });
+        turns
+            .chain((0..DRAWS).filter_map(|_| entries.get(self.by_weight(pool, now, random))))
+            .find(|entry| fits(entry))
+    }
+
+    /// Whom the key prefers of those that fit and are not over their bound.
+    fn by_key(
+        &self,
+        pool: &Pool,
+        by_key: &ByKey,
+        key: u64,
+        fits: impl Fn(&Entry<S>) -> bool,
+    ) -> Option<&Entry<S>> {
+        let mut slots = None;
+        by_key.prefer(key).take(STEPS).find_map(|(place, share)| {
+            let entry = self.entries.get(place?).filter(|entry| fits(entry))?;
+            let in_flight = entry.member.in_flight.load(Relaxed);
+            // Everybody may have one; only with more is it worth counting what the others have.
+            let within = in_flight == 0 || {
+                let slots = slots.get_or_insert_with(|| by_key.slots(self.entries_of(pool), key));
+                slots.as_ref().is_none_or(|slots| in_flight < slots(share))
+            };
+            within.then_some(entry)
+        })
+    }
+
+    /// The endpoint that the request names.
+    fn named(&self, call: &Call, wanted: Wanted<'_>, out: &[u64]) -> Named<'_, S> {
+        let Some(host) = wanted.host else { return Named::No };
+        let required = self.options.sticky == Sticky::Require;
+        let mut busy = false;
+        for name in host.split(',') {
+            let place = self.names.get(name.trim()).map(|place| *place as usize);
+            let Some(entry) = place.and_then(|place| self.entries.get(place)) else { continue };
+            let member = &entry.member;
+            // What runs beside another attempt goes elsewhere, or nowhere.
+            let again = required && !call.hedge;
+            let may = member.health.is_available() && (again || !call.has_tried(member.id));
+            if may && self.has_room(member) && !out.contains(&member.id) {
+                return Named::Is(entry);
+            }
+            busy |= may;
+        }
+        match (required, busy) {
+            (false, _) => Named::No,
+            (true, true) => Named::Busy,
+            (true, false) => Named::Away,
+        }
+    }
+
+    /// Draws one place in the pool by weight and ramp.
+    #[inline(never)]
+    fn by_weight(&self, pool: &Pool, now: Option<Stamp>, random: &dyn Random) -> usize {
+        let entries = self.entries_of(pool);
         let mut index = 0;
         for _ in 0..RAMP_DRAWS {
             let word = random.next();
-            index = match &self.alias {
+            index = match &pool.alias {
                 Some(alias) => alias.draw(word),
-                None => below(word as u32, self.pool as u32) as usize,
+                None => below(word as u32, pool.len) as usize,
             };
-            if !self.ramping {
+            if !pool.ramping {
                 return index;
             }
-            let share = self.ramp(&self.entries[index], now);
+            let share = entries.get(index).and_then(|entry| self.ramp(entry, now));
             if share.is_none_or(|share| unit(random.next()) < share) {
                 return index;
             }
@@ -154,32 +336,16 @@ impl<S> Snapshot<S> {
         now.filter(|_| self.load != Load::InFlight).map(|now| fleet.estimator.at(now.nanos))
     }
 
-    /// What is to be seen of an entry.
-    #[inline(always)]
-    fn look(&self, index: u32, entry: &Entry<S>, now: Option<Stamp>, at: Option<At>) -> Look {
-        let member = &entry.member;
-        // Signed, because that is one instruction to convert.
-        let in_flight = member.in_flight.load(Relaxed) as i32 as f32;
-        let by_share = if self.plain { 1.0 } else { 1.0 / self.weight(entry, now) };
-        let (mean, weight, is_silent) = at
-            .and_then(|at| member.latency.known(at))
-            .map_or((0.0, 0.0, false), |known| (known.mean, known.weight, known.is_silent));
-        Look { index, in_flight, by_share, mean, weight, is_silent }
-    }
-
-    fn weight(&self, entry: &Entry<S>, now: Option<Stamp>) -> f32 {
-        self.ramp(entry, now).map_or(entry.weight, |share| entry.weight * share as f32)
+    /// The mean share of the traffic by the endpoint's own: 1 where all are alike.
+    fn by_share(&self, entry: &Entry<S>, now: Option<Stamp>) -> f32 {
+        let ramp = self.ramp(entry, now).map_or(1.0, |share| share as f32);
+        1.0 / (entry.weight * ramp)
     }
 
     /// The share of its weight that the endpoint has, while it works up to all of it.
     fn ramp(&self, entry: &Entry<S>, now: Option<Stamp>) -> Option<f64> {
         let (share, _) = entry.member.ramp(now?.at, &self.options.slow_start)?;
         Some(share)
-    }
-
-    #[inline]
-    fn allows(&self, member: &Member) -> bool {
-        member.health.is_available() || (self.panic && member.health.is_usable_in_panic())
     }
 
     #[inline]
@@ -192,53 +358,79 @@ impl<S> Snapshot<S> {
     }
 
     /// Looks at every endpoint: first for one that was not tried, then for any available one, then, where that is the
-    /// policy, for any that may be used at all.
+    /// policy, for any that may be used at all; each time at those of the pool that was drawn first, then from the nearest
+    /// on.
     #[cold]
-    fn scan(&self, now: Option<Stamp>, call: &Call, out: &[u64], fleet: &Fleet) -> Option<&Entry<S>> {
-        let count = self.entries.len();
-        if count == 0 {
-            return None;
-        }
-        let start = below(fleet.random.next() as u32, count as u32) as usize;
+    fn scan(
+        &self,
+        pool: &Pool,
+        now: Option<Stamp>,
+        call: &Call,
+        out: &[u64],
+        fleet: &Fleet,
+    ) -> Option<&Entry<S>> {
         // None is available at all, and the snapshot that says so is not there yet.
         let fail_open = self.options.panic == Panic::FailOpen
             && !self.entries.iter().any(|entry| entry.member.health.is_available());
-        let usable =
-            |member: &Member| self.allows(member) || (fail_open && member.health.is_usable_in_panic());
-        let tiers: [&dyn Fn(&Member) -> bool; 3] = [
-            &|member| self.allows(member) && !call.has_tried(member.id),
-            &|member| self.allows(member),
-            &usable,
-        ];
-        let at = self.at(now, fleet);
-        // What runs beside another attempt goes elsewhere, or nowhere.
-        let tiers = if call.hedge { &tiers[..1] } else { &tiers[..] };
-        for tier in tiers {
-            let looks: Vec<Look> = (0..count)
-                .map(|offset| (start + offset) % count)
-                .filter_map(|index| {
-                    let entry = &self.entries[index];
-                    let fits = !out.contains(&entry.member.id)
-                        && self.has_room(&entry.member)
-                        && tier(&entry.member);
-                    fits.then(|| self.look(index as u32, entry, now, at))
-                })
-                .collect();
-            if let Some(best) = lightest(&looks, false) {
-                return self.entries.get(best.index as usize);
-            }
+        let word = fleet.random.next() as u32;
+        let find = |fits: &dyn Fn(&Member, bool) -> bool| {
+            let drawn = std::iter::once((self.entries_of(pool), pool.panic));
+            drawn.chain(self.parts()).find_map(|(entries, panic)| {
+                let fits = |member: &Member| fits(member, panic) && !out.contains(&member.id);
+                self.lightest_of(entries, word, now, fleet, &fits)
+            })
+        };
+        let fresh = find(&|member, panic| member.is_allowed(panic) && !call.has_tried(member.id));
+        if call.hedge {
+            // What runs beside another attempt goes elsewhere, or nowhere.
+            return fresh;
         }
-        None
+        fresh
+            .or_else(|| find(&|member, panic| member.is_allowed(panic)))
+            .or_else(|| find(&|member, _| fail_open && member.health.is_usable_in_panic()))
+    }
+
+    /// The least loaded of all of these that fit; `word` decides where to begin, and so who gets a tie.
+    fn lightest_of<'a>(
+        &self,
+        entries: &'a [Entry<S>],
+        word: u32,
+        now: Option<Stamp>,
+        fleet: &Fleet,
+        fits: &dyn Fn(&Member) -> bool,
+    ) -> Option<&'a Entry<S>> {
+        let (count, at) = (entries.len(), self.at(now, fleet));
+        let start = below(word, count as u32) as usize;
+        let looks: Vec<Look> = (0..count)
+            .map(|offset| (start + offset) % count)
+            .filter_map(|index| {
+                let entry = entries.get(index)?;
+                let fits = self.has_room(&entry.member) && fits(&entry.member);
+                fits.then(|| look(index as u32, entry, self.by_share(entry, now), at))
+            })
+            .collect();
+        entries.get(lightest(&looks, false)?.index as usize)
     }
 
     /// Offers the request to an endpoint that waits for one that decides.
     #[cold]
-    fn probe(&self, call: &Call, out: &[u64], fleet: &Fleet) -> Option<(&Entry<S>, Lease)> {
+    fn probe(
+        &self,
+        call: &Call,
+        wanted: Wanted<'_>,
+        out: &[u64],
+        fleet: &Fleet,
+    ) -> Option<(&Entry<S>, Lease)> {
         let now = context::now();
         let health = &self.options.health;
+        // A request that belongs somewhere probes nobody but that.
+        let home = self.home(wanted);
         let untried = |entry: &&Entry<S>| {
             let member = &entry.member;
-            self.has_room(member) && !out.contains(&member.id) && !call.has_tried(member.id)
+            home.is_none_or(|home| std::ptr::eq(home, *entry))
+                && self.has_room(member)
+                && !out.contains(&member.id)
+                && !call.has_tried(member.id)
         };
         for entry in self.entries.iter().filter(untried) {
             if let Some(right) = entry.member.health.lease(now, health, &fleet.ledger) {
@@ -252,6 +444,23 @@ impl<S> Snapshot<S> {
             }
         }
         None
+    }
+
+    /// Where a request belongs, whether that is available or not.
+    fn home(&self, wanted: Wanted<'_>) -> Option<&Entry<S>> {
+        let named = wanted.host.and_then(|host| self.names.get(host.split(',').next()?.trim()));
+        if let Some(place) = named {
+            return self.entries.get(*place as usize);
+        }
+        let key = wanted.key?;
+        let pool = match &self.pools {
+            None => &self.pool,
+            Some(pools) => pools.draw(mix(key) as u32)?,
+        };
+        match &pool.order {
+            Order::ByKey(by_key) => self.entries.get(by_key.prefer(key).next()?.0?),
+            Order::LeastLoaded | Order::InTurn(_) => None,
+        }
     }
 
     /// Why nothing was picked, and whether waiting helps.
@@ -269,9 +478,10 @@ impl<S> Snapshot<S> {
             Resolved::To(_) => {}
         }
         let mut nearest: Option<Instant> = None;
-        for entry in &self.entries {
+        let all = self.parts().flat_map(|(entries, panic)| entries.iter().map(move |entry| (entry, panic)));
+        for (entry, panic) in all {
             let member = &entry.member;
-            if out.contains(&member.id) || self.allows(member) || !self.has_room(member) {
+            if out.contains(&member.id) || member.is_allowed(panic) || !self.has_room(member) {
                 // It is only not ready, or full, or became available just now.
                 return Picked::Wait;
             }

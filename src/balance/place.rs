@@ -15,7 +15,7 @@ use super::{
     lane::Lane,
     lease::Lease,
     member::Member,
-    pick::Picked,
+    pick::{Picked, Wanted},
     snapshot::{Resolved, Snapshot},
     wake::Place,
 };
@@ -79,6 +79,7 @@ where
     S: Service<Req> + Clone + Send + Sync + 'static,
     S::Response: 'static,
     S::Error: Into<BoxError>,
+    Req: 'static,
 {
     /// Finds an endpoint whose service is ready, and takes a place there.
     #[inline]
@@ -139,7 +140,7 @@ where
                 // Places are few, and others came first.
                 Tried::Wait
             } else {
-                self.try_each(&mut held.lease, &mut out, &mut candidates, false, cx)
+                self.try_each(&mut held.lease, &held.request, &mut out, &mut candidates, false, cx)
             };
             match tried {
                 Tried::Ready(service) => return Poll::Ready(Ok(service)),
@@ -151,7 +152,7 @@ where
             }
         }
         let Some(waiting) = &mut held.waiting else { return Poll::Pending };
-        let done = match self.wait(&mut held.lease, waiting, cx) {
+        let done = match self.wait(&mut held.lease, &held.request, waiting, cx) {
             Tried::Ready(service) => Ok(service),
             Tried::Refused(error) => Err(error),
             Tried::Wait => return Poll::Pending,
@@ -187,19 +188,30 @@ where
         }
     }
 
+    /// What the request wants, where that decides where it goes.
+    fn wanted<'a>(&'a self, request: &'a Option<Req>) -> Wanted<'a> {
+        match request {
+            Some(request) if self.roster.snapshot.load().asks() => {
+                Wanted { key: self.describe.hash_key(request), host: self.describe.endpoint(request) }
+            }
+            _ => Wanted::default(),
+        }
+    }
+
     /// Picks until a service is ready, each endpoint at most once.
     fn try_each(
         &self,
         held: &mut Option<Lease>,
+        request: &Option<Req>,
         out: &mut Vec<u64>,
         candidates: &mut Vec<Candidate<S>>,
         first_in_line: bool,
         cx: &mut Context<'_>,
     ) -> Tried<S> {
-        let call = context::call().unwrap_or_default();
+        let (call, wanted) = (context::call().unwrap_or_default(), self.wanted(request));
         loop {
             let snapshot: Guard<Arc<Snapshot<S>>> = self.roster.snapshot.load();
-            let (mut service, lease) = match snapshot.pick(&call, out, &self.roster.fleet) {
+            let (mut service, lease) = match snapshot.pick(&call, wanted, out, &self.roster.fleet) {
                 Picked::One(entry, lease) => (S::clone(&entry.service), lease),
                 Picked::Wait => return Tried::Wait,
                 Picked::Refuse(error) => return Tried::Refused(error),
@@ -264,7 +276,13 @@ where
     }
 
     /// Tries again, with the waker registered before the look, so that no change in between is missed.
-    fn wait(&self, held: &mut Option<Lease>, waiting: &mut Waiting<S>, cx: &mut Context<'_>) -> Tried<S> {
+    fn wait(
+        &self,
+        held: &mut Option<Lease>,
+        request: &Option<Req>,
+        waiting: &mut Waiting<S>,
+        cx: &mut Context<'_>,
+    ) -> Tried<S> {
         let (fleet, now) = (&*self.roster.fleet, context::now());
         if let Some(place) = &waiting.place {
             fleet.waiters.register(place, cx);
@@ -319,7 +337,7 @@ where
             }
         }
         let mut out: Vec<u64> = waiting.candidates.iter().map(|candidate| candidate.member.id).collect();
-        match self.try_each(held, &mut out, &mut waiting.candidates, true, cx) {
+        match self.try_each(held, request, &mut out, &mut waiting.candidates, true, cx) {
             Tried::Wait => self.keep_waiting(waiting, now),
             tried => tried,
         }

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     Endpoint,
     context::Timer,
+    describe::{Describe, Opaque},
     error::ErrorsFail,
     error::{Error, Reason},
     invalid::{Check, Invalid},
@@ -57,6 +58,7 @@ where
             label: "balance".into(),
             resolver: Box::new(resolver),
             connector: Connector::each(connect),
+            describe: Arc::new(Opaque),
             classify: Arc::new(ErrorsFail),
             track: None,
             options: BalanceOptions::default(),
@@ -71,6 +73,7 @@ where
             label: "balance".into(),
             resolver: Box::new(resolver),
             connector: None,
+            describe: Arc::new(Opaque),
             classify: Arc::new(ErrorsFail),
             track: None,
             options: BalanceOptions::default(),
@@ -85,6 +88,7 @@ where
         let lane = |_| {
             Arc::new(Lane {
                 roster: roster.clone(),
+                describe: parts.describe.clone(),
                 classify: parts.classify.clone(),
                 track: parts.track.clone(),
             })
@@ -265,6 +269,7 @@ where
     label: Arc<str>,
     resolver: Box<dyn Resolve>,
     connector: Connector<S>,
+    describe: Arc<dyn Describe<Req>>,
     classify: Arc<dyn Classify<S::Response>>,
     track: Option<Arc<dyn Track<S::Response>>>,
     options: BalanceOptions,
@@ -280,6 +285,7 @@ where
     label: Arc<str>,
     resolver: Box<dyn Resolve>,
     connector: Option<Connector<S>>,
+    describe: Arc<dyn Describe<Req>>,
     classify: Arc<dyn Classify<S::Response>>,
     track: Option<Arc<dyn Track<S::Response>>>,
     options: BalanceOptions,
@@ -325,6 +331,14 @@ where
         self
     }
 
+    /// What is known of requests \[nothing\]: their keys and the endpoints that they name, where
+    /// [`distribution`](BalanceOptions::distribution) and [`sticky`](BalanceOptions::sticky) ask for that.
+    #[must_use]
+    pub fn describe(mut self, describe: impl Describe<Req>) -> Self {
+        self.describe = Arc::new(describe);
+        self
+    }
+
     /// What tells failures from successes \[errors fail\].
     #[must_use]
     pub fn classify(mut self, classify: impl Classify<S::Response>) -> Self {
@@ -362,11 +376,13 @@ where
 
     pub(crate) fn shared(
         mut self,
+        describe: Arc<dyn Describe<Req>>,
         classify: Arc<dyn Classify<S::Response>>,
         track: Option<Arc<dyn Track<S::Response>>>,
         observers: Arc<Observers>,
         random: Arc<dyn Random>,
     ) -> Self {
+        self.describe = describe;
         self.classify = classify;
         self.track = track;
         self.observers = observers;
@@ -389,6 +405,7 @@ where
             label: self.label,
             resolver: self.resolver,
             connector,
+            describe: self.describe,
             classify: self.classify,
             track: self.track,
             options: self.options,

@@ -6,11 +6,13 @@ use std::{
 };
 
 use super::{
+    groups::{LevelState, ZoneState},
     member::Member,
+    options::{BalanceOptions, Panic},
     roster::Roster,
     snapshot::{Resolved, Snapshot},
 };
-use crate::{Endpoint, clock, health::State, sync::Ordering::Relaxed};
+use crate::{Endpoint, clock, endpoint::Locality, health::State, sync::Ordering::Relaxed};
 
 /// What a balancer knows, does and has done.
 #[derive(Clone, Debug)]
@@ -22,10 +24,14 @@ pub struct BalanceStatus {
     pub resolver: String,
     /// Whether there was a resolution.
     pub resolved: bool,
+    /// How many endpoints the name stands for; a subset uses fewer.
+    pub known: usize,
     /// Why the last look-up failed, if it did.
     pub resolution_failure: Option<String>,
-    /// Whether ejections are set aside because too few endpoints are available.
+    /// Whether ejections are set aside because too few endpoints are available, at some priority.
     pub panic: bool,
+    /// The priorities, the first of which is used first.
+    pub priorities: Vec<PriorityStatus>,
     /// Requests that wait for an endpoint.
     pub waiting: usize,
     /// Whether new requests are refused.
@@ -93,6 +99,57 @@ impl EndpointStatus {
     }
 }
 
+/// What endpoints of one priority get.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PriorityStatus {
+    /// Which.
+    pub priority: u32,
+    /// How many endpoints have it.
+    pub endpoints: usize,
+    /// How many of them are available.
+    pub available: usize,
+    /// Their share of all traffic, in percent.
+    pub percent: u32,
+    /// Whether ejections are set aside there.
+    pub panic: bool,
+    /// Its zones, the nearest first, where they are told apart.
+    pub zones: Vec<ZoneStatus>,
+}
+
+/// What endpoints of one zone get.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ZoneStatus {
+    /// Which, without sub-zone.
+    pub locality: Locality,
+    /// How many endpoints of the priority are there.
+    pub endpoints: usize,
+    /// How many of them are available.
+    pub available: usize,
+    /// Their share of the priority's traffic.
+    pub share: f64,
+}
+
+impl PriorityStatus {
+    fn of(level: &LevelState, options: &BalanceOptions) -> Self {
+        let zone = |zone: &ZoneState| ZoneStatus {
+            locality: zone.locality.clone(),
+            endpoints: zone.endpoints,
+            available: zone.available,
+            share: zone.share,
+        };
+        Self {
+            priority: level.priority,
+            endpoints: level.endpoints,
+            available: level.available,
+            percent: level.percent,
+            panic: level.too_few && options.panic == Panic::FailOpen,
+            zones: level.zones.iter().map(zone).collect(),
+        }
+    }
+}
+
 impl BalanceStatus {
     pub(super) fn of<S>(roster: &Roster<S>) -> Self {
         let (fleet, now) = (&roster.fleet, clock::now());
@@ -113,8 +170,17 @@ impl BalanceStatus {
             label: fleet.label.clone(),
             resolver: roster.resolver.clone(),
             resolved: snapshot.resolved != Resolved::Pending,
+            known: match snapshot.resolved {
+                Resolved::To(count) => count,
+                Resolved::Pending | Resolved::Absent => 0,
+            },
             resolution_failure: snapshot.failure.as_ref().map(ToString::to_string),
-            panic: snapshot.panic,
+            panic: snapshot.panics(),
+            priorities: snapshot
+                .levels
+                .iter()
+                .map(|level| PriorityStatus::of(level, &snapshot.options))
+                .collect(),
             waiting: fleet.waiters.waiting(),
             closed: fleet.is_closed(),
             endpoints,

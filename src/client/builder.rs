@@ -244,7 +244,13 @@ where
             .label(self.label.clone())
             .connector(connector)
             .options(self.options.balance.clone())
-            .shared(self.classify.clone(), self.track.clone(), self.observers, self.random.clone())
+            .shared(
+                self.describe.clone(),
+                self.classify.clone(),
+                self.track.clone(),
+                self.observers,
+                self.random.clone(),
+            )
             .build()?;
         let shares = self.budget.is_some();
         let budget = match self.budget {

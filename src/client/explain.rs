@@ -124,6 +124,13 @@ impl Explanation {
                 only.name
             ));
         }
+        if status.endpoints.len() < status.known {
+            remarks.push(format!(
+                "a subset is used: {} of {} endpoints",
+                status.endpoints.len(),
+                status.known
+            ));
+        }
         if let Some(failure) = &status.resolution_failure {
             remarks.push(format!("the last look-up failed, the last set stays: {failure}"));
         }
@@ -203,10 +210,15 @@ fn settings(now: &ClientOptions, built: &ClientOptions) -> Vec<Setting> {
     tell!("hedge": hedge);
     tell!("limit": limit);
     tell!("breaker": breaker);
+    tell!("balance": balance.subset);
+    tell!("balance": balance.distribution);
+    tell!("balance": balance.sticky);
     tell!("balance": balance.load);
     tell!("balance": balance.choices);
     tell!("balance": balance.panic);
     tell!("balance": balance.panic_below);
+    tell!("balance": balance.overprovisioning);
+    tell!("balance": balance.localities);
     tell!("balance": balance.slow_start);
     tell!("balance": balance.max_in_flight);
     tell!("balance": balance.limit);

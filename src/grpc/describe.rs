@@ -9,7 +9,7 @@ use tower::BoxError;
 use super::timeout;
 use crate::{
     describe::{Criticality, Describe, Sending},
-    http::{HashKey, Idempotent, Operation, Replay, stamp_criticality, with_body},
+    http::{HashKey, Idempotent, Operation, Replay, Wanted, stamp_criticality, with_body},
     invalid::{Check, Invalid},
 };
 
@@ -131,6 +131,10 @@ macro_rules! without_the_body {
 
         fn hash_key(&self, request: &Request<$body>) -> Option<u64> {
             request.extensions().get().map(|HashKey(key)| *key)
+        }
+
+        fn endpoint<'a>(&self, request: &'a Request<$body>) -> Option<&'a str> {
+            request.extensions().get().map(Wanted::as_str)
         }
 
         fn criticality(&self, request: &Request<$body>) -> Option<Criticality> {

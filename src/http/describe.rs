@@ -8,11 +8,11 @@ use http_body::Body;
 
 use super::{
     body::Replay,
-    extensions::{HashKey, Idempotent, Operation},
+    extensions::{HashKey, Idempotent, Operation, Wanted},
 };
 use crate::{
     context,
-    describe::{Criticality, Describe, Sending},
+    describe::{Criticality, Describe, Sending, key_of},
     invalid::{Check, Invalid},
 };
 
@@ -26,6 +26,32 @@ pub struct DescriptionOptions {
     pub deadline_header: Option<HeaderName>,
     /// The header that carries how much the request matters, by [`Criticality::name`], where somebody said so \[none\].
     pub criticality_header: Option<HeaderName>,
+    /// What the hash key of a request is made of, where its extensions have no [`HashKey`] \[nothing\].
+    pub hash_by: Option<HashBy>,
+    /// The header in which a request names the endpoint that it wants, where its extensions have no [`Wanted`] \[none\].
+    pub endpoint_header: Option<HeaderName>,
+}
+
+/// What a hash key is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HashBy {
+    /// The first value of a header; a request without it has no key.
+    Header(HeaderName),
+    /// The path, without the query.
+    Path,
+    /// The path and the query.
+    PathAndQuery,
+}
+
+impl HashBy {
+    fn key(&self, headers: &HeaderMap, path: &str, query: Option<&str>) -> Option<u64> {
+        match (self, query) {
+            (Self::Header(header), _) => headers.get(header).map(|value| key_of(value.as_bytes())),
+            (Self::PathAndQuery, Some(query)) => Some(key_of(format!("{path}?{query}").as_bytes())),
+            (Self::Path | Self::PathAndQuery, _) => Some(key_of(path.as_bytes())),
+        }
+    }
 }
 
 /// These say where a message goes and where it ends: a number in one of them would break the request.
@@ -50,6 +76,20 @@ impl DescriptionOptions {
     #[must_use]
     pub fn criticality_header(mut self, header: HeaderName) -> Self {
         self.criticality_header = Some(header);
+        self
+    }
+
+    /// Makes the hash key of a request of this.
+    #[must_use]
+    pub fn hash_by(mut self, by: HashBy) -> Self {
+        self.hash_by = Some(by);
+        self
+    }
+
+    /// Takes the endpoint that a request wants from `header`.
+    #[must_use]
+    pub fn endpoint_header(mut self, header: HeaderName) -> Self {
+        self.endpoint_header = Some(header);
         self
     }
 
@@ -105,6 +145,16 @@ impl Description {
     pub fn new(options: DescriptionOptions) -> Result<Self, Invalid> {
         options.check()?;
         Ok(Self { options })
+    }
+
+    /// The key of a request with these headers and this path, where the options say what it is made of.
+    pub(crate) fn key_by(&self, headers: &HeaderMap, path: &str, query: Option<&str>) -> Option<u64> {
+        self.options.hash_by.as_ref()?.key(headers, path, query)
+    }
+
+    /// The endpoint that a request with these headers wants, where the options say which header tells.
+    pub(crate) fn endpoint_by<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
+        headers.get(self.options.endpoint_header.as_ref()?)?.to_str().ok()
     }
 
     /// Writes what the other side should know into `headers`; `own` is the request's word on how much it matters.
@@ -170,7 +220,13 @@ macro_rules! without_the_body {
         }
 
         fn hash_key(&self, request: &Request<$body>) -> Option<u64> {
-            request.extensions().get().map(|HashKey(key)| *key)
+            let own = request.extensions().get().map(|HashKey(key)| *key);
+            own.or_else(|| self.key_by(request.headers(), request.uri().path(), request.uri().query()))
+        }
+
+        fn endpoint<'a>(&self, request: &'a Request<$body>) -> Option<&'a str> {
+            let own = request.extensions().get().map(Wanted::as_str);
+            own.or_else(|| self.endpoint_by(request.headers()))
         }
 
         fn criticality(&self, request: &Request<$body>) -> Option<Criticality> {
@@ -256,6 +312,33 @@ mod tests {
         assert_eq!(description.operation(&get), Some("users.get"));
         assert_eq!(description.hash_key(&get), Some(7));
         assert_eq!(description.criticality(&get), Some(Criticality::Sheddable));
+    }
+
+    #[test]
+    fn a_key_is_made_of_a_header_or_the_path_unless_the_caller_says_otherwise() {
+        let by = |by| Description::new(DescriptionOptions::default().hash_by(by)).unwrap();
+        let user = HeaderName::from_static("x-user");
+        let mut get = Request::get("http://users/1?a=b").header("x-user", "7").body("").unwrap();
+        assert_eq!(by(HashBy::Header(user.clone())).hash_key(&get), Some(key_of(b"7")));
+        assert_eq!(by(HashBy::Path).hash_key(&get), Some(key_of(b"/1")));
+        assert_eq!(by(HashBy::PathAndQuery).hash_key(&get), Some(key_of(b"/1?a=b")));
+        assert_eq!(Description::default().hash_key(&get), None);
+        get.extensions_mut().insert(HashKey(3));
+        assert_eq!(by(HashBy::Path).hash_key(&get), Some(3));
+        assert_eq!(by(HashBy::Header(user)).hash_key(&request(Method::GET)), None);
+    }
+
+    #[test]
+    fn an_endpoint_is_named_in_a_header_or_in_the_extensions() {
+        let header = HeaderName::from_static("x-endpoint");
+        let description = Description::new(DescriptionOptions::default().endpoint_header(header)).unwrap();
+        let mut get = request(Method::GET);
+        assert_eq!(description.endpoint(&get), None);
+        get.headers_mut().insert("x-endpoint", HeaderValue::from_static("10.0.0.1:80"));
+        assert_eq!(description.endpoint(&get), Some("10.0.0.1:80"));
+        assert_eq!(Description::default().endpoint(&get), None);
+        get.extensions_mut().insert(Wanted::from(Arc::from("10.0.0.2:80")));
+        assert_eq!(Description::default().endpoint(&get), Some("10.0.0.2:80"));
     }
 
     #[test]

@@ -12,6 +12,29 @@ pub struct Idempotent(pub bool);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HashKey(pub u64);
 
+/// The endpoint that a request wants, by its address or its registry's instance id; several are separated by commas.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Wanted(Arc<str>);
+
+impl Wanted {
+    /// As it was said.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<Arc<str>> for Wanted {
+    fn from(name: Arc<str>) -> Self {
+        Self(name)
+    }
+}
+
+impl From<&str> for Wanted {
+    fn from(name: &str) -> Self {
+        Self(name.into())
+    }
+}
+
 /// The operation that a request asks for: a route, a method. It becomes a label, so it comes from a small fixed set;
 /// never put an id or a whole path into it.
 #[derive(Clone, PartialEq, Eq, Hash)]

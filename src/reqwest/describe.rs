@@ -34,6 +34,14 @@ impl Describe<Request> for Description {
         is_idempotent_by(request.method(), request.headers())
     }
 
+    fn hash_key(&self, request: &Request) -> Option<u64> {
+        self.0.key_by(request.headers(), request.url().path(), request.url().query())
+    }
+
+    fn endpoint<'a>(&self, request: &'a Request) -> Option<&'a str> {
+        self.0.endpoint_by(request.headers())
+    }
+
     fn stamp(&self, request: &mut Request, sending: &Sending) {
         self.0.stamp_headers(request.headers_mut(), None, sending);
     }

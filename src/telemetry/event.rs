@@ -78,8 +78,11 @@ pub enum Event {
         /// Which.
         endpoint: Arc<str>,
     },
-    /// Too few endpoints are available: ejections are set aside, or requests refused, as the panic policy says.
+    /// Too few endpoints of a priority are available: ejections are set aside, or requests refused, as the panic policy
+    /// says.
     PanicEntered {
+        /// Of which priority.
+        priority: u32,
         /// How many are available.
         available: usize,
         /// Of how many.
@@ -87,12 +90,28 @@ pub enum Event {
         /// Whether ejections are set aside; if not, what is not available stays out.
         fail_open: bool,
     },
-    /// Enough endpoints are available again.
+    /// Enough endpoints of a priority are available again, or the others are enough without it.
     PanicLeft {
+        /// Of which priority.
+        priority: u32,
         /// How many are available.
         available: usize,
         /// Of how many.
         endpoints: usize,
+    },
+    /// The client uses another part of the endpoints.
+    Subset {
+        /// How many.
+        used: usize,
+        /// Of how many.
+        of: usize,
+    },
+    /// A part of the traffic begins to go elsewhere than where it belongs, or all of it is back.
+    Spill {
+        /// The first priority, or the client's own zone.
+        from: Arc<str>,
+        /// How much of its traffic goes elsewhere, in percent, when it begins; 0 when all is back.
+        percent: u32,
     },
     /// A circuit breaker opened: calls are refused.
     BreakerOpened {
@@ -156,6 +175,8 @@ impl Event {
             Self::Resumed { .. } => "resumed",
             Self::PanicEntered { .. } => "panic_entered",
             Self::PanicLeft { .. } => "panic_left",
+            Self::Subset { .. } => "subset",
+            Self::Spill { .. } => "spill",
             Self::BreakerOpened { .. } => "breaker_opened",
             Self::BreakerHalfOpened { .. } => "breaker_half_opened",
             Self::BreakerClosed { .. } => "breaker_closed",
@@ -172,7 +193,8 @@ impl Event {
     fn is_warning(&self) -> bool {
         matches!(
             self,
-            Self::SingleEndpoint
+            Self::Spill { percent: 1.., .. }
+                | Self::SingleEndpoint
                 | Self::ResolutionFailed { .. }
                 | Self::Disconnected { .. }
                 | Self::Ejected { .. }
@@ -212,13 +234,22 @@ impl fmt::Display for Event {
                 write!(f, "{endpoint}: asks to be left alone for {lasts:?}")
             }
             Self::Resumed { endpoint } => write!(f, "{endpoint}: may be asked again"),
-            Self::PanicEntered { available, endpoints, fail_open } => {
+            Self::PanicEntered { priority, available, endpoints, fail_open } => {
                 let policy = if *fail_open { "ejections are set aside" } else { "ejections stand" };
-                write!(f, "panic: only {available} of {endpoints} endpoints are available, {policy}")
+                write!(
+                    f,
+                    "panic: only {available} of {endpoints} endpoints of priority {priority} are available, {policy}"
+                )
             }
-            Self::PanicLeft { available, endpoints } => {
-                write!(f, "panic over: {available} of {endpoints} endpoints are available")
+            Self::PanicLeft { priority, available, endpoints } => {
+                write!(
+                    f,
+                    "panic over: {available} of {endpoints} endpoints of priority {priority} are available"
+                )
             }
+            Self::Subset { used, of } => write!(f, "a subset of {used} of {of} endpoints is used"),
+            Self::Spill { from, percent: 0 } => write!(f, "{from}: all of its traffic is back"),
+            Self::Spill { from, percent } => write!(f, "{from}: {percent} % of its traffic goes elsewhere"),
             Self::BreakerOpened { breaker, why, lasts } => {
                 write!(f, "breaker {breaker}: open for {lasts:?}: {why}")
             }

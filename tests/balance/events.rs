@@ -35,7 +35,10 @@ async fn panic_is_entered_and_left_with_an_event_each() {
     assert!(client.status().panic);
     let entered = heard.all().into_iter().find(|event| event.kind() == "panic_entered");
     assert!(
-        matches!(entered, Some(Event::PanicEntered { available: 1, endpoints: 4, fail_open: true })),
+        matches!(
+            entered,
+            Some(Event::PanicEntered { priority: 0, available: 1, endpoints: 4, fail_open: true })
+        ),
         "{entered:?}"
     );
     for name in ["a:1", "b:1", "c:1"] {

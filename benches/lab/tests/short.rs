@@ -202,6 +202,25 @@ fn a_fleet_that_blinks_is_soon_used_whole_again() {
 }
 
 #[test]
+fn a_lost_zone_costs_next_to_nothing_and_its_traffic_is_borne_by_all() {
+    for partial in [0.0, 1.0] {
+        let short = Short::of("zone_loss", &[("partial", partial)], 1.0);
+        let outcome = short.run("mainstay", 1);
+        let (failed, survivors) = (outcome.metrics["failed"], outcome.metrics["survivors"]);
+        assert!(failed <= 0.001 && survivors <= 1.25, "partial {partial}: {failed}, {survivors}");
+    }
+}
+
+#[test]
+fn subsets_are_even_and_change_little_with_a_server() {
+    let short = Short::of("scale", &[], 0.05);
+    assert_eq!(short.metric("rendezvous", 1, "entries_of_one"), 1.0);
+    let (even, by_chance) =
+        (short.metric("deterministic", 1, "load_max"), short.metric("rendezvous", 1, "load_max"));
+    assert!(even <= 1.1 && by_chance > 1.5, "{even}, {by_chance}");
+}
+
+#[test]
 fn in_worlds_drawn_at_random_the_tail_is_no_longer_than_tower_s() {
     let scenario = scenario("sweep");
     let p99 = |contender, seed| {

@@ -44,7 +44,7 @@ impl<S: Send + Sync + 'static> Control<S> {
     /// How many endpoints there are, connected or not.
     fn endpoints(&self) -> usize {
         match self.steady.effective() {
-            Effective::Bound(set) => set.len(),
+            Effective::Bound(set) => self.subsets.used().unwrap_or(set.len()),
             Effective::Pending | Effective::Absent => self.slots.len(),
         }
     }

@@ -17,6 +17,8 @@ impl<S: Send + Sync + 'static> Control<S> {
     pub(super) async fn apply(&mut self) {
         self.resolutions += 1;
         self.dirty = true;
+        // Both stand until all is done: a runtime may end in the middle.
+        let resolved = self.unapplied;
         let set = match self.steady.effective() {
             Effective::Bound(set) => set.clone(),
             Effective::Pending | Effective::Absent => Endpoints::from(Vec::new()),
@@ -29,12 +31,18 @@ impl<S: Send + Sync + 'static> Control<S> {
         let all_unhealthy = set
             .iter()
             .all(|endpoint| matches!(endpoint.reported(), Reported::Unhealthy | Reported::Draining));
+        let chosen = self.choose(&set).await;
+        let used = chosen.as_ref().map_or(set.len(), Vec::len);
         let mut added = 0;
-        for (index, endpoint) in set.iter().enumerate() {
+        for index in 0..used {
+            let (endpoint, part) = match &chosen {
+                None => (&set[index], 1.0),
+                Some(chosen) => (&set[chosen[index].0], chosen[index].1),
+            };
             if index % BATCH == BATCH - 1 {
                 tokio::task::yield_now().await;
             }
-            added += usize::from(self.admit(endpoint, ramps, all_unhealthy));
+            added += usize::from(self.admit(endpoint, part, ramps, all_unhealthy));
         }
         let lost: Vec<u64> = self
             .slots
@@ -60,17 +68,21 @@ impl<S: Send + Sync + 'static> Control<S> {
                 arm(&mut self.timers, slot, now + keep);
             }
         }
-        if added > 0 || !lost.is_empty() {
+        let changed = added > 0 || !lost.is_empty();
+        if chosen.is_some() && changed {
+            self.fleet.tell(&Event::Subset { used, of: set.len() });
+        }
+        if resolved && changed {
             self.fleet.tell(&Event::Resolved { endpoints: set.len(), added, removed: lost.len() });
         }
         if set.len() == 1 && added + lost.len() > 0 {
             self.fleet.tell(&Event::SingleEndpoint);
         }
-        self.unapplied = false;
+        (self.unapplied, self.unchosen) = (false, false);
     }
 
     /// Takes an endpoint of the resolution in; true if it was not there before.
-    pub(super) fn admit(&mut self, endpoint: &Arc<Endpoint>, ramps: bool, all_unhealthy: bool) -> bool {
+    fn admit(&mut self, endpoint: &Arc<Endpoint>, part: f32, ramps: bool, all_unhealthy: bool) -> bool {
         let held = match endpoint.reported() {
             Reported::Draining => true,
             Reported::Unhealthy => !all_unhealthy,
@@ -80,6 +92,7 @@ impl<S: Send + Sync + 'static> Control<S> {
         let (id, added) = match known {
             Some(slot) => {
                 slot.seen = self.resolutions;
+                slot.part = part;
                 if !Arc::ptr_eq(&slot.endpoint, endpoint) {
                     slot.endpoint = endpoint.clone();
                     slot.member.set_endpoint(endpoint.clone());
@@ -113,6 +126,8 @@ impl<S: Send + Sync + 'static> Control<S> {
                     armed: None,
                     gone: None,
                     ramps,
+                    part,
+                    measured: (0, 0),
                     seen: self.resolutions,
                 };
                 self.slots.insert(id, slot);

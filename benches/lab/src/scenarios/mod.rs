@@ -14,12 +14,14 @@ pub mod overload;
 pub mod priority;
 pub mod reconnect_storm;
 pub mod retry_frontier;
+pub mod scale;
 pub mod sinkhole;
 pub mod slow_replica;
 pub mod stage;
 pub mod sweep;
 pub mod theory;
 pub mod trace;
+pub mod zone_loss;
 
 use crate::scenario::{Scenario, Waiting};
 
@@ -39,7 +41,9 @@ pub static ALL: &[&dyn Scenario] = &[
     &overload::Overload,
     &priority::Priority,
     &hedging_frontier::HedgingFrontier,
+    &zone_loss::ZoneLoss,
     &reconnect_storm::ReconnectStorm,
+    &scale::Scale,
     &limiter::Limiter,
     &blink::Blink,
     &sweep::Sweep,
@@ -58,17 +62,5 @@ pub static WAITING: &[Waiting] = &[
         name: "rolling_deploy",
         question: "A hundred servers are replaced in batches: does a request fail?",
         waits_for: "drain and probation in full",
-    },
-    Waiting {
-        number: 17,
-        name: "zone_loss",
-        question: "A zone goes, or cannot be reached by some: what is lost?",
-        waits_for: "localities",
-    },
-    Waiting {
-        number: 19,
-        name: "scale",
-        question: "A thousand clients of ten thousand endpoints: how even, how large?",
-        waits_for: "subsets",
     },
 ];
