@@ -383,3 +383,34 @@ async fn it_is_told_in_what_the_client_explains() {
     assert_eq!(explained.worst_case.attempts, 4);
     assert!(explained.settings.iter().any(|setting| setting.layer == "hedge" && setting.option == "hedge"));
 }
+
+/// Wants the first endpoint.
+struct First;
+
+impl mainstay::Describe<u32> for First {
+    fn copy(&self, request: &mut u32) -> Option<u32> {
+        Some(*request)
+    }
+    fn is_idempotent(&self, _: &u32) -> bool {
+        true
+    }
+    fn endpoint<'a>(&self, _: &'a u32) -> Option<&'a str> {
+        Some("a:1")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_must_go_to_the_endpoint_that_it_names_is_sent_there_once() {
+    let stage = Stage::default();
+    let mut sticky = mainstay::balance::BalanceOptions::default();
+    sticky.sticky = mainstay::balance::Sticky::Require;
+    let client =
+        hedged(&stage, &["a:1", "b:1"], after(ms(5))).describe(First).balance(sticky).build().unwrap();
+    settle_in(&client).await;
+    stage.server("a:1").set(Mode::Answer(ms(50)));
+    for _ in 0..5 {
+        assert_eq!(client.send(0).await.unwrap(), "a:1");
+    }
+    assert_eq!((stage.server("a:1").served(), stage.server("b:1").served()), (5, 0));
+    assert_eq!(client.status().hedges, 0);
+}
