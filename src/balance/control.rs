@@ -1,6 +1,7 @@
 //! The background task: it watches, dials, keeps time, and publishes.
 
 mod dials;
+mod outliers;
 mod resolution;
 
 use std::{
@@ -92,6 +93,7 @@ pub(crate) struct Control<S> {
     dirty: bool,
     panicking: bool,
     ramp_ends: Option<Instant>,
+    comparison: outliers::Comparison,
     last_id: u64,
     /// Who is asked first for something to do, so that nobody who always has something starves the others.
     turn: usize,
@@ -163,6 +165,7 @@ impl<S: Send + Sync + 'static> Control<S> {
             dirty: false,
             panicking: false,
             ramp_ends: None,
+            comparison: outliers::Comparison::new(clock::now()),
             last_id: 0,
         }
     }
@@ -222,7 +225,10 @@ impl<S: Send + Sync + 'static> Control<S> {
 
     fn next_time(&self) -> Option<Instant> {
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
-        [timer, self.steady.next(), self.ramp_ends, self.next_redial()].into_iter().flatten().min()
+        [timer, self.steady.next(), self.ramp_ends, self.next_redial(), self.next_comparison()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn act(&mut self, work: Work<S>) -> std::ops::ControlFlow<()> {
@@ -233,6 +239,7 @@ impl<S: Send + Sync + 'static> Control<S> {
                         Message::Over => return std::ops::ControlFlow::Break(()),
                         Message::Options => {
                             self.steady.set_grace(self.fleet.options.load().grace);
+                            self.stop_comparing();
                             self.dirty = true;
                         }
                         Message::Changed(member) => self.look_at(member.id, clock::now()),
@@ -283,6 +290,7 @@ impl<S: Send + Sync + 'static> Control<S> {
                 tokio::task::yield_now().await;
             }
         }
+        self.compare().await;
     }
 
     /// Looks whether time has brought something to this endpoint.

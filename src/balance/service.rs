@@ -213,7 +213,7 @@ where
     S: Service<Req>,
 {
     #[inline]
-    fn lane(&self) -> &Arc<Lane<S, Req>> {
+    pub(super) fn lane(&self) -> &Arc<Lane<S, Req>> {
         &self.lanes[stripe() & (self.lanes.len() - 1)]
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::{Health, HealthOptions, Lease, Ledger, State};
+use super::{Health, HealthOptions, Lease, Ledger};
 use crate::{clock, outcome::Class, random::Seeded};
 
 const ENDPOINTS: usize = 4;
@@ -93,7 +93,9 @@ impl Model {
                 ledger.leave(&healths[at]);
                 member[at] = false;
             }
-            Step::Hold(at, held) => healths[at].hold(held, ledger),
+            Step::Hold(at, held) => {
+                healths[at].hold(held, *now, ledger);
+            }
             Step::Connect(at, up) => healths[at].connect(up, ledger),
             Step::BackOff(at, millis) => {
                 healths[at].back_off(Some(Duration::from_millis(millis)), *now, options, ledger);
@@ -101,7 +103,7 @@ impl Model {
             Step::Probe(at) => {
                 if let Some(lease) = healths[at].lease(*now, options, ledger) {
                     // A lease that time has overtaken may still be about.
-                    assert_eq!(healths[at].state().0, State::Probing);
+                    assert!(healths[at].phase_name() == "probing");
                     leases[at] = Some(lease);
                 }
             }
@@ -153,7 +155,7 @@ proptest! {
         }
         // Left alone, everybody comes back.
         for health in &model.healths {
-            health.hold(false, &model.ledger);
+            health.hold(false, model.now, &model.ledger);
             health.connect(true, &model.ledger);
         }
         for _ in 0..12 {

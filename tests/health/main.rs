@@ -7,4 +7,6 @@ mod stage;
 mod asked;
 mod cut_off;
 mod ejection;
+mod hands;
+mod outliers;
 mod tracked;

@@ -42,7 +42,7 @@ impl<S: Send + Sync + 'static> Control<S> {
     }
 
     /// How many endpoints there are, connected or not.
-    fn endpoints(&self) -> usize {
+    pub(super) fn endpoints(&self) -> usize {
         match self.steady.effective() {
             Effective::Bound(set) => set.len(),
             Effective::Pending | Effective::Absent => self.slots.len(),
