@@ -1,5 +1,6 @@
 //! The background task: it watches, dials, keeps time, and publishes.
 
+mod checks;
 mod dials;
 mod outliers;
 mod resolution;
@@ -19,6 +20,7 @@ use tower::BoxError;
 
 use super::{
     bell::Message,
+    check::Checker,
     connect::Connector,
     fleet::Fleet,
     member::Member,
@@ -94,6 +96,7 @@ pub(crate) struct Control<S> {
     panicking: bool,
     ramp_ends: Option<Instant>,
     comparison: outliers::Comparison,
+    checking: checks::Checking<S>,
     last_id: u64,
     /// Who is asked first for something to do, so that nobody who always has something starves the others.
     turn: usize,
@@ -104,6 +107,7 @@ enum Work<S> {
     Messages(Vec<Message>),
     Resolved(Option<Resolution>),
     Dialed(u64, u32, Result<S, BoxError>),
+    Checked(checks::Checked),
     /// Time has come for something, or something was left to do.
     Own,
 }
@@ -143,7 +147,12 @@ pub(crate) async fn run<S: Send + Sync + 'static>(mut running: Running<S>) {
 }
 
 impl<S: Send + Sync + 'static> Control<S> {
-    pub(crate) fn new(fleet: Arc<Fleet>, resolver: Box<dyn Resolve>, connector: Connector<S>) -> Self {
+    pub(crate) fn new(
+        fleet: Arc<Fleet>,
+        resolver: Box<dyn Resolve>,
+        connector: Connector<S>,
+        checker: Option<Checker<S>>,
+    ) -> Self {
         let grace = fleet.options.load().grace;
         Self {
             fleet,
@@ -166,6 +175,7 @@ impl<S: Send + Sync + 'static> Control<S> {
             panicking: false,
             ramp_ends: None,
             comparison: outliers::Comparison::new(clock::now()),
+            checking: checks::Checking::new(checker),
             last_id: 0,
         }
     }
@@ -220,15 +230,17 @@ impl<S: Send + Sync + 'static> Control<S> {
                 return Poll::Ready(Work::Dialed(id, incarnation, dialed));
             }
         }
+        if let Poll::Ready(checked) = self.checking.poll(cx) {
+            return Poll::Ready(Work::Checked(checked));
+        }
         Poll::Pending
     }
 
     fn next_time(&self) -> Option<Instant> {
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
-        [timer, self.steady.next(), self.ramp_ends, self.next_redial(), self.next_comparison()]
-            .into_iter()
-            .flatten()
-            .min()
+        let own = [self.steady.next(), self.ramp_ends, self.next_redial()];
+        let looks = [self.next_comparison(), self.checking.next()];
+        own.into_iter().chain(looks).chain([timer]).flatten().min()
     }
 
     fn act(&mut self, work: Work<S>) -> std::ops::ControlFlow<()> {
@@ -262,6 +274,7 @@ impl<S: Send + Sync + 'static> Control<S> {
                 self.dirty = true;
             }
             Work::Dialed(id, incarnation, dialed) => self.dialed(id, incarnation, dialed),
+            Work::Checked(checked) => self.checked(&checked),
             Work::Own => {}
         }
         std::ops::ControlFlow::Continue(())
@@ -291,6 +304,7 @@ impl<S: Send + Sync + 'static> Control<S> {
             }
         }
         self.compare().await;
+        self.start_checks(now);
     }
 
     /// Looks whether time has brought something to this endpoint.
@@ -384,6 +398,7 @@ impl<S> Control<S> {
     /// Gets ready to go on in another runtime: what this one has begun will not end.
     pub(crate) fn park(&mut self) {
         self.dials = FuturesUnordered::new();
+        self.checking.park(clock::now());
         self.queue.clear();
         self.redials.clear();
         for (id, slot) in &mut self.slots {

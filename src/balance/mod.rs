@@ -46,6 +46,7 @@
 mod alias;
 mod attempt;
 mod bell;
+mod check;
 mod choice;
 mod connect;
 mod control;
@@ -73,6 +74,7 @@ mod width;
 
 pub use attempt::Attempt;
 pub(crate) use attempt::Untimed;
+pub(crate) use check::Checker;
 pub use connect::Connector;
 pub(crate) use fleet::Fleet;
 pub use hands::EndpointHandle;

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    future::Future,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -11,6 +12,7 @@ use tower::{BoxError, Service};
 
 use super::{
     attempt::{Attempt, Untimed},
+    check::Checker,
     connect::Connector,
     fleet::Fleet,
     lane::Lane,
@@ -57,6 +59,7 @@ where
             label: "balance".into(),
             resolver: Box::new(resolver),
             connector: Connector::each(connect),
+            checker: None,
             classify: Arc::new(ErrorsFail),
             track: None,
             options: BalanceOptions::default(),
@@ -71,6 +74,7 @@ where
             label: "balance".into(),
             resolver: Box::new(resolver),
             connector: None,
+            checker: None,
             classify: Arc::new(ErrorsFail),
             track: None,
             options: BalanceOptions::default(),
@@ -81,7 +85,7 @@ where
 
     fn assemble(parts: Parts<S, Req>) -> Self {
         let fleet = Arc::new(Fleet::new(parts.label, parts.options, parts.observers, parts.random));
-        let roster = Arc::new(Roster::new(fleet, parts.resolver, parts.connector));
+        let roster = Arc::new(Roster::new(fleet, parts.resolver, parts.connector, parts.checker));
         let lane = |_| {
             Arc::new(Lane {
                 roster: roster.clone(),
@@ -265,6 +269,7 @@ where
     label: Arc<str>,
     resolver: Box<dyn Resolve>,
     connector: Connector<S>,
+    checker: Option<Checker<S>>,
     classify: Arc<dyn Classify<S::Response>>,
     track: Option<Arc<dyn Track<S::Response>>>,
     options: BalanceOptions,
@@ -280,6 +285,7 @@ where
     label: Arc<str>,
     resolver: Box<dyn Resolve>,
     connector: Option<Connector<S>>,
+    checker: Option<Checker<S>>,
     classify: Arc<dyn Classify<S::Response>>,
     track: Option<Arc<dyn Track<S::Response>>>,
     options: BalanceOptions,
@@ -322,6 +328,42 @@ where
     #[must_use]
     pub fn connector(mut self, connector: Connector<S>) -> Self {
         self.connector = Some(connector);
+        self
+    }
+
+    /// Has each endpoint asked whether it is well, over a clone of its service, whether there are requests or not: at the times, and
+    /// with the thresholds, of [`CheckOptions`](crate::health::CheckOptions) \[no checks\].
+    ///
+    /// An error, or no answer within the timeout, is a failed check. The service is not readied for it, and what it asks counts as no
+    /// request: not in the load, not in the statistics, not in the budget. Checks take out only what no request has
+    /// shown to be well since they began to fail, under the cap of judgements, and bring back only what they have taken out.
+    ///
+    /// ```
+    /// # use mainstay::{Endpoint, balance::Balance, resolve};
+    /// # use tower::{BoxError, ServiceExt as _, service_fn};
+    /// let balance = Balance::builder(resolve::fixed(["10.0.0.1:80", "10.0.0.2:80"]))
+    ///     .connect(|_: &Endpoint| service_fn(|n: u64| async move { Ok::<_, BoxError>(n) }))
+    ///     .check(|service, _| async move {
+    ///         match service.oneshot(7).await? {
+    ///             7 => Ok(()),
+    ///             other => Err(format!("it answers {other}").into()),
+    ///         }
+    ///     })
+    ///     .build()?;
+    /// # Ok::<_, mainstay::Invalid>(())
+    /// ```
+    #[must_use]
+    pub fn check<F, A>(mut self, ask: F) -> Self
+    where
+        F: Fn(S, Arc<Endpoint>) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        self.checker = Some(Checker::new(ask));
+        self
+    }
+
+    pub(crate) fn checker(mut self, checker: Option<Checker<S>>) -> Self {
+        self.checker = checker;
         self
     }
 
@@ -380,7 +422,7 @@ where
     /// [`Invalid`] with all that is wrong with the options, and if nothing says how to connect.
     pub fn build(self) -> Result<Balance<S, Req>, Invalid> {
         let mut check = Check::default();
-        self.check(&mut check);
+        self.check_options(&mut check);
         check.finish()?;
         let Some(connector) = self.connector else {
             return Err(Check::missing("connect"));
@@ -389,6 +431,7 @@ where
             label: self.label,
             resolver: self.resolver,
             connector,
+            checker: self.checker,
             classify: self.classify,
             track: self.track,
             options: self.options,
@@ -397,7 +440,7 @@ where
         }))
     }
 
-    pub(crate) fn check(&self, check: &mut Check) {
+    fn check_options(&self, check: &mut Check) {
         check.rule(
             self.connector.is_some(),
             "connect",

@@ -7,6 +7,10 @@
 //! has a time, told by [`Health::due`]. What shows only beside the others is found by [`outlier`]; and whoever knows better
 //! [drains](Health::drain), [ejects](Health::eject_by_hand) and [restores](Health::restore_by_hand) by hand.
 //!
+//! **Checks.** Requests are the evidence. [Active checks](Checks) add what they can where there are no requests, by one rule:
+//! they take out only what no request has shown to be well since they began to fail, and bring back only what they have
+//! taken out.
+//!
 //! **When not.** With a single endpoint there is nowhere else to go, so nothing is ejected.
 //!
 //! ```
@@ -28,6 +32,7 @@
 //! are leases that cannot be lost, and a straggler's answer is never taken for a probe's.
 
 mod accrual;
+mod check;
 mod hands;
 mod ledger;
 #[cfg(all(test, mainstay_loom))]
@@ -40,6 +45,7 @@ mod tests;
 mod trip;
 
 pub use accrual::Accrual;
+pub use check::{CheckOptions, Checks, Finding};
 pub use ledger::Ledger;
 pub use options::HealthOptions;
 pub use state::{Health, Lease, Sentence, State, Transition};

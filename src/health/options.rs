@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::outlier::Outliers;
+use super::{CheckOptions, outlier::Outliers};
 use crate::{
     backoff::{Backoff, Jitter},
     invalid::{Check, FOREVER, Ratio},
@@ -30,6 +30,9 @@ pub struct HealthOptions {
     pub window_failures: u32,
     /// How endpoints are compared with each other \[by median and chance; `None` for not at all\].
     pub outliers: Option<Outliers>,
+    /// How often endpoints are checked, where something says how
+    /// ([`BalanceBuilder::check`](crate::balance::BalanceBuilder::check)).
+    pub checks: CheckOptions,
     /// How long an ejection lasts \[5 s, doubling to 300 s, equal jitter\]. An endpoint that stays healthy for as long as
     /// its last ejection lasted is forgiven one doubling.
     pub ejection: Backoff,
@@ -56,6 +59,7 @@ impl Default for HealthOptions {
             window: Duration::from_secs(30),
             window_failures: 5,
             outliers: Some(Outliers::default()),
+            checks: CheckOptions::default(),
             ejection: Backoff::exponential(Duration::from_secs(5))
                 .factor(2.0)
                 .cap(Duration::from_secs(300))
@@ -92,6 +96,7 @@ impl HealthOptions {
                     rules.check(check);
                 }
             })
+            .part("checks", |check| self.checks.check(check))
             .part("ejection", |check| {
                 self.ejection.check(check);
                 check.rule(!self.ejection.longest().is_zero(), "cap", self.ejection.longest(), "more than 0");

@@ -560,6 +560,24 @@ impl Health {
         }
     }
 
+    /// When time changes something, whatever else keeps the endpoint out.
+    #[cfg(all(test, not(mainstay_loom)))]
+    pub(super) fn next_time(&self) -> Option<Instant> {
+        let detail = lock(&self.detail);
+        let backing_off = detail.backing_off.map(|(until, _)| until);
+        [detail.next(), backing_off].into_iter().flatten().min()
+    }
+
+    #[cfg(all(test, not(mainstay_loom)))]
+    pub(super) fn is_held(&self) -> bool {
+        lock(&self.detail).held.is_some()
+    }
+
+    #[cfg(all(test, not(mainstay_loom)))]
+    pub(super) fn is_connected(&self) -> bool {
+        lock(&self.detail).connected
+    }
+
     /// Until when the endpoint asked to be left alone.
     pub fn backing_off(&self) -> Option<Instant> {
         if self.word.load(Relaxed) & BACKING_OFF == 0 {

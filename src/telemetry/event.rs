@@ -230,7 +230,7 @@ impl fmt::Display for Event {
                 write!(f, "{endpoint}: ejected for {lasts:?}: {why}")
             }
             Self::Probation { endpoint } => write!(f, "{endpoint}: waits for a request that proves it"),
-            Self::Restored { endpoint, proven: true } => write!(f, "{endpoint}: back, proven by a request"),
+            Self::Restored { endpoint, proven: true } => write!(f, "{endpoint}: back, proven"),
             Self::Restored { endpoint, proven: false } => write!(f, "{endpoint}: back, unproven"),
             Self::BackingOff { endpoint, lasts } => {
                 write!(f, "{endpoint}: asks to be left alone for {lasts:?}")

@@ -5,6 +5,7 @@
 mod stage;
 
 mod asked;
+mod checks;
 mod cut_off;
 mod ejection;
 mod hands;

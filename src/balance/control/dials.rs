@@ -141,6 +141,8 @@ impl<S: Send + Sync + 'static> Control<S> {
             slot.member.start_ramp(clock::now(), &self.fleet);
         }
         slot.member.health.connect(true, &self.fleet.ledger);
+        let checks = &self.fleet.options.load().health.checks;
+        self.checking.watch(id, clock::now(), checks, &*self.fleet.random);
         self.dirty = true;
     }
 
