@@ -9,9 +9,10 @@ use crate::Endpoint;
 /// A check under way.
 pub(crate) type Asking = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
+type Ask<S> = dyn Fn(&S, Arc<Endpoint>) -> Asking + Send + Sync;
+
 /// Asks an endpoint, over a clone of its service.
-#[derive(Clone)]
-pub(crate) struct Checker<S>(Arc<dyn Fn(&S, Arc<Endpoint>) -> Asking + Send + Sync>);
+pub(crate) struct Checker<S>(Arc<Ask<S>>);
 
 impl<S> Checker<S> {
     pub(crate) fn new<F, A>(ask: F) -> Self

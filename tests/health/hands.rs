@@ -125,3 +125,14 @@ async fn each_state_says_since_when_and_what_comes_next() {
     );
     assert_eq!(a.explain(mainstay::clock::now()), "drained for 1s: returns when it is restored by hand");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_whose_only_endpoint_is_drained_is_not_ready_until_it_is_back() {
+    let (stage, heard) = (Stage::default(), Heard::default());
+    let client = client_of(&stage, &["a:1"], &heard).await;
+    hand(&client, "a:1").drain();
+    settle().await;
+    assert!(tokio::time::timeout(secs(60), client.ready()).await.is_err());
+    hand(&client, "a:1").restore();
+    client.ready().await.unwrap();
+}

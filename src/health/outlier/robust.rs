@@ -138,9 +138,9 @@ impl Robust {
     }
 
     pub(super) fn sweep(&self, samples: &[Sample], eject: &mut dyn FnMut(Verdict) -> bool) {
-        let mut found = self.success_rate(samples);
-        self.failure_share(samples, &mut found);
-        self.latency(samples, &mut found);
+        let mut found = self.by_rate(samples);
+        self.by_share(samples, &mut found);
+        self.by_latency(samples, &mut found);
         // The worst first: there may not be room for all.
         found.sort_by(|(a, _), (b, _)| b.total_cmp(a));
         for (_, verdict) in found {
@@ -148,7 +148,7 @@ impl Robust {
         }
     }
 
-    fn success_rate(&self, samples: &[Sample]) -> Vec<(f64, Verdict)> {
+    fn by_rate(&self, samples: &[Sample]) -> Vec<(f64, Verdict)> {
         let compared: Vec<_> = samples.iter().filter(|sample| self.counts(sample)).collect();
         let Some(limit) = self.limit(compared.iter().map(|sample| sample.failure_rate()).collect()) else {
             return Vec::new();
@@ -174,7 +174,7 @@ impl Robust {
         Some(median + (USUAL * deviation).max(self.margin.get()))
     }
 
-    fn failure_share(&self, samples: &[Sample], found: &mut Vec<(f64, Verdict)>) {
+    fn by_share(&self, samples: &[Sample], found: &mut Vec<(f64, Verdict)>) {
         let Some(limit) = self.failure_share else { return };
         for sample in samples.iter().filter(|sample| !sample.out) {
             let known = found.iter().any(|(_, verdict)| verdict.id == sample.id);
@@ -188,7 +188,7 @@ impl Robust {
         }
     }
 
-    fn latency(&self, samples: &[Sample], found: &mut Vec<(f64, Verdict)>) {
+    fn by_latency(&self, samples: &[Sample], found: &mut Vec<(f64, Verdict)>) {
         let Some(rule) = self.latency else { return };
         let known = || {
             let counted = samples.iter().filter(|sample| self.counts(sample));
