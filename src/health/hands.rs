@@ -10,10 +10,10 @@ impl Health {
     /// flight goes on.
     pub fn drain(&self, now: Instant, ledger: &Ledger) -> Option<Transition> {
         let mut detail = lock(&self.detail);
-        if detail.drained.is_some() {
+        if detail.aside().drained.is_some() {
             return None;
         }
-        detail.drained = Some(now);
+        detail.change_aside(|aside| aside.drained = Some(now));
         self.publish(&mut detail, ledger);
         Some(Transition::Drained)
     }
@@ -39,11 +39,11 @@ impl Health {
     /// asked for is not heeded.
     pub fn restore_by_hand(&self, now: Instant, ledger: &Ledger) -> Option<Transition> {
         let mut detail = lock(&self.detail);
-        let drained = detail.drained.take().is_some();
-        let asked = detail.backing_off.take().is_some();
-        if detail.phase == Phase::In && !drained && !asked {
+        let aside = detail.aside();
+        if detail.phase == Phase::In && aside.drained.is_none() && aside.backing_off.is_none() {
             return None;
         }
+        detail.change_aside(|aside| (aside.drained, aside.backing_off) = (None, None));
         (detail.ejections, detail.lasted) = (0, Duration::ZERO);
         // As a new state: what was sent before says nothing about it.
         self.restore(&mut detail, now, false, ledger);

@@ -178,15 +178,32 @@ pub(super) struct Detail {
     /// Ejections that are not forgiven yet, and how long the last one lasted.
     pub(super) ejections: u32,
     pub(super) lasted: Duration,
+    /// What keeps it out beside its phase, if anything does.
+    aside: Option<Box<Aside>>,
+    pub(super) connected: bool,
+}
+
+/// What may keep an endpoint out whatever its phase is. Of many endpoints few have any of it at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Aside {
     /// Until when it is to be left alone, and since when.
     pub(super) backing_off: Option<(Instant, Instant)>,
     /// Since when its registry, or somebody by hand, keeps it out.
     pub(super) held: Option<Instant>,
     pub(super) drained: Option<Instant>,
-    pub(super) connected: bool,
 }
 
 impl Detail {
+    pub(super) fn aside(&self) -> Aside {
+        self.aside.as_deref().copied().unwrap_or_default()
+    }
+
+    pub(super) fn change_aside(&mut self, change: impl FnOnce(&mut Aside)) {
+        let mut aside = self.aside();
+        change(&mut aside);
+        self.aside = (aside != Aside::default()).then(|| Box::new(aside));
+    }
+
     /// When time moves the phase on.
     fn next(&self) -> Option<Instant> {
         if self.phase == Phase::Probing { self.probe_until } else { self.until }
@@ -225,9 +242,7 @@ impl Health {
                 probe_until: None,
                 ejections: 0,
                 lasted: Duration::ZERO,
-                backing_off: None,
-                held: None,
-                drained: None,
+                aside: None,
                 connected: true,
             }),
         }
@@ -461,9 +476,10 @@ impl Health {
         }
         let mut detail = lock(&self.detail);
         let until = now + lasts;
-        let news = detail.backing_off.is_none();
-        detail.backing_off =
-            Some(detail.backing_off.map_or((until, now), |(own, since)| (own.max(until), since)));
+        let before = detail.aside().backing_off;
+        let news = before.is_none();
+        let asked = before.map_or((until, now), |(own, since)| (own.max(until), since));
+        detail.change_aside(|aside| aside.backing_off = Some(asked));
         self.publish(&mut detail, ledger);
         news.then_some(Transition::BackingOff { lasts })
     }
@@ -471,10 +487,10 @@ impl Health {
     /// Keeps the endpoint out, or lets it in again, by its registry's word.
     pub fn hold(&self, held: bool, now: Instant, ledger: &Ledger) -> Option<Transition> {
         let mut detail = lock(&self.detail);
-        if detail.held.is_some() == held {
+        if detail.aside().held.is_some() == held {
             return None;
         }
-        detail.held = held.then_some(now);
+        detail.change_aside(|aside| aside.held = held.then_some(now));
         self.publish(&mut detail, ledger);
         Some(if held { Transition::Held } else { Transition::Released })
     }
@@ -495,8 +511,8 @@ impl Health {
     ) -> ([Option<Transition>; 2], Option<Instant>) {
         let mut detail = lock(&self.detail);
         let mut resumed = None;
-        if detail.backing_off.is_some_and(|(until, _)| until <= now) {
-            detail.backing_off = None;
+        if detail.aside().backing_off.is_some_and(|(until, _)| until <= now) {
+            detail.change_aside(|aside| aside.backing_off = None);
             self.publish(&mut detail, ledger);
             resumed = Some(Transition::Resumed);
         }
@@ -517,7 +533,7 @@ impl Health {
                 Phase::In => detail.until = None,
             }
         }
-        let backing_off = detail.backing_off.map(|(until, _)| until);
+        let backing_off = detail.aside().backing_off.map(|(until, _)| until);
         let next = [detail.next(), backing_off].into_iter().flatten().min();
         ([resumed, moved], next)
     }
@@ -526,17 +542,17 @@ impl Health {
     pub fn state(&self) -> (State, Instant) {
         let detail = lock(&self.detail);
         let until = detail.next().unwrap_or(detail.since);
-        if let Some(since) = detail.drained {
+        if let Some(since) = detail.aside().drained {
             return (State::Drained, since);
         }
-        if let Some(since) = detail.held {
+        if let Some(since) = detail.aside().held {
             return (State::Held, since);
         }
         let state = match detail.phase {
             Phase::Ejected => State::Ejected { until, why: detail.why },
             Phase::Probation => State::Probation { until },
             Phase::Probing => State::Probing { until },
-            Phase::In => match detail.backing_off {
+            Phase::In => match detail.aside().backing_off {
                 Some((until, since)) => return (State::BackingOff { until }, since),
                 None => State::Available,
             },
@@ -564,13 +580,13 @@ impl Health {
     #[cfg(all(test, not(mainstay_loom)))]
     pub(super) fn next_time(&self) -> Option<Instant> {
         let detail = lock(&self.detail);
-        let backing_off = detail.backing_off.map(|(until, _)| until);
+        let backing_off = detail.aside().backing_off.map(|(until, _)| until);
         [detail.next(), backing_off].into_iter().flatten().min()
     }
 
     #[cfg(all(test, not(mainstay_loom)))]
     pub(super) fn is_held(&self) -> bool {
-        lock(&self.detail).held.is_some()
+        lock(&self.detail).aside().held.is_some()
     }
 
     #[cfg(all(test, not(mainstay_loom)))]
@@ -583,7 +599,7 @@ impl Health {
         if self.word.load(Relaxed) & BACKING_OFF == 0 {
             return None;
         }
-        lock(&self.detail).backing_off.map(|(until, _)| until)
+        lock(&self.detail).aside().backing_off.map(|(until, _)| until)
     }
 
     pub(super) fn enter(
@@ -607,13 +623,14 @@ impl Health {
 
     pub(super) fn publish(&self, detail: &mut Detail, ledger: &Ledger) {
         let mut word = (detail.generation << GENERATION) | (detail.phase as u32 & PHASE);
-        if detail.backing_off.is_some() {
+        let aside = detail.aside();
+        if aside.backing_off.is_some() {
             word |= BACKING_OFF;
         }
-        if detail.held.is_some() {
+        if aside.held.is_some() {
             word |= HELD;
         }
-        if detail.drained.is_some() {
+        if aside.drained.is_some() {
             word |= DRAINED;
         }
         if !detail.connected {
