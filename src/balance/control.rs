@@ -1,6 +1,8 @@
 //! The background task: it watches, dials, keeps time, and publishes.
 
+mod checks;
 mod dials;
+mod outliers;
 mod resolution;
 mod subsets;
 mod zones;
@@ -21,6 +23,7 @@ use tower::BoxError;
 use self::{subsets::Subsets, zones::Fitness};
 use super::{
     bell::Message,
+    check::Checker,
     connect::Connector,
     fleet::Fleet,
     groups::LevelState,
@@ -119,6 +122,8 @@ pub(crate) struct Control<S> {
     fitness: Fitness,
     /// When it is looked whether the shares of zones are still right, where there are zones.
     measures: Option<Instant>,
+    comparison: outliers::Comparison,
+    checking: checks::Checking<S>,
     last_id: u64,
     /// Who is asked first for something to do, so that nobody who always has something starves the others.
     turn: usize,
@@ -129,6 +134,7 @@ enum Work<S> {
     Messages(Vec<Message>),
     Resolved(Option<Resolution>),
     Dialed(u64, u32, Result<S, BoxError>),
+    Checked(checks::Checked),
     /// Time has come for something, or something was left to do.
     Own,
 }
@@ -170,7 +176,12 @@ pub(crate) async fn run<S: Send + Sync + 'static>(mut running: Running<S>) {
 }
 
 impl<S: Send + Sync + 'static> Control<S> {
-    pub(crate) fn new(fleet: Arc<Fleet>, resolver: Box<dyn Resolve>, connector: Connector<S>) -> Self {
+    pub(crate) fn new(
+        fleet: Arc<Fleet>,
+        resolver: Box<dyn Resolve>,
+        connector: Connector<S>,
+        checker: Option<Checker<S>>,
+    ) -> Self {
         let grace = fleet.options.load().grace;
         Self {
             fleet,
@@ -197,6 +208,8 @@ impl<S: Send + Sync + 'static> Control<S> {
             ramp_ends: None,
             fitness: Fitness::default(),
             measures: None,
+            comparison: outliers::Comparison::new(clock::now()),
+            checking: checks::Checking::new(checker),
             last_id: 0,
         }
     }
@@ -251,14 +264,17 @@ impl<S: Send + Sync + 'static> Control<S> {
                 return Poll::Ready(Work::Dialed(id, incarnation, dialed));
             }
         }
+        if let Poll::Ready(checked) = self.checking.poll(cx) {
+            return Poll::Ready(Work::Checked(checked));
+        }
         Poll::Pending
     }
 
     fn next_time(&self) -> Option<Instant> {
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
-        let (shares, width) = (self.measures, self.subsets.next());
-        let times = [timer, self.steady.next(), self.ramp_ends, shares, width, self.next_redial()];
-        times.into_iter().flatten().min()
+        let own = [self.steady.next(), self.ramp_ends, self.next_redial()];
+        let looks = [self.next_comparison(), self.checking.next(), self.measures, self.subsets.next()];
+        own.into_iter().chain(looks).chain([timer]).flatten().min()
     }
 
     fn act(&mut self, work: Work<S>) -> std::ops::ControlFlow<()> {
@@ -270,6 +286,7 @@ impl<S: Send + Sync + 'static> Control<S> {
                         Message::Options => {
                             self.steady.set_grace(self.fleet.options.load().grace);
                             self.unchosen |= self.subsets.are_outdated(&self.fleet.options.load());
+                            self.stop_comparing();
                             self.dirty = true;
                         }
                         Message::Changed(member) => self.look_at(member.id, clock::now()),
@@ -292,6 +309,7 @@ impl<S: Send + Sync + 'static> Control<S> {
                 self.dirty = true;
             }
             Work::Dialed(id, incarnation, dialed) => self.dialed(id, incarnation, dialed),
+            Work::Checked(checked) => self.checked(&checked),
             Work::Own => {}
         }
         std::ops::ControlFlow::Continue(())
@@ -321,6 +339,8 @@ impl<S: Send + Sync + 'static> Control<S> {
                 tokio::task::yield_now().await;
             }
         }
+        self.compare().await;
+        self.start_checks(now);
     }
 
     /// Looks whether time has brought something to this endpoint.
@@ -469,6 +489,7 @@ impl<S> Control<S> {
     /// Gets ready to go on in another runtime: what this one has begun will not end.
     pub(crate) fn park(&mut self) {
         self.dials = FuturesUnordered::new();
+        self.checking.park(clock::now());
         self.queue.clear();
         self.redials.clear();
         for (id, slot) in &mut self.slots {

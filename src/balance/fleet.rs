@@ -227,7 +227,7 @@ impl Fleet {
 
     /// An endpoint that comes back works up to its share.
     pub(crate) fn begin_ramp(&self, member: &Member, transition: Transition) {
-        if matches!(transition, Transition::Restored { .. }) {
+        if matches!(transition, Transition::Restored { .. } | Transition::RestoredByHand) {
             member.start_ramp(crate::context::now(), self);
         }
     }
@@ -247,6 +247,10 @@ impl Fleet {
             Transition::Restored { proven } => Event::Restored { endpoint, proven },
             Transition::BackingOff { lasts } => Event::BackingOff { endpoint, lasts },
             Transition::Resumed => Event::Resumed { endpoint },
+            Transition::Held => Event::Held { endpoint },
+            Transition::Released => Event::Released { endpoint },
+            Transition::Drained => Event::Drained { endpoint },
+            Transition::RestoredByHand => Event::RestoredByHand { endpoint },
         });
     }
 

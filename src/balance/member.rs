@@ -180,6 +180,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn without_traffic_it_takes_no_more_than_four_cache_line_pairs() {
+        assert!(size_of::<Member>() <= 512, "{}", size_of::<Member>());
+    }
+
+    #[test]
     fn what_a_pick_looks_at_is_on_one_cache_line() {
         assert_eq!(std::mem::offset_of!(Member, in_flight), 0);
         assert!(std::mem::offset_of!(Member, health) + size_of::<AtomicU32>() <= 64);

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 
 use super::{
     bell::Message,
+    check::Checker,
     connect::Connector,
     control::{self, Control},
     fleet::Fleet,
@@ -40,7 +41,12 @@ pub(crate) struct Roster<S> {
 }
 
 impl<S: Send + Sync + 'static> Roster<S> {
-    pub(crate) fn new(fleet: Arc<Fleet>, resolver: Box<dyn Resolve>, connector: Connector<S>) -> Self {
+    pub(crate) fn new(
+        fleet: Arc<Fleet>,
+        resolver: Box<dyn Resolve>,
+        connector: Connector<S>,
+        checker: Option<Checker<S>>,
+    ) -> Self {
         let options = fleet.options.load_full();
         Self {
             snapshot: ArcSwap::from_pointee(Snapshot::empty(options)),
@@ -48,7 +54,7 @@ impl<S: Send + Sync + 'static> Roster<S> {
             running: AtomicBool::new(false),
             resolver: resolver.describe(),
             dials: connector.dials(),
-            parked: Mutex::new(Some(Control::new(fleet.clone(), resolver, connector))),
+            parked: Mutex::new(Some(Control::new(fleet.clone(), resolver, connector, checker))),
             fleet,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    future::Future,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -11,6 +12,7 @@ use tower::{BoxError, Service};
 
 use super::{
     attempt::{Attempt, Untimed},
+    check::Checker,
     connect::Connector,
     fleet::Fleet,
     lane::Lane,
@@ -59,6 +61,7 @@ where
             resolver: Box::new(resolver),
             connector: Connector::each(connect),
             describe: Arc::new(Opaque),
+            checker: None,
             classify: Arc::new(ErrorsFail),
             track: None,
             options: BalanceOptions::default(),
@@ -74,6 +77,7 @@ where
             resolver: Box::new(resolver),
             connector: None,
             describe: Arc::new(Opaque),
+            checker: None,
             classify: Arc::new(ErrorsFail),
             track: None,
             options: BalanceOptions::default(),
@@ -84,7 +88,7 @@ where
 
     fn assemble(parts: Parts<S, Req>) -> Self {
         let fleet = Arc::new(Fleet::new(parts.label, parts.options, parts.observers, parts.random));
-        let roster = Arc::new(Roster::new(fleet, parts.resolver, parts.connector));
+        let roster = Arc::new(Roster::new(fleet, parts.resolver, parts.connector, parts.checker));
         let lane = |_| {
             Arc::new(Lane {
                 roster: roster.clone(),
@@ -217,7 +221,7 @@ where
     S: Service<Req>,
 {
     #[inline]
-    fn lane(&self) -> &Arc<Lane<S, Req>> {
+    pub(super) fn lane(&self) -> &Arc<Lane<S, Req>> {
         &self.lanes[stripe() & (self.lanes.len() - 1)]
     }
 }
@@ -270,6 +274,7 @@ where
     resolver: Box<dyn Resolve>,
     connector: Connector<S>,
     describe: Arc<dyn Describe<Req>>,
+    checker: Option<Checker<S>>,
     classify: Arc<dyn Classify<S::Response>>,
     track: Option<Arc<dyn Track<S::Response>>>,
     options: BalanceOptions,
@@ -286,6 +291,7 @@ where
     resolver: Box<dyn Resolve>,
     connector: Option<Connector<S>>,
     describe: Arc<dyn Describe<Req>>,
+    checker: Option<Checker<S>>,
     classify: Arc<dyn Classify<S::Response>>,
     track: Option<Arc<dyn Track<S::Response>>>,
     options: BalanceOptions,
@@ -336,6 +342,42 @@ where
     #[must_use]
     pub fn describe(mut self, describe: impl Describe<Req>) -> Self {
         self.describe = Arc::new(describe);
+        self
+    }
+
+    /// Has each endpoint asked whether it is well, over a clone of its service, whether there are requests or not: at the times, and
+    /// with the thresholds, of [`CheckOptions`](crate::health::CheckOptions) \[no checks\].
+    ///
+    /// An error, or no answer within the timeout, is a failed check. The service is not readied for it, and what it asks counts as no
+    /// request: not in the load, not in the statistics, not in the budget. Checks take out only what no request has
+    /// shown to be well since they began to fail, under the cap of judgements, and bring back only what they have taken out.
+    ///
+    /// ```
+    /// # use mainstay::{Endpoint, balance::Balance, resolve};
+    /// # use tower::{BoxError, ServiceExt as _, service_fn};
+    /// let balance = Balance::builder(resolve::fixed(["10.0.0.1:80", "10.0.0.2:80"]))
+    ///     .connect(|_: &Endpoint| service_fn(|n: u64| async move { Ok::<_, BoxError>(n) }))
+    ///     .check(|service, _| async move {
+    ///         match service.oneshot(7).await? {
+    ///             7 => Ok(()),
+    ///             other => Err(format!("it answers {other}").into()),
+    ///         }
+    ///     })
+    ///     .build()?;
+    /// # Ok::<_, mainstay::Invalid>(())
+    /// ```
+    #[must_use]
+    pub fn check<F, A>(mut self, ask: F) -> Self
+    where
+        F: Fn(S, Arc<Endpoint>) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        self.checker = Some(Checker::new(ask));
+        self
+    }
+
+    pub(crate) fn checker(mut self, checker: Option<Checker<S>>) -> Self {
+        self.checker = checker;
         self
     }
 
@@ -396,7 +438,7 @@ where
     /// [`Invalid`] with all that is wrong with the options, and if nothing says how to connect.
     pub fn build(self) -> Result<Balance<S, Req>, Invalid> {
         let mut check = Check::default();
-        self.check(&mut check);
+        self.check_options(&mut check);
         check.finish()?;
         let Some(connector) = self.connector else {
             return Err(Check::missing("connect"));
@@ -406,6 +448,7 @@ where
             resolver: self.resolver,
             connector,
             describe: self.describe,
+            checker: self.checker,
             classify: self.classify,
             track: self.track,
             options: self.options,
@@ -414,7 +457,7 @@ where
         }))
     }
 
-    pub(crate) fn check(&self, check: &mut Check) {
+    fn check_options(&self, check: &mut Check) {
         check.rule(
             self.connector.is_some(),
             "connect",

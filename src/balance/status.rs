@@ -85,16 +85,46 @@ impl EndpointStatus {
         self.connected && self.state == State::Available
     }
 
-    /// One word for people: `available`, `ejected`, `probation`, `probing`, `backing off`, `held`, `not connected`.
+    /// All of it for people: the state, for how long, why, and what happens next and when.
+    pub fn explain(&self, now: Instant) -> String {
+        let passed = |since: Instant| now.saturating_duration_since(since);
+        let mut told = if self.connected {
+            format!("{} for {:?}", self.word(), passed(self.since))
+        } else {
+            self.word().to_owned()
+        };
+        match (&self.cause, &self.state) {
+            (Some(cause), _) => told += &format!(": {cause}"),
+            (None, State::Ejected { why, .. }) => told += &format!(": {why}"),
+            _ => {}
+        }
+        if !self.connected {
+            return match self.redial {
+                Some(at) => told + &format!("; in {:?}: dialled again", at.saturating_duration_since(now)),
+                None => told + "; is being dialled, or waits for its turn",
+            };
+        }
+        match self.state.until() {
+            Some(at) => {
+                let left = at.saturating_duration_since(now);
+                told + &format!("; in {left:?}: {}", self.state.next())
+            }
+            None => told + ": " + self.state.next(),
+        }
+    }
+
+    /// One word for people: `available`, `ejected`, `probation`, `probing`, `backing off`, `held`, `drained`, `not
+    /// connected`.
     pub fn word(&self) -> &'static str {
         match self.state {
             _ if !self.connected => "not connected",
             State::Available => "available",
             State::Ejected { .. } => "ejected",
             State::Probation { .. } => "probation",
-            State::Probing => "probing",
+            State::Probing { .. } => "probing",
             State::BackingOff { .. } => "backing off",
             State::Held => "held",
+            State::Drained => "drained",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Builds a client.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use tower::{BoxError, Service};
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Endpoint,
-    balance::{Balance, BalanceOptions, Connector},
+    balance::{Balance, BalanceOptions, Checker, Connector},
     breaker::{BreakerOptions, Judge},
     budget::{Budget, BudgetOptions},
     describe::{Describe, Opaque},
@@ -34,6 +34,7 @@ where
     label: Arc<str>,
     resolver: Option<Box<dyn Resolve>>,
     connector: Option<Connector<S>>,
+    checker: Option<Checker<S>>,
     classify: Arc<dyn Classify<S::Response>>,
     describe: Arc<dyn Describe<Req>>,
     track: Option<Arc<dyn Track<S::Response>>>,
@@ -55,6 +56,7 @@ where
             label,
             resolver: None,
             connector: None,
+            checker: None,
             classify: Arc::new(ErrorsFail),
             describe: Arc::new(Opaque),
             track: None,
@@ -89,6 +91,18 @@ where
         M::Future: Send,
     {
         self.connector = Some(Connector::make(make));
+        self
+    }
+
+    /// Has each endpoint asked whether it is well, over a clone of its service: see
+    /// [`BalanceBuilder::check`](crate::balance::BalanceBuilder::check) \[no checks\].
+    #[must_use]
+    pub fn check<F, A>(mut self, ask: F) -> Self
+    where
+        F: Fn(S, Arc<Endpoint>) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        self.checker = Some(Checker::new(ask));
         self
     }
 
@@ -243,6 +257,7 @@ where
         let balance = Balance::builder(resolver)
             .label(self.label.clone())
             .connector(connector)
+            .checker(self.checker)
             .options(self.options.balance.clone())
             .shared(
                 self.describe.clone(),

@@ -238,6 +238,8 @@ fn settings(now: &ClientOptions, built: &ClientOptions) -> Vec<Setting> {
     tell!("health": balance.health.success_rate);
     tell!("health": balance.health.window);
     tell!("health": balance.health.window_failures);
+    tell!("health": balance.health.outliers);
+    tell!("health": balance.health.checks);
     tell!("health": balance.health.ejection);
     tell!("health": balance.health.max_ejected);
     tell!("health": balance.health.probe_limit);

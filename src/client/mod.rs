@@ -31,6 +31,7 @@ mod attempt;
 mod builder;
 mod explain;
 mod future;
+mod hands;
 mod hedged;
 mod options;
 mod service;

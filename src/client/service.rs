@@ -412,7 +412,7 @@ where
         self.core().balance.observe(observer);
     }
 
-    fn core(&self) -> &Core<S, Req> {
+    pub(super) fn core(&self) -> &Core<S, Req> {
         &self.lane().0
     }
 

@@ -2,23 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::HealthOptions;
+use super::{HealthOptions, Trip};
 use crate::{
     estimate::slices::{Ring, Slices},
     sync::{AtomicU64, Mutex, Ordering::Relaxed, lock},
 };
-
-/// Which rule found that there are too many failures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Trip {
-    /// So many in a row that the endpoint counts as unavailable.
-    Consecutive,
-    /// Too many among the last attempts.
-    Count,
-    /// Too low a success rate over the window.
-    Rate,
-}
 
 const SLICES: usize = 10;
 
@@ -91,6 +79,13 @@ impl Accrual {
         let log = lock(&self.log);
         let others = log.failures + log.resets;
         (self.sequence.load(Relaxed).saturating_sub(others), log.failures + log.late)
+    }
+
+    /// The same without the failures that came too late to say anything.
+    pub(crate) fn counted(&self) -> (u64, u64) {
+        let log = lock(&self.log);
+        let others = log.failures + log.resets;
+        (self.sequence.load(Relaxed).saturating_sub(others), log.failures)
     }
 
     /// Counts a failure in the total alone: it comes from before the endpoint was set aside or let back.

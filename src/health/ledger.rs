@@ -64,6 +64,12 @@ impl Ledger {
         (counts.members, counts.available)
     }
 
+    /// How many are out by judgement.
+    #[cfg(all(test, not(mainstay_loom)))]
+    pub(super) fn judged(&self) -> usize {
+        lock(&self.counts).judged
+    }
+
     /// Whether an endpoint may go. If so it is out of the counts at once: two that go together see each other.
     pub(super) fn permit(&self, detail: &mut Detail, judgement: bool, cap: f64) -> bool {
         let mut counts = lock(&self.counts);

@@ -4,7 +4,12 @@
 //! few requests, and must come back by itself. **Idea.** Every end of an attempt is counted where it happens
 //! ([`Accrual`]); when a rule trips, the endpoint is set aside for a growing, jittered time; then one request that may
 //! safely be repeated decides whether it comes back ([`Health`]). No state waits for traffic: whatever must happen later
-//! has a time, told by [`Health::due`].
+//! has a time, told by [`Health::due`]. What shows only beside the others is found by [`outlier`]; and whoever knows better
+//! [drains](Health::drain), [ejects](Health::eject_by_hand) and [restores](Health::restore_by_hand) by hand.
+//!
+//! **Checks.** Requests are the evidence. [Active checks](Checks) add what they can where there are no requests, by one rule:
+//! they take out only what no request has shown to be well since they began to fail, and bring back only what they have
+//! taken out.
 //!
 //! **When not.** With a single endpoint there is nowhere else to go, so nothing is ejected.
 //!
@@ -27,15 +32,21 @@
 //! are leases that cannot be lost, and a straggler's answer is never taken for a probe's.
 
 mod accrual;
+mod check;
+mod hands;
 mod ledger;
 #[cfg(all(test, mainstay_loom))]
 mod model;
 mod options;
+pub mod outlier;
 mod state;
 #[cfg(all(test, not(mainstay_loom)))]
 mod tests;
+mod trip;
 
-pub use accrual::{Accrual, Trip};
+pub use accrual::Accrual;
+pub use check::{CheckOptions, Checks, Finding};
 pub use ledger::Ledger;
 pub use options::HealthOptions;
-pub use state::{Health, Lease, State, Transition};
+pub use state::{Health, Lease, Sentence, State, Transition};
+pub use trip::{Share, Slowness, Trip};

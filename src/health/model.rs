@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use loom::thread;
 
-use super::{Health, HealthOptions, Ledger, State};
+use super::{Health, HealthOptions, Ledger, State, Trip};
 use crate::{clock, outcome::Class, random::Seeded};
 
 struct Pair {
@@ -102,5 +102,69 @@ fn an_endpoint_removed_while_it_is_ejected_leaves_the_books_right() {
         assert_eq!(pair.ledger.available(), (1, 1));
         pair.ledger.join(&pair.healths[0]);
         assert_eq!(pair.ledger.available(), (2, 1 + usize::from(pair.healths[0].is_available())));
+    });
+}
+
+#[test]
+fn whoever_looks_after_a_hand_has_drained_an_endpoint_does_not_pick_it_and_a_probe_that_raced_comes_back() {
+    loom::model(|| {
+        let pair = Arc::new(Pair::in_probation());
+        let other = pair.clone();
+        let hand = thread::spawn(move || {
+            other.healths[0].drain(other.now, &other.ledger);
+            assert!(!other.healths[0].is_available() && !other.healths[0].is_usable_in_panic());
+            assert!(other.healths[0].lease(other.now, &other.options, &other.ledger).is_none());
+        });
+        let Pair { options, ledger, random, healths, now } = &*pair;
+        if let Some(lease) = healths[0].lease(*now, options, ledger) {
+            healths[0].settle(lease, Class::Success, *now, options, ledger, random);
+        }
+        hand.join().unwrap();
+        assert!(!healths[0].is_available(), "drained, whatever the probe has shown");
+        assert_eq!(ledger.available(), (2, 1));
+        healths[0].restore_by_hand(*now, ledger);
+        assert!(healths[0].is_available() && !ledger.wants_probes());
+        assert_eq!(ledger.available(), (2, 2));
+    });
+}
+
+#[test]
+fn a_judgement_of_what_came_before_a_hand_restored_the_endpoint_changes_nothing() {
+    loom::model(|| {
+        let mut pair = Pair::new();
+        pair.options.consecutive = 1;
+        let pair = Arc::new(pair);
+        let generation = pair.healths[0].generation();
+        pair.fail(0, 1);
+        let other = pair.clone();
+        let judge = thread::spawn(move || {
+            let Pair { options, ledger, random, healths, now } = &*other;
+            healths[0].judge(Trip::Rate.into(), generation, *now, options, ledger, random).is_some()
+        });
+        let Pair { ledger, healths, now, .. } = &*pair;
+        healths[0].restore_by_hand(*now, ledger);
+        assert!(!judge.join().unwrap());
+        assert!(healths[0].is_available());
+        assert_eq!(ledger.available(), (2, 2));
+    });
+}
+
+#[test]
+fn a_judgement_and_a_run_of_failures_at_once_eject_once_and_leave_the_books_right() {
+    loom::model(|| {
+        let mut pair = Pair::new();
+        pair.options.consecutive = 1;
+        let pair = Arc::new(pair);
+        let other = pair.clone();
+        let judge = thread::spawn(move || {
+            let Pair { options, ledger, random, healths, now } = &*other;
+            healths[0].judge(Trip::Rate.into(), 0, *now, options, ledger, random).is_some()
+        });
+        let Pair { options, ledger, random, healths, now } = &*pair;
+        let failed = healths[0].failure(*now, 0, options, ledger, random).is_some();
+        assert!(judge.join().unwrap() != failed, "one of them");
+        assert_eq!(ledger.available(), (2, 1));
+        healths[0].restore_by_hand(*now, ledger);
+        assert_eq!(ledger.available(), (2, 2));
     });
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::{CheckOptions, outlier::Outliers};
 use crate::{
     backoff::{Backoff, Jitter},
     invalid::{Check, FOREVER, Ratio},
@@ -27,6 +28,11 @@ pub struct HealthOptions {
     pub window: Duration,
     /// Failures that the window must hold before the rate counts \[5\].
     pub window_failures: u32,
+    /// How endpoints are compared with each other \[by median and chance; `None` for not at all\].
+    pub outliers: Option<Outliers>,
+    /// How often endpoints are checked, where something says how
+    /// ([`BalanceBuilder::check`](crate::balance::BalanceBuilder::check)).
+    pub checks: CheckOptions,
     /// How long an ejection lasts \[5 s, doubling to 300 s, equal jitter\]. An endpoint that stays healthy for as long as
     /// its last ejection lasted is forgiven one doubling.
     pub ejection: Backoff,
@@ -52,6 +58,8 @@ impl Default for HealthOptions {
             success_rate: Ratio::percent::<80>(),
             window: Duration::from_secs(30),
             window_failures: 5,
+            outliers: Some(Outliers::default()),
+            checks: CheckOptions::default(),
             ejection: Backoff::exponential(Duration::from_secs(5))
                 .factor(2.0)
                 .cap(Duration::from_secs(300))
@@ -83,6 +91,12 @@ impl HealthOptions {
                 self.window_failures,
                 "1 to 1,024",
             )
+            .part("outliers", |check| {
+                if let Some(rules) = &self.outliers {
+                    rules.check(check);
+                }
+            })
+            .part("checks", |check| self.checks.check(check))
             .part("ejection", |check| {
                 self.ejection.check(check);
                 check.rule(!self.ejection.longest().is_zero(), "cap", self.ejection.longest(), "more than 0");

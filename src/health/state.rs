@@ -10,12 +10,14 @@
 //!      +----------------------------------------------- succeeded -------------------+
 //! ```
 //!
-//! Beside it, and independent of it, an endpoint may have asked to be left alone until some time.
+//! Beside it, and independent of it, an endpoint may have asked to be left alone until some time, and may be held out by
+//! its registry, or drained by hand.
 
 use std::time::{Duration, Instant};
 
 use super::{Accrual, HealthOptions, Ledger, Trip};
 use crate::{
+    invalid::FOREVER,
     outcome::Class,
     random::Random,
     sync::{AtomicU32, Mutex, MutexGuard, Ordering::Relaxed, Ordering::SeqCst, lock},
@@ -23,13 +25,14 @@ use crate::{
 
 /// What the state of an endpoint means to whoever picks, in one word: 0 is available.
 ///
-/// Two bits of phase, one of backing off, one of being held out by hand or registry, one of no connection; above them the generation of the
-/// phase, by which stragglers are told from the answers of now.
+/// Two bits of phase, one of backing off, one of being held out by its registry, one of no connection, one of being
+/// drained by hand; above them the generation of the phase, by which stragglers are told from the answers of now.
 const PHASE: u32 = 0b11;
 const BACKING_OFF: u32 = 0b100;
 const HELD: u32 = 0b1000;
 const UNCONNECTED: u32 = 0b1_0000;
-const FLAGS: u32 = 0b1_1111;
+const DRAINED: u32 = 0b10_0000;
+const FLAGS: u32 = 0b11_1111;
 const GENERATION: u32 = 16;
 
 /// Whether an endpoint may be given requests, and if not, why and until when.
@@ -51,14 +54,45 @@ pub enum State {
         until: Instant,
     },
     /// A request is deciding right now.
-    Probing,
+    Probing {
+        /// When that request is given up, and another offered.
+        until: Instant,
+    },
     /// It asked to be left alone.
     BackingOff {
         /// Until when.
         until: Instant,
     },
-    /// Its registry, or somebody by hand, keeps it out.
+    /// Its registry keeps it out.
     Held,
+    /// Somebody keeps it out by hand.
+    Drained,
+}
+
+impl State {
+    /// When time changes it, if time does.
+    pub fn until(&self) -> Option<Instant> {
+        match *self {
+            Self::Ejected { until, .. }
+            | Self::Probation { until }
+            | Self::Probing { until }
+            | Self::BackingOff { until } => Some(until),
+            Self::Available | Self::Held | Self::Drained => None,
+        }
+    }
+
+    /// What will happen then, or what it takes where time changes nothing.
+    pub fn next(&self) -> &'static str {
+        match self {
+            Self::Available => "goes on until it fails too often",
+            Self::Ejected { .. } => "the next request that may be repeated is offered to it",
+            Self::Probation { .. } => "returns unproven, unless a request decides before",
+            Self::Probing { .. } => "another request is offered to it, unless this one decides before",
+            Self::BackingOff { .. } => "is asked again",
+            Self::Held => "returns when its registry lets it",
+            Self::Drained => "returns when it is restored by hand",
+        }
+    }
 }
 
 /// A change of state that others must learn of.
@@ -86,6 +120,29 @@ pub enum Transition {
     },
     /// The time it asked for is over.
     Resumed,
+    /// Its registry keeps it out.
+    Held,
+    /// Its registry lets it in again.
+    Released,
+    /// Somebody keeps it out.
+    Drained,
+    /// Somebody put it back, whatever kept it out.
+    RestoredByHand,
+}
+
+/// What an endpoint is ejected for, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sentence {
+    /// Why.
+    pub why: Trip,
+    /// For how long; `None` for what [`HealthOptions::ejection`] says.
+    pub lasts: Option<Duration>,
+}
+
+impl From<Trip> for Sentence {
+    fn from(why: Trip) -> Self {
+        Self { why, lasts: None }
+    }
 }
 
 /// The right to be the request that decides over an endpoint's return.
@@ -121,12 +178,32 @@ pub(super) struct Detail {
     /// Ejections that are not forgiven yet, and how long the last one lasted.
     pub(super) ejections: u32,
     pub(super) lasted: Duration,
-    pub(super) backing_off: Option<Instant>,
-    pub(super) held: bool,
+    /// What keeps it out beside its phase, if anything does.
+    aside: Option<Box<Aside>>,
     pub(super) connected: bool,
 }
 
+/// What may keep an endpoint out whatever its phase is. Of many endpoints few have any of it at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Aside {
+    /// Until when it is to be left alone, and since when.
+    pub(super) backing_off: Option<(Instant, Instant)>,
+    /// Since when its registry, or somebody by hand, keeps it out.
+    pub(super) held: Option<Instant>,
+    pub(super) drained: Option<Instant>,
+}
+
 impl Detail {
+    pub(super) fn aside(&self) -> Aside {
+        self.aside.as_deref().copied().unwrap_or_default()
+    }
+
+    pub(super) fn change_aside(&mut self, change: impl FnOnce(&mut Aside)) {
+        let mut aside = self.aside();
+        change(&mut aside);
+        self.aside = (aside != Aside::default()).then(|| Box::new(aside));
+    }
+
     /// When time moves the phase on.
     fn next(&self) -> Option<Instant> {
         if self.phase == Phase::Probing { self.probe_until } else { self.until }
@@ -165,8 +242,7 @@ impl Health {
                 probe_until: None,
                 ejections: 0,
                 lasted: Duration::ZERO,
-                backing_off: None,
-                held: false,
+                aside: None,
                 connected: true,
             }),
         }
@@ -181,7 +257,7 @@ impl Health {
     /// Whether it may be given requests where ejections are set aside: it neither asked to be left alone nor is held.
     #[inline]
     pub fn is_usable_in_panic(&self) -> bool {
-        self.word.load(Relaxed) & (BACKING_OFF | HELD) == 0
+        self.word.load(Relaxed) & (BACKING_OFF | HELD | DRAINED) == 0
     }
 
     /// The generation of its state: what an attempt that starts now is an attempt of.
@@ -206,6 +282,11 @@ impl Health {
     #[inline]
     pub(crate) fn ended(&self) -> u64 {
         self.accrual.ended()
+    }
+
+    /// How many successes and failures say something about it: what came too late does not.
+    pub(crate) fn counted(&self) -> (u64, u64) {
+        self.accrual.counted()
     }
 
     /// How many successes and failures there were.
@@ -233,28 +314,57 @@ impl Health {
         if !options.enabled || detail.phase != Phase::In || detail.generation & 0xFFFF != generation {
             return None;
         }
-        self.eject(&mut detail, now, why, options, ledger, random)
+        self.eject(&mut detail, now, why.into(), options, ledger, random)
     }
 
-    fn eject(
+    /// Ejects the endpoint by a judgement that was made of its attempts in `generation`, if it is still in that.
+    pub fn judge(
         &self,
-        detail: &mut MutexGuard<'_, Detail>,
+        sentence: Sentence,
+        generation: u32,
         now: Instant,
-        why: Trip,
         options: &HealthOptions,
         ledger: &Ledger,
         random: &dyn Random,
     ) -> Option<Transition> {
-        let judgement = why != Trip::Consecutive;
+        let mut detail = lock(&self.detail);
+        if !options.enabled || detail.phase != Phase::In || detail.generation & 0xFFFF != generation {
+            return None;
+        }
+        self.eject(&mut detail, now, sentence, options, ledger, random)
+    }
+
+    /// Lets the endpoint back if it is out by comparison with others, which is not done any more.
+    pub fn acquit(&self, now: Instant, ledger: &Ledger) -> Option<Transition> {
+        let mut detail = lock(&self.detail);
+        if detail.phase == Phase::In || !detail.why.is_outlier() {
+            return None;
+        }
+        Some(self.restore(&mut detail, now, false, ledger))
+    }
+
+    pub(super) fn eject(
+        &self,
+        detail: &mut MutexGuard<'_, Detail>,
+        now: Instant,
+        sentence: Sentence,
+        options: &HealthOptions,
+        ledger: &Ledger,
+        random: &dyn Random,
+    ) -> Option<Transition> {
+        let why = sentence.why;
         if detail.phase == Phase::In {
-            if !ledger.permit(detail, judgement, options.max_ejected.get()) {
+            if why != Trip::ByHand && !ledger.permit(detail, why.is_judgement(), options.max_ejected.get()) {
                 return None;
             }
-            detail.judged = judgement;
+            detail.judged = why.is_judgement();
             detail.ejections = self.remembered(detail, now);
         }
         detail.ejections = detail.ejections.saturating_add(1);
-        let lasts = options.ejection.delay(detail.ejections, detail.lasted, random);
+        let lasts = sentence
+            .lasts
+            .unwrap_or_else(|| options.ejection.delay(detail.ejections, detail.lasted, random))
+            .min(FOREVER);
         detail.lasted = lasts;
         detail.why = why;
         detail.until = Some(now + lasts);
@@ -306,7 +416,7 @@ impl Health {
             Class::Success | Class::BackOff => Some(self.restore(&mut detail, now, true, ledger)),
             Class::Failure => {
                 let why = detail.why;
-                self.eject(&mut detail, now, why, options, ledger, random)
+                self.eject(&mut detail, now, why.into(), options, ledger, random)
             }
             Class::Inconclusive => {
                 self.wait_on(&mut detail, now, ledger);
@@ -335,7 +445,7 @@ impl Health {
         self.enter(detail, Phase::Probation, now, ledger);
     }
 
-    fn restore(
+    pub(super) fn restore(
         &self,
         detail: &mut MutexGuard<'_, Detail>,
         now: Instant,
@@ -366,17 +476,23 @@ impl Health {
         }
         let mut detail = lock(&self.detail);
         let until = now + lasts;
-        let news = detail.backing_off.is_none();
-        detail.backing_off = Some(detail.backing_off.map_or(until, |own| own.max(until)));
+        let before = detail.aside().backing_off;
+        let news = before.is_none();
+        let asked = before.map_or((until, now), |(own, since)| (own.max(until), since));
+        detail.change_aside(|aside| aside.backing_off = Some(asked));
         self.publish(&mut detail, ledger);
         news.then_some(Transition::BackingOff { lasts })
     }
 
-    /// Keeps the endpoint out, or lets it in again, by its registry's word or by hand.
-    pub fn hold(&self, held: bool, ledger: &Ledger) {
+    /// Keeps the endpoint out, or lets it in again, by its registry's word.
+    pub fn hold(&self, held: bool, now: Instant, ledger: &Ledger) -> Option<Transition> {
         let mut detail = lock(&self.detail);
-        detail.held = held;
+        if detail.aside().held.is_some() == held {
+            return None;
+        }
+        detail.change_aside(|aside| aside.held = held.then_some(now));
         self.publish(&mut detail, ledger);
+        Some(if held { Transition::Held } else { Transition::Released })
     }
 
     /// Keeps the endpoint out while no connection stands to it.
@@ -395,8 +511,8 @@ impl Health {
     ) -> ([Option<Transition>; 2], Option<Instant>) {
         let mut detail = lock(&self.detail);
         let mut resumed = None;
-        if detail.backing_off.is_some_and(|until| until <= now) {
-            detail.backing_off = None;
+        if detail.aside().backing_off.is_some_and(|(until, _)| until <= now) {
+            detail.change_aside(|aside| aside.backing_off = None);
             self.publish(&mut detail, ledger);
             resumed = Some(Transition::Resumed);
         }
@@ -417,25 +533,36 @@ impl Health {
                 Phase::In => detail.until = None,
             }
         }
-        let next = [detail.next(), detail.backing_off].into_iter().flatten().min();
+        let backing_off = detail.aside().backing_off.map(|(until, _)| until);
+        let next = [detail.next(), backing_off].into_iter().flatten().min();
         ([resumed, moved], next)
     }
 
     /// The state, and since when.
     pub fn state(&self) -> (State, Instant) {
         let detail = lock(&self.detail);
-        let until = detail.until.unwrap_or(detail.since);
+        let until = detail.next().unwrap_or(detail.since);
+        if let Some(since) = detail.aside().drained {
+            return (State::Drained, since);
+        }
+        if let Some(since) = detail.aside().held {
+            return (State::Held, since);
+        }
         let state = match detail.phase {
-            _ if detail.held => State::Held,
             Phase::Ejected => State::Ejected { until, why: detail.why },
             Phase::Probation => State::Probation { until },
-            Phase::Probing => State::Probing,
-            Phase::In => match detail.backing_off {
-                Some(until) => State::BackingOff { until },
+            Phase::Probing => State::Probing { until },
+            Phase::In => match detail.aside().backing_off {
+                Some((until, since)) => return (State::BackingOff { until }, since),
                 None => State::Available,
             },
         };
         (state, detail.since)
+    }
+
+    /// Whether it was set aside and is not back, whatever else keeps it out.
+    pub(crate) fn is_ejected(&self) -> bool {
+        self.word.load(Relaxed) & PHASE != Phase::In as u32
     }
 
     /// The phase alone, whatever else keeps the endpoint out.
@@ -449,15 +576,39 @@ impl Health {
         }
     }
 
+    /// When time changes something, whatever else keeps the endpoint out.
+    #[cfg(all(test, not(mainstay_loom)))]
+    pub(super) fn next_time(&self) -> Option<Instant> {
+        let detail = lock(&self.detail);
+        let backing_off = detail.aside().backing_off.map(|(until, _)| until);
+        [detail.next(), backing_off].into_iter().flatten().min()
+    }
+
+    #[cfg(all(test, not(mainstay_loom)))]
+    pub(super) fn is_held(&self) -> bool {
+        lock(&self.detail).aside().held.is_some()
+    }
+
+    #[cfg(all(test, not(mainstay_loom)))]
+    pub(super) fn is_connected(&self) -> bool {
+        lock(&self.detail).connected
+    }
+
     /// Until when the endpoint asked to be left alone.
     pub fn backing_off(&self) -> Option<Instant> {
         if self.word.load(Relaxed) & BACKING_OFF == 0 {
             return None;
         }
-        lock(&self.detail).backing_off
+        lock(&self.detail).aside().backing_off.map(|(until, _)| until)
     }
 
-    fn enter(&self, detail: &mut MutexGuard<'_, Detail>, phase: Phase, now: Instant, ledger: &Ledger) {
+    pub(super) fn enter(
+        &self,
+        detail: &mut MutexGuard<'_, Detail>,
+        phase: Phase,
+        now: Instant,
+        ledger: &Ledger,
+    ) {
         if detail.member && detail.phase == Phase::Probation {
             ledger.waiting.fetch_sub(1, SeqCst);
         }
@@ -470,13 +621,17 @@ impl Health {
         self.publish(detail, ledger);
     }
 
-    fn publish(&self, detail: &mut Detail, ledger: &Ledger) {
+    pub(super) fn publish(&self, detail: &mut Detail, ledger: &Ledger) {
         let mut word = (detail.generation << GENERATION) | (detail.phase as u32 & PHASE);
-        if detail.backing_off.is_some() {
+        let aside = detail.aside();
+        if aside.backing_off.is_some() {
             word |= BACKING_OFF;
         }
-        if detail.held {
+        if aside.held.is_some() {
             word |= HELD;
+        }
+        if aside.drained.is_some() {
+            word |= DRAINED;
         }
         if !detail.connected {
             word |= UNCONNECTED;

@@ -1,10 +1,12 @@
 //! Random sequences of everything that can happen to four endpoints.
 
+mod exhaustive;
+
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::{Health, HealthOptions, Lease, Ledger, State};
+use super::{Health, HealthOptions, Lease, Ledger, Trip, trip::Share};
 use crate::{clock, outcome::Class, random::Seeded};
 
 const ENDPOINTS: usize = 4;
@@ -23,6 +25,12 @@ enum Step {
     Probe(usize),
     Settle(usize, u8),
     Forgo(usize),
+    /// A judgement of what it has shown in its present state.
+    Judge(usize),
+    Drain(usize),
+    Restore(usize),
+    EjectByHand(usize, u64),
+    Acquit(usize),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -38,7 +46,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (at.clone(), 0_u64..9_000).prop_map(|(at, millis)| Step::BackOff(at, millis)),
         4 => at.clone().prop_map(Step::Probe),
         4 => (at.clone(), 0_u8..4).prop_map(|(at, shown)| Step::Settle(at, shown)),
-        1 => at.prop_map(Step::Forgo),
+        1 => at.clone().prop_map(Step::Forgo),
+        2 => at.clone().prop_map(Step::Judge),
+        1 => at.clone().prop_map(Step::Drain),
+        2 => at.clone().prop_map(Step::Restore),
+        1 => (at.clone(), 0_u64..9_000).prop_map(|(at, millis)| Step::EjectByHand(at, millis)),
+        1 => at.prop_map(Step::Acquit),
     ];
     prop::collection::vec(step, 1..250)
 }
@@ -93,7 +106,9 @@ impl Model {
                 ledger.leave(&healths[at]);
                 member[at] = false;
             }
-            Step::Hold(at, held) => healths[at].hold(held, ledger),
+            Step::Hold(at, held) => {
+                healths[at].hold(held, *now, ledger);
+            }
             Step::Connect(at, up) => healths[at].connect(up, ledger),
             Step::BackOff(at, millis) => {
                 healths[at].back_off(Some(Duration::from_millis(millis)), *now, options, ledger);
@@ -101,7 +116,7 @@ impl Model {
             Step::Probe(at) => {
                 if let Some(lease) = healths[at].lease(*now, options, ledger) {
                     // A lease that time has overtaken may still be about.
-                    assert_eq!(healths[at].state().0, State::Probing);
+                    assert!(healths[at].phase_name() == "probing");
                     leases[at] = Some(lease);
                 }
             }
@@ -111,6 +126,27 @@ impl Model {
                         [Class::Success, Class::Failure, Class::BackOff, Class::Inconclusive][shown as usize];
                     healths[at].settle(lease, shown, *now, options, ledger, random);
                 }
+            }
+            Step::Judge(at) => {
+                let (generation, why) =
+                    (healths[at].generation(), Trip::FailureShare(Share::new(9, 10, 0.85)));
+                healths[at].judge(why.into(), generation, *now, options, ledger, random);
+            }
+            Step::Drain(at) => {
+                healths[at].drain(*now, ledger);
+                assert!(!healths[at].is_available() && !healths[at].is_usable_in_panic());
+            }
+            Step::Restore(at) => {
+                healths[at].restore_by_hand(*now, ledger);
+                assert_eq!(healths[at].phase_name(), "in");
+            }
+            Step::EjectByHand(at, millis) => {
+                let lasts = Some(Duration::from_millis(millis));
+                healths[at].eject_by_hand(lasts, *now, options, ledger, random);
+                assert_eq!(healths[at].phase_name(), "ejected");
+            }
+            Step::Acquit(at) => {
+                healths[at].acquit(*now, ledger);
             }
             Step::Forgo(at) => {
                 if let Some(lease) = leases[at].take() {
@@ -153,7 +189,8 @@ proptest! {
         }
         // Left alone, everybody comes back.
         for health in &model.healths {
-            health.hold(false, &model.ledger);
+            health.hold(false, model.now, &model.ledger);
+            health.restore_by_hand(model.now, &model.ledger);
             health.connect(true, &model.ledger);
         }
         for _ in 0..12 {

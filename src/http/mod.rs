@@ -6,6 +6,7 @@
 //! - [`Classifier`] gives the verdict on an answer: 5xx and transport errors fail; 429, and 503 with `Retry-After`, ask
 //!   for time; any other 4xx is the caller's fault and a success of the endpoint.
 //! - [`Replay`] is a request body of which copies can be made, up to a limit, while it is being sent.
+//! - [`HttpCheck`] asks an endpoint whether it is well, for [active checks](crate::health::Checks).
 //! - [`BodyTrack`] lets an attempt last to the end of the response body, for services whose responses carry a
 //!   [`Tracked`] body; [`TrackBodyLayer`] gives any HTTP service such responses.
 //!
@@ -38,6 +39,7 @@
 //! and from then on each frame of the body costs an uncontended lock. Copying a request clones its header map.
 
 mod body;
+mod check;
 mod classify;
 mod describe;
 mod errors;
@@ -51,6 +53,7 @@ mod unsendable;
 #[cfg(feature = "hyper")]
 pub(crate) use body::into_bytes;
 pub use body::{Replay, ReplayError};
+pub use check::HttpCheck;
 pub use classify::Classifier;
 pub use describe::{Description, DescriptionOptions, HashBy};
 pub use errors::of_error;

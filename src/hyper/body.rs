@@ -37,6 +37,13 @@ impl Body {
     }
 }
 
+/// An empty body.
+impl Default for Body {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
 impl HttpBody for Body {
     type Data = Bytes;
     type Error = BodyError;

@@ -20,7 +20,7 @@ use crate::{
     client::{ClientOptions, ClientStatus, Explanation, ResponseFuture},
     error::Error,
     hedge::HedgeOptions,
-    http::{BodyTrack, Classifier, Description, DescriptionOptions, Replay, Tracked},
+    http::{BodyTrack, Classifier, Description, DescriptionOptions, HttpCheck, Replay, Tracked},
     invalid::{Check, Invalid},
     limit::{ConcurrencyLimitOptions, rate::RateLimitOptions, throttle::ThrottleOptions},
     outcome::Classify,
@@ -244,6 +244,13 @@ impl ClientBuilder {
     pub fn description(mut self, options: DescriptionOptions) -> Self {
         self.description = options;
         self
+    }
+
+    /// Asks each endpoint whether it is well, over its connections, at the times of
+    /// [`CheckOptions`](crate::health::CheckOptions) \[no checks\].
+    #[must_use]
+    pub fn check(self, check: HttpCheck) -> Self {
+        self.with(|inner| inner.check(move |service, _| check.ask(service)))
     }
 
     /// What tells failures from successes \[errors and 5xx fail; 429, and 503 with `Retry-After`, are back-off\].

@@ -78,6 +78,26 @@ pub enum Event {
         /// Which.
         endpoint: Arc<str>,
     },
+    /// The registry keeps an endpoint out.
+    Held {
+        /// Which.
+        endpoint: Arc<str>,
+    },
+    /// The registry lets an endpoint in again.
+    Released {
+        /// Which.
+        endpoint: Arc<str>,
+    },
+    /// Somebody keeps an endpoint out by hand.
+    Drained {
+        /// Which.
+        endpoint: Arc<str>,
+    },
+    /// Somebody put an endpoint back, whatever kept it out.
+    RestoredByHand {
+        /// Which.
+        endpoint: Arc<str>,
+    },
     /// Too few endpoints of a priority are available: ejections are set aside, or requests refused, as the panic policy
     /// says.
     PanicEntered {
@@ -171,6 +191,10 @@ impl Event {
             Self::Ejected { .. } => "ejected",
             Self::Probation { .. } => "probation",
             Self::Restored { .. } => "restored",
+            Self::Held { .. } => "held",
+            Self::Released { .. } => "released",
+            Self::Drained { .. } => "drained",
+            Self::RestoredByHand { .. } => "restored_by_hand",
             Self::BackingOff { .. } => "backing_off",
             Self::Resumed { .. } => "resumed",
             Self::PanicEntered { .. } => "panic_entered",
@@ -225,15 +249,19 @@ impl fmt::Display for Event {
                 write!(f, "{endpoint}: not connected, next try in {redial:?} at the earliest: {cause}")
             }
             Self::Ejected { endpoint, why, lasts } => {
-                write!(f, "{endpoint}: ejected ({why:?}) for {lasts:?}")
+                write!(f, "{endpoint}: ejected for {lasts:?}: {why}")
             }
             Self::Probation { endpoint } => write!(f, "{endpoint}: waits for a request that proves it"),
-            Self::Restored { endpoint, proven: true } => write!(f, "{endpoint}: back, proven by a request"),
+            Self::Restored { endpoint, proven: true } => write!(f, "{endpoint}: back, proven"),
             Self::Restored { endpoint, proven: false } => write!(f, "{endpoint}: back, unproven"),
             Self::BackingOff { endpoint, lasts } => {
                 write!(f, "{endpoint}: asks to be left alone for {lasts:?}")
             }
             Self::Resumed { endpoint } => write!(f, "{endpoint}: may be asked again"),
+            Self::Held { endpoint } => write!(f, "{endpoint}: kept out by its registry"),
+            Self::Released { endpoint } => write!(f, "{endpoint}: let in by its registry"),
+            Self::Drained { endpoint } => write!(f, "{endpoint}: drained by hand"),
+            Self::RestoredByHand { endpoint } => write!(f, "{endpoint}: put back by hand"),
             Self::PanicEntered { priority, available, endpoints, fail_open } => {
                 let policy = if *fail_open { "ejections are set aside" } else { "ejections stand" };
                 write!(

@@ -5,6 +5,9 @@
 mod stage;
 
 mod asked;
+mod checks;
 mod cut_off;
 mod ejection;
+mod hands;
+mod outliers;
 mod tracked;

@@ -184,3 +184,28 @@ async fn a_connection_that_closes_under_a_post_never_has_it_processed_twice() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_server_whose_health_page_fails_is_set_aside_before_a_request_finds_out() {
+    use mainstay::{
+        balance::BalanceOptions,
+        health::{State, Trip},
+        http::HttpCheck,
+    };
+    use std::time::Duration;
+    for protocol in PROTOCOLS {
+        let fleet = fleet(protocol, 3).await;
+        fleet[1].set(Mode::Status(503, None));
+        let mut options = BalanceOptions::default();
+        options.connect_timeout = Duration::from_secs(30);
+        let checks = &mut options.health.checks;
+        (checks.interval, checks.timeout) = (Duration::from_millis(5), Duration::from_secs(30));
+        (checks.unsure_interval, checks.idle_interval) = (checks.interval, checks.interval);
+        let check = HttpCheck::get("http://users.internal:8080/healthz").unwrap();
+        let users = builder(&fleet).balance(options).check(check).build().unwrap();
+        users.ready().await.unwrap();
+        until(|| matches!(row(&users, &fleet[1]).state, State::Ejected { why: Trip::Check, .. })).await;
+        assert!(fleet[0].seen().iter().all(|seen| seen.host == "users.internal:8080"));
+        assert_eq!(users.status().successes + users.status().failures, 0, "a check is no request");
+    }
+}

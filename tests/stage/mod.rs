@@ -184,7 +184,7 @@ impl Stage {
 pub struct Conn(Arc<Server>);
 
 impl Conn {
-    fn to(server: Arc<Server>) -> Self {
+    pub fn to(server: Arc<Server>) -> Self {
         server.services.fetch_add(1, SeqCst);
         Self(server)
     }

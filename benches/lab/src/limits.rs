@@ -12,7 +12,7 @@ pub fn refuses(parameter: &str, value: f64) -> Option<&'static str> {
         "servers" => (whole && (1.0..=200.0).contains(&value), "a whole number from 1 to 200"),
         "endpoints" => (whole && (200.0..=20_000.0).contains(&value), "a whole number from 200 to 20,000"),
         "slots" => (whole && (1.0..=100.0).contains(&value), "a whole number from 1 to 100"),
-        "half" | "partial" => (value == 0.0 || value == 1.0, "0 or 1"),
+        "half" | "partial" | "exponential" => (value == 0.0 || value == 1.0, "0 or 1"),
         "noisy" => (whole && (0.0..=20.0).contains(&value), "a whole number from 0 to 20"),
         "case" => (whole && (1.0..=6.0).contains(&value), "a whole number from 1 to 6"),
         "fails" | "errors" => ((0.0..=1.0).contains(&value), "a share from 0 to 1"),

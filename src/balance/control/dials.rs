@@ -42,7 +42,7 @@ impl<S: Send + Sync + 'static> Control<S> {
     }
 
     /// How many endpoints there are, connected or not.
-    fn endpoints(&self) -> usize {
+    pub(super) fn endpoints(&self) -> usize {
         match self.steady.effective() {
             Effective::Bound(set) => self.subsets.used().unwrap_or(set.len()),
             Effective::Pending | Effective::Absent => self.slots.len(),
@@ -141,6 +141,8 @@ impl<S: Send + Sync + 'static> Control<S> {
             slot.member.start_ramp(clock::now(), &self.fleet);
         }
         slot.member.health.connect(true, &self.fleet.ledger);
+        let checks = &self.fleet.options.load().health.checks;
+        self.checking.watch(id, clock::now(), checks, &*self.fleet.random);
         self.dirty = true;
     }
 

@@ -136,8 +136,10 @@ impl<S: Send + Sync + 'static> Control<S> {
                 (id, true)
             }
         };
-        if let Some(slot) = self.slots.get(&id) {
-            slot.member.health.hold(held, &self.fleet.ledger);
+        if let Some(slot) = self.slots.get(&id)
+            && let Some(moved) = slot.member.health.hold(held, clock::now(), &self.fleet.ledger)
+        {
+            self.fleet.announce(&slot.member, moved);
         }
         added
     }
