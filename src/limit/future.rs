@@ -45,11 +45,17 @@ impl<S: Service<Req>, Req, J> ResponseFuture<S, Req, J> {
 impl<S: Service<Req>, Req, J: Judges<S::Response>> Passage<S, Req> for Turn<J> {
     #[inline]
     fn poll_enter(&mut self, _: &mut S, _: &Req, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        let place = ready!(self.entering.poll(&self.shared.limiter, cx));
-        // Whoever keeps a future that was refused keeps no place in line.
-        self.entering = Entering::default();
-        self.held = Some(Held(place.map_err(|refusal| self.shared.named(refusal))?));
-        Poll::Ready(Ok(()))
+        match ready!(self.entering.poll(&self.shared.limiter, cx)) {
+            Ok(place) => {
+                self.held = Some(Held(place));
+                Poll::Ready(Ok(()))
+            }
+            Err(refusal) => {
+                // Whoever keeps a future that was refused keeps no place in line.
+                self.entering = Entering::default();
+                Poll::Ready(Err(self.shared.named(refusal).into()))
+            }
+        }
     }
 
     #[inline]

@@ -31,6 +31,7 @@ impl<Res, C: Classify<Res> + Clone> Judges<Res> for AtHead<C> {
     #[inline]
     fn end(&self, mut held: Held, result: &mut Result<Res, BoxError>) {
         show(&mut held.0, &self.0, result);
+        held.0.over();
     }
 }
 

@@ -211,9 +211,15 @@ impl Place {
     /// it off. The place itself is kept until this is dropped.
     #[inline]
     pub(crate) fn show(&mut self, verdict: Verdict, timed_out: bool) {
-        if !std::mem::replace(&mut self.shown, true) {
+        if self.timed.is_some() && !std::mem::replace(&mut self.shown, true) {
             self.tell(Some((verdict, timed_out)));
         }
+    }
+
+    /// All of it is told: nothing is left for when it is dropped.
+    #[inline]
+    pub(crate) fn over(mut self) {
+        self.timed = None;
     }
 
     fn tell(&mut self, shown: Option<(Verdict, bool)>) {
@@ -241,11 +247,12 @@ impl Place {
 impl Drop for Place {
     #[inline]
     fn drop(&mut self) {
-        if !self.shown {
-            self.tell(None);
-        } else if let Some((limiter, began)) = &self.timed {
+        let Some((limiter, began)) = &self.timed else { return };
+        if self.shown {
             // What it was held for a body.
             limiter.meter.held(context::now().saturating_duration_since(*began));
+        } else {
+            self.tell(None);
         }
     }
 }
