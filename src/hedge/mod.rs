@@ -72,6 +72,8 @@ mod options;
 mod pace;
 mod race;
 mod service;
+#[cfg(all(test, not(mainstay_loom)))]
+mod tests;
 
 pub use layer::HedgeLayer;
 pub use options::{Delay, HedgeOptions};
