@@ -123,6 +123,21 @@ impl Check {
         }
     }
 
+    /// The one problem that `field` breaks a rule.
+    pub(crate) fn problem(
+        field: &str,
+        value: impl fmt::Debug,
+        rule: impl Into<Cow<'static, str>>,
+    ) -> Invalid {
+        Invalid {
+            problems: vec![Problem {
+                field: field.to_owned(),
+                value: format!("{value:?}"),
+                rule: rule.into(),
+            }],
+        }
+    }
+
     /// Ok when no rule was broken.
     pub(crate) fn finish(self) -> Result<(), Invalid> {
         if self.problems.is_empty() { Ok(()) } else { Err(Invalid { problems: self.problems }) }

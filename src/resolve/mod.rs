@@ -15,10 +15,12 @@
 //!
 //! | where endpoints come from | |
 //! |---|---|
+//! | a name with a scheme, such as `dns:///users.internal:8080` | [`name`] |
 //! | a list that never changes | [`fixed`] |
 //! | a host name | [`dns`] |
 //! | a function that is asked from time to time | [`poll`] |
 //! | the application, when it likes; a stream | [`channel`]; [`stream`] |
+//! | a registry of your own that is watched | [`watch`] |
 //! | tower's `Discover` | [`discover`] |
 //! | anything else | your own [`Resolve`] |
 //!
@@ -31,8 +33,11 @@ mod fixed;
 mod options;
 mod periodic;
 mod poll;
+mod schemes;
 mod steady;
 mod stream;
+mod target;
+mod watched;
 
 use std::{
     collections::HashSet,
@@ -45,10 +50,13 @@ pub use channel::{Channel, Feed, channel};
 pub use discover::{Discovered, discover};
 pub use dns::{Dns, dns};
 pub use fixed::{Fixed, fixed};
-pub use options::PollOptions;
+pub use options::{PollOptions, WatchOptions};
 pub use poll::{Polled, poll};
+pub use schemes::{Named, Schemes, name};
 pub use steady::{Effective, Steady};
 pub use stream::{Streamed, stream};
+pub use target::Target;
+pub use watched::{Teller, Watched, watch};
 
 use crate::{Endpoint, Invalid, error::Cause};
 

@@ -1,4 +1,4 @@
-//! When a resolver that must ask asks again.
+//! When a resolver asks again, and when it connects again.
 
 use std::time::Duration;
 
@@ -90,6 +90,51 @@ impl Default for PollOptions {
             backoff: Backoff::exponential(Duration::from_secs(1))
                 .cap(Duration::from_secs(30))
                 .jitter(Jitter::Equal),
+        }
+    }
+}
+
+/// How a resolver that watches a registry bears with it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct WatchOptions {
+    /// How long connecting may take, and every answer that is due at once \[5 s\]. Longer is a failure.
+    pub timeout: Duration,
+    /// How long to rest before the registry is tried again after a failure \[100 ms, doubling to 30 s, full jitter\].
+    pub backoff: Backoff,
+}
+
+impl WatchOptions {
+    /// Sets [`timeout`](Self::timeout).
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sets [`backoff`](Self::backoff).
+    pub const fn backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self
+    }
+
+    /// Checks every option.
+    ///
+    /// # Errors
+    /// [`Invalid`] with each option that breaks its rule.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        Check::of(|check| {
+            check.duration("timeout", self.timeout).part("backoff", |check| self.backoff.check(check));
+        })
+    }
+}
+
+impl Default for WatchOptions {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(5),
+            backoff: Backoff::exponential(Duration::from_millis(100))
+                .cap(Duration::from_secs(30))
+                .jitter(Jitter::Full),
         }
     }
 }

@@ -1,0 +1,200 @@
+//! From the scheme of a name to its resolver.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use super::{Resolution, Resolve, Target, fixed};
+use crate::{Invalid, invalid::Check};
+
+/// Resolves what `name` says: a scheme, and what the scheme makes of the rest.
+///
+/// | name | what is resolved | feature |
+/// |---|---|---|
+/// | `users.internal:8080`, `dns:///users.internal:8080` | a host | none |
+/// | `fixed:///10.0.0.1:80,10.0.0.2:80` | a list that never changes | none |
+///
+/// Mistakes are told when a client is built. For schemes of your own see [`Schemes`].
+///
+/// ```
+/// use mainstay::resolve::{self, Resolve};
+///
+/// assert!(resolve::name("dns:///users.internal:8080").validate().is_ok());
+/// let error = resolve::name("dsn:///users.internal:8080").validate().unwrap_err();
+/// assert!(error.to_string().contains("name.scheme = \"dsn\""));
+/// ```
+pub fn name(name: impl AsRef<str>) -> Named {
+    Schemes::default().name(name)
+}
+
+/// A function that makes the resolver of a name.
+type Make = Arc<dyn Fn(&Target) -> Result<Box<dyn Resolve>, Invalid> + Send + Sync>;
+
+/// The schemes that names may have. The default has those of the features that are on.
+///
+/// ```
+/// use mainstay::resolve::{self, Resolve, Schemes};
+///
+/// let mut schemes = Schemes::default();
+/// schemes.register("shards", |target| {
+///     target.only(&[])?;
+///     let count: u16 = target.path().parse().map_err(|_| target.invalid("path", target.path(), "a number of shards"))?;
+///     Ok(Box::new(resolve::fixed((0..count).map(|shard| format!("shard-{shard}.internal:80")))))
+/// });
+/// assert!(schemes.name("shards:///12").validate().is_ok());
+/// assert!(schemes.name("shards:///many").validate().is_err());
+/// ```
+#[derive(Clone)]
+pub struct Schemes(BTreeMap<String, Make>);
+
+impl Schemes {
+    /// Without any scheme.
+    pub fn none() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    /// Takes `make` for names whose scheme is `scheme`, in place of what stood for it. Case does not matter.
+    pub fn register(
+        &mut self,
+        scheme: &str,
+        make: impl Fn(&Target) -> Result<Box<dyn Resolve>, Invalid> + Send + Sync + 'static,
+    ) -> &mut Self {
+        self.0.insert(scheme.to_ascii_lowercase(), Arc::new(make));
+        self
+    }
+
+    /// Resolves what `name` says.
+    pub fn name(&self, name: impl AsRef<str>) -> Named {
+        let target = Target::parse(name.as_ref());
+        let shown =
+            target.as_ref().map_or_else(|_| "a name that cannot be read".to_owned(), Target::to_string);
+        let resolver = target.and_then(|target| match self.0.get(target.scheme()) {
+            Some(make) => make(&target),
+            None => Err(self.unknown(&target)),
+        });
+        Named { shown, resolver, ended: false }
+    }
+
+    fn unknown(&self, target: &Target) -> Invalid {
+        let known: Vec<&str> = self.0.keys().map(String::as_str).collect();
+        let rule = match FEATURES.iter().find(|(scheme, _)| *scheme == target.scheme()) {
+            Some((_, feature)) => format!("needs the feature `{feature}` of mainstay"),
+            None => format!("one of {}", known.join(", ")),
+        };
+        Check::problem("name.scheme", target.scheme(), rule)
+    }
+}
+
+/// Schemes that a feature brings, and the feature.
+const FEATURES: &[(&str, &str)] = &[];
+
+impl Default for Schemes {
+    fn default() -> Self {
+        let mut schemes = Self::none();
+        schemes.register("dns", |target| {
+            target.only(&[])?;
+            Ok(Box::new(super::dns(target.path())))
+        });
+        schemes.register("fixed", |target| {
+            target.only(&[])?;
+            Ok(Box::new(fixed(target.path().split(',').map(str::trim).filter(|address| !address.is_empty()))))
+        });
+        schemes
+    }
+}
+
+impl fmt::Debug for Schemes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// The resolver made by [`name`].
+pub struct Named {
+    shown: String,
+    resolver: Result<Box<dyn Resolve>, Invalid>,
+    ended: bool,
+}
+
+impl Resolve for Named {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Resolution>> {
+        match &mut self.resolver {
+            Ok(resolver) => resolver.poll_next(cx),
+            Err(_) if self.ended => Poll::Ready(None),
+            Err(invalid) => {
+                self.ended = true;
+                Poll::Ready(Some(Resolution::Failed(Arc::new(invalid.clone()))))
+            }
+        }
+    }
+
+    fn refresh(&mut self) {
+        if let Ok(resolver) = &mut self.resolver {
+            resolver.refresh();
+        }
+    }
+
+    fn describe(&self) -> String {
+        self.shown.clone()
+    }
+
+    fn validate(&self) -> Result<(), Invalid> {
+        match &self.resolver {
+            Ok(resolver) => resolver.validate(),
+            Err(invalid) => Err(invalid.clone()),
+        }
+    }
+}
+
+impl fmt::Debug for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Named({})", self.shown)
+    }
+}
+
+#[cfg(all(test, not(mainstay_loom)))]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_list_in_a_name_is_a_list() {
+        let mut named = name("fixed:///10.0.0.1:80, 10.0.0.2:80,");
+        let Some(Resolution::Bound(set)) = poll_fn(|cx| named.poll_next(cx)).await else {
+            panic!("a list did not resolve")
+        };
+        assert_eq!(set.len(), 2);
+        assert_eq!(named.describe(), "fixed:///10.0.0.1:80, 10.0.0.2:80,");
+    }
+
+    #[tokio::test]
+    async fn a_scheme_that_is_not_known_is_told_with_those_that_are() {
+        let mut named = Schemes::none().register("x", |_| Ok(Box::new(fixed([""; 0])))).name("y:///a");
+        let told = "invalid options: name.scheme = \"y\": one of x";
+        assert_eq!(named.validate().unwrap_err().to_string(), told);
+        let Some(Resolution::Failed(cause)) = poll_fn(|cx| named.poll_next(cx)).await else {
+            panic!("resolved a scheme that nobody knows")
+        };
+        assert_eq!(cause.to_string(), told);
+        assert!(poll_fn(|cx| named.poll_next(cx)).await.is_none());
+    }
+
+    #[test]
+    fn what_a_scheme_refuses_is_refused() {
+        assert!(name("dns:///users").validate().is_err(), "no port");
+        assert!(name("dns:///users:80?ttl=5").validate().is_err(), "an option that dns does not have");
+        assert!(name("users:80").validate().is_ok());
+    }
+
+    #[test]
+    fn a_scheme_may_be_replaced() {
+        let mut schemes = Schemes::default();
+        schemes.register("DNS", |target| Err(target.invalid("path", target.path(), "not today")));
+        let error = schemes.name("users:80").validate().unwrap_err();
+        assert_eq!(error.to_string(), "invalid options: name.path = \"users:80\": not today");
+    }
+}
