@@ -22,18 +22,26 @@
 //! | the application, when it likes; a stream | [`channel`]; [`stream`] |
 //! | a registry of your own that is watched | [`watch`] |
 //! | tower's `Discover` | [`discover`] |
+//! | several of these | [`first`], [`failover`], [`union`] |
+//! | one of these, changed, steadied, or shared by many clients | [`ResolveExt`] |
 //! | anything else | your own [`Resolve`] |
 //!
 //! **Cost.** Nothing of this runs on a request's way.
 
+mod alarm;
 mod channel;
+mod combined;
 mod discover;
 mod dns;
+mod each;
+mod ext;
 mod fixed;
 mod options;
 mod periodic;
 mod poll;
 mod schemes;
+mod shared;
+mod stable;
 mod steady;
 mod stream;
 mod target;
@@ -47,12 +55,17 @@ use std::{
 };
 
 pub use channel::{Channel, Feed, channel};
+pub use combined::{Combined, Failover, First, Merge, Union, failover, first, union};
 pub use discover::{Discovered, discover};
 pub use dns::{Dns, dns};
+pub use each::Each;
+pub use ext::ResolveExt;
 pub use fixed::{Fixed, fixed};
 pub use options::{PollOptions, WatchOptions};
 pub use poll::{Polled, poll};
 pub use schemes::{Named, Schemes, name};
+pub use shared::Shared;
+pub use stable::{Keeper, Stable, StableOptions};
 pub use steady::{Effective, Steady};
 pub use stream::{Streamed, stream};
 pub use target::Target;
@@ -81,10 +94,14 @@ impl Resolution {
     /// These endpoints. Of endpoints with the same identity the first one counts. A weight that is not a positive
     /// finite number makes the whole resolution [`Failed`](Self::Failed), so that the last good set stays.
     pub fn bound<E: Into<Endpoint>>(endpoints: impl IntoIterator<Item = E>) -> Self {
+        Self::shared(endpoints.into_iter().map(|endpoint| Arc::new(endpoint.into())))
+    }
+
+    /// [`bound`](Self::bound), of endpoints that others have, too.
+    pub fn shared(endpoints: impl IntoIterator<Item = Arc<Endpoint>>) -> Self {
         let mut seen = HashSet::new();
         let mut set = Vec::new();
         for endpoint in endpoints {
-            let endpoint = endpoint.into();
             let weight = endpoint.weight();
             if !(weight.is_finite() && weight > 0.0) {
                 return Self::Failed(Arc::new(BadWeight {
@@ -93,7 +110,7 @@ impl Resolution {
                 }));
             }
             if seen.insert(endpoint.identity().clone()) {
-                set.push(Arc::new(endpoint));
+                set.push(endpoint);
             }
         }
         Self::Bound(set.into())
