@@ -33,6 +33,13 @@ pub trait ResolveExt: Resolve + Sized {
         Stable::new(self, options)
     }
 
+    /// Keeps the last good set in the file at `path`, and starts from it while the registry is down. Two clients of one
+    /// name may share the path; two names may not.
+    #[cfg(feature = "file")]
+    fn saved(self, path: impl Into<std::path::PathBuf>, options: super::SavedOptions) -> super::Saved<Self> {
+        super::Saved::new(self, path.into(), options)
+    }
+
     /// One resolution for many clients, each of which gets a clone.
     fn shared(self) -> Shared {
         Shared::new(self)

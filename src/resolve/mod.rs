@@ -18,6 +18,7 @@
 //! | a name with a scheme, such as `dns:///users.internal:8080` | [`name`] |
 //! | a list that never changes | [`fixed`] |
 //! | a host name | [`dns`] |
+//! | a file | `file`, with the feature of that name |
 //! | a function that is asked from time to time | [`poll`] |
 //! | the application, when it likes; a stream | [`channel`]; [`stream`] |
 //! | a registry of your own that is watched | [`watch`] |
@@ -35,6 +36,8 @@ mod discover;
 mod dns;
 mod each;
 mod ext;
+#[cfg(feature = "file")]
+mod file;
 mod fixed;
 mod options;
 mod periodic;
@@ -60,6 +63,8 @@ pub use discover::{Discovered, discover};
 pub use dns::{Dns, dns};
 pub use each::Each;
 pub use ext::ResolveExt;
+#[cfg(feature = "file")]
+pub use file::{DocumentError, File, FileOptions, Format, Saved, SavedOptions, file};
 pub use fixed::{Fixed, fixed};
 pub use options::{PollOptions, WatchOptions};
 pub use poll::{Polled, poll};

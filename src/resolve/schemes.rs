@@ -16,6 +16,7 @@ use crate::{Invalid, invalid::Check};
 /// |---|---|---|
 /// | `users.internal:8080`, `dns:///users.internal:8080` | a host | none |
 /// | `fixed:///10.0.0.1:80,10.0.0.2:80` | a list that never changes | none |
+/// | `file:///etc/mesh/users.yaml` | a file, by its extension YAML, JSON or TOML | `file` |
 ///
 /// Mistakes are told when a client is built. For schemes of your own see [`Schemes`].
 ///
@@ -89,7 +90,7 @@ impl Schemes {
 }
 
 /// Schemes that a feature brings, and the feature.
-const FEATURES: &[(&str, &str)] = &[];
+const FEATURES: &[(&str, &str)] = &[("file", "file")];
 
 impl Default for Schemes {
     fn default() -> Self {
@@ -98,6 +99,8 @@ impl Default for Schemes {
             target.only(&[])?;
             Ok(Box::new(super::dns(target.path())))
         });
+        #[cfg(feature = "file")]
+        schemes.register("file", |target| Ok(Box::new(super::File::of(target)?)));
         schemes.register("fixed", |target| {
             target.only(&[])?;
             Ok(Box::new(fixed(target.path().split(',').map(str::trim).filter(|address| !address.is_empty()))))

@@ -21,6 +21,7 @@ use crate::{Invalid, invalid::Check};
 #[derive(Clone, PartialEq, Eq)]
 pub struct Target {
     scheme: String,
+    is_rooted: bool,
     authority: String,
     path: String,
     query: Vec<(String, String)>,
@@ -34,7 +35,8 @@ impl Target {
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         let (scheme, rest) = split_scheme(text);
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (authority, path) = match rest.strip_prefix("//") {
+        let rooted = rest.strip_prefix("//");
+        let (authority, path) = match rooted {
             Some(rest) => rest.split_once('/').unwrap_or((rest, "")),
             None => ("", rest),
         };
@@ -57,12 +59,23 @@ impl Target {
         let rule = "scheme:///name, for example dns:///users.internal:8080";
         check.rule(!path.is_empty() || !authority.is_empty(), "name", shown(text), rule);
         check.finish()?;
-        Ok(Self { scheme: scheme.to_ascii_lowercase(), authority: authority.to_owned(), path, query })
+        Ok(Self {
+            scheme: scheme.to_ascii_lowercase(),
+            is_rooted: rooted.is_some(),
+            authority: authority.to_owned(),
+            path,
+            query,
+        })
     }
 
     /// Which registry, in lower case.
     pub fn scheme(&self) -> &str {
         &self.scheme
+    }
+
+    /// Whether it was written with `//`: `file:///users.yaml` and not `file:users.yaml`.
+    pub fn is_rooted(&self) -> bool {
+        self.is_rooted
     }
 
     /// Where the registry itself is; empty for the default of the scheme.
