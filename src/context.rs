@@ -95,6 +95,8 @@ pub(crate) struct Call {
     pub(crate) attempt: u32,
     /// Whether the layer above keeps a copy and would send the request again: only then may it serve as a probe.
     pub(crate) repeatable: bool,
+    /// How many attempts may follow this one.
+    pub(crate) more: u8,
     /// Whether the last attempt was a probe: its retry elsewhere costs no budget.
     pub(crate) probe: bool,
     /// Whether this attempt runs beside others of the same request: it goes to an endpoint that none of them has, or nowhere.
@@ -151,7 +153,7 @@ thread_local!(static AMBIENT: Ambient = const {
         inherited: Cell::new(Inherited { deadline: None, criticality: None, retry: false }),
         active: Cell::new(false),
         call: Cell::new(Call {
-            tries: 0, tried: [0; TRIED], verdict: None, attempt: 0, repeatable: false, probe: false, hedge: false,
+            tries: 0, tried: [0; TRIED], verdict: None, attempt: 0, repeatable: false, more: 0, probe: false, hedge: false,
             superseded: false,
         }),
     }
@@ -173,6 +175,11 @@ pub(crate) fn deadline() -> Option<Instant> {
 #[inline]
 pub(crate) fn call() -> Option<Call> {
     AMBIENT.with(|ambient| ambient.active.get().then(|| ambient.call.get()))
+}
+
+/// How many attempts may follow this one.
+pub(crate) fn attempts_left() -> u32 {
+    AMBIENT.with(|ambient| if ambient.active.get() { u32::from(ambient.call.get().more) } else { 0 })
 }
 
 /// The verdict on the attempt that has just ended, and whether it was given only now: by a layer further in, or by `judge`, whose

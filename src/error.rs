@@ -38,6 +38,8 @@ pub enum Reason {
     Deadline,
     /// One attempt took longer than it may.
     AttemptTimeout,
+    /// Nothing more of a response's body came for too long.
+    Stalled,
     /// The client was closed.
     Closed,
     /// A connection could not be made.
@@ -61,6 +63,7 @@ impl Reason {
             Self::NotReady => "the service is not ready",
             Self::Deadline => "the deadline has passed",
             Self::AttemptTimeout => "the attempt took too long",
+            Self::Stalled => "the response body stalled",
             Self::Closed => "the client is closed",
             Self::Connect => "the connection could not be made",
             Self::NoRuntime => "no tokio runtime is running",
@@ -69,7 +72,7 @@ impl Reason {
 
     /// Whether the refusal is one by a whole client, which another attempt would only meet again.
     pub(crate) fn is_final(self) -> bool {
-        !matches!(self, Self::Connect | Self::AttemptTimeout)
+        !matches!(self, Self::Connect | Self::AttemptTimeout | Self::Stalled)
     }
 
     /// A word for metrics and logs.
@@ -87,6 +90,7 @@ impl Reason {
             Self::NotReady => "not_ready",
             Self::Deadline => "deadline",
             Self::AttemptTimeout => "attempt_timeout",
+            Self::Stalled => "stalled",
             Self::Closed => "closed",
             Self::Connect => "connect",
             Self::NoRuntime => "no_runtime",
@@ -227,7 +231,7 @@ impl Error {
     /// What this error says about the endpoint, when it comes out of the service of an endpoint.
     pub(crate) fn verdict(&self) -> Verdict {
         let verdict = match self.0.reason {
-            Reason::Connect | Reason::AttemptTimeout => Verdict::failure(),
+            Reason::Connect | Reason::AttemptTimeout | Reason::Stalled => Verdict::failure(),
             Reason::BackingOff => Verdict::back_off(self.0.retry_after),
             // The caller's own deadline, and refusals of a client below this one, do not blame this endpoint.
             _ => Verdict::inconclusive(),

@@ -4,7 +4,11 @@
 //! response: for plain types nowhere, so it ends with the head; for streaming responses in the body, so that it ends
 //! when the body does, and can say that the body broke off.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::outcome::Verdict;
 
@@ -18,6 +22,29 @@ pub(crate) trait Ends: Send + Sync {
         let _ = generation;
         self.ended(head, end);
     }
+
+    /// The endpoint that it is about, if it is about one.
+    fn endpoint(&self) -> Option<&Arc<str>> {
+        None
+    }
+}
+
+/// How long the body of a response may take, for a [`Track`] that can cut it off. The default is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BodyLimits {
+    /// How long its reader may wait for more of it at a time. The time that a reader takes between two reads does not
+    /// count.
+    pub idle: Option<Duration>,
+    /// When all of it must have been read.
+    pub until: Option<Instant>,
+}
+
+impl BodyLimits {
+    /// Whether there is none.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What an attempt holds once its head has arrived; dropping it ends the attempt.
@@ -28,13 +55,14 @@ pub struct Guard {
     of: Option<Arc<dyn Ends>>,
     head: Verdict,
     generation: u32,
+    limits: BodyLimits,
     /// What else ends with it.
     other: Option<Box<Self>>,
 }
 
 impl Guard {
     pub(crate) fn new(of: Arc<dyn Ends>, head: Verdict) -> Self {
-        Self { of: Some(of), head, generation: 0, other: None }
+        Self { of: Some(of), head, generation: 0, limits: BodyLimits::default(), other: None }
     }
 
     /// One guard that ends both: for a [`Track`] whose response has a guard already, of a layer further in.
@@ -52,6 +80,23 @@ impl Guard {
     pub(crate) fn in_generation(mut self, generation: u32) -> Self {
         self.generation = generation;
         self
+    }
+
+    /// The same of an attempt whose body has these limits.
+    pub(crate) fn within(mut self, limits: BodyLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// How long the body may take. Nothing but a [`Track`] holds it to that.
+    pub fn limits(&self) -> BodyLimits {
+        self.limits
+    }
+
+    /// The endpoint that answers, by its name in errors and metrics.
+    pub fn endpoint(&self) -> Option<&Arc<str>> {
+        let own = self.of.as_ref().and_then(|of| of.endpoint());
+        own.or_else(|| self.other.as_ref().and_then(|other| other.endpoint()))
     }
 
     /// The verdict at the head.

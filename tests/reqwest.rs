@@ -279,6 +279,23 @@ async fn a_body_that_breaks_off_is_a_failure_of_its_endpoint() -> Test {
 }
 
 #[tokio::test]
+async fn a_body_that_stalls_is_cut_off_where_that_is_asked() -> Test {
+    let fleet = fleet(1).await;
+    let short = std::time::Duration::from_millis(100);
+    let users = mainstay::reqwest::builder("users", "users.internal", || Client::builder().no_proxy())?
+        .resolve(resolve::fixed([fleet[0].address]))
+        .body(mainstay::balance::BodyOptions::default().idle(short))
+        .build()?;
+    let response = users.send(request(Method::GET, "/endless")).await?;
+    let error = response.bytes().await.unwrap_err();
+    let reason = mainstay::Error::find(&error).map(mainstay::Error::reason);
+    assert_eq!(reason, Some(mainstay::Reason::Stalled), "{error:?}");
+    let row = row(&users, &fleet[0]);
+    assert_eq!((row.in_flight, row.failures), (0, 1));
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_endpoint_that_is_an_authority_is_looked_up() -> Test {
     let fleet = fleet(1).await;
     let make = || Client::builder().no_proxy();

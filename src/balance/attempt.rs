@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use pin_project::pin_project;
@@ -14,8 +15,11 @@ use tower::{BoxError, Service};
 use super::{bell::Message, lane::Lane, lease::Lease, place::Held};
 use crate::{
     context::{self, HideCall, Timer},
+    deadline::AttemptFit,
     error::{Cause, Error, Reason},
+    estimate::Survival,
     outcome::{Again, Class, Sent, Verdict},
+    track::BodyLimits,
 };
 
 /// The future of [`Balance`](super::Balance): picks when it is first polled, and ends with the head of the response.
@@ -157,7 +161,9 @@ where
         match (result, &self.track) {
             (Ok(mut response), Some(track)) => {
                 if let Some(guard) = lease.head(now, verdict, true) {
-                    track.track(&mut response, guard);
+                    let body = self.roster.fleet.options.load().body;
+                    let until = if body.within_deadline { context::deadline() } else { None };
+                    track.track(&mut response, guard.within(BodyLimits { idle: body.idle, until }));
                 }
                 Ok(response)
             }
@@ -185,9 +191,27 @@ where
         }
     }
 
+    /// When the attempt has lasted as long as it may.
+    fn limit(&self, lease: &Lease) -> Option<Instant> {
+        let most = lease.expires();
+        let fleet = &self.roster.fleet;
+        let fit = fleet.options.load().attempt_fit;
+        let fitted = match (fit, lease.began()) {
+            (AttemptFit::Fixed, _) | (_, None) => None,
+            (fit, Some(began)) => fit.expires(began, |share| {
+                let now = context::now();
+                fleet.fitted(now, || {
+                    let (ended, cut) = (fleet.latencies(now), fleet.cuts(now));
+                    AttemptFit::latency_of(Survival::new(&ended, &cut), share)
+                })
+            }),
+        };
+        most.into_iter().chain(fitted).min()
+    }
+
     /// Whether the attempt has lasted too long, and asks to be polled when it will have.
     fn expired(&self, held: &mut Option<Lease>) -> Option<Error> {
-        let limit = held.as_ref()?.expires();
+        let limit = self.limit(held.as_ref()?);
         let expires = match (limit, context::deadline()) {
             (Some(limit), Some(deadline)) => limit.min(deadline),
             (limit, deadline) => limit.or(deadline)?,

@@ -60,6 +60,8 @@ pub(crate) struct Fleet {
     p99: AtomicU64,
     /// The mean latency estimate when it was last taken, as `p99`.
     typical: AtomicU64,
+    /// What attempt limits go by when it was last taken, as `p99`.
+    fitted: AtomicU64,
 }
 
 /// A time, and how many nanoseconds after the fleet's epoch it is: taking the difference of two `Instant`s costs more than
@@ -106,6 +108,7 @@ impl Fleet {
             cuts: recent(),
             p99: AtomicU64::new(0),
             typical: AtomicU64::new(0),
+            fitted: AtomicU64::new(0),
         }
     }
 
@@ -192,6 +195,11 @@ impl Fleet {
     pub(crate) fn typical(&self, now: Instant) -> Option<Duration> {
         let micros = self.cached(&self.typical, now, || self.latencies(now).quantile(0.5))?;
         Some(Duration::from_micros(micros))
+    }
+
+    /// What attempt limits go by, taken at most every 100 ms.
+    pub(crate) fn fitted(&self, now: Instant, take: impl FnOnce() -> Option<Duration>) -> Option<Duration> {
+        self.cached(&self.fitted, now, take).map(Duration::from_micros)
     }
 
     /// The value in `word` if it is fresh, else what `compute` finds; 0 us stands for nothing.

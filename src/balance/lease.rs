@@ -103,6 +103,12 @@ impl Lease {
         Some(fleet.epoch + Duration::from_nanos(self.started) + limit)
     }
 
+    /// When the attempt began, if it is timed.
+    pub(crate) fn began(&self) -> Option<Instant> {
+        let fleet = &self.member.as_ref().filter(|_| self.is_timed())?.fleet;
+        Some(fleet.epoch + Duration::from_nanos(self.started))
+    }
+
     /// How long the attempt has lasted at `now`; nothing if it is not timed.
     pub(crate) fn lasted(&self, now: Instant) -> Duration {
         match &self.member {
@@ -282,6 +288,10 @@ impl Undecided {
 }
 
 impl Ends for Undecided {
+    fn endpoint(&self) -> Option<&Arc<str>> {
+        Some(&self.member.name)
+    }
+
     fn ended(self: Arc<Self>, head: Verdict, end: Option<Verdict>) {
         let (verdict, probe) = (end.unwrap_or(head), lock(&self.probe).take());
         if let Some(probe) = probe {

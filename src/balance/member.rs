@@ -135,6 +135,10 @@ impl Member {
 }
 
 impl Ends for Member {
+    fn endpoint(&self) -> Option<&Arc<str>> {
+        Some(&self.name)
+    }
+
     fn ended(self: Arc<Self>, head: Verdict, end: Option<Verdict>) {
         let generation = self.health.generation();
         self.ended_in(generation, head, end);

@@ -134,7 +134,7 @@ pub(crate) use fleet::Fleet;
 pub use hands::EndpointHandle;
 pub use localities::Localities;
 pub use maglev::{Maglev, MaglevOptions};
-pub use options::{BalanceOptions, Load, Panic, SlowStart};
+pub use options::{BalanceOptions, BodyOptions, Load, Panic, SlowStart};
 pub use reported::{ReportedOptions, ReportedWeight, Utilisation};
 pub use ring::{Ring, RingOptions};
 pub use service::{Balance, BalanceBuilder};

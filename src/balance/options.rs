@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     backoff::{Backoff, Jitter},
+    deadline::AttemptFit,
     health::HealthOptions,
     invalid::{Check, FOREVER, Invalid, Ratio},
     limit::Algorithm,
@@ -122,6 +123,10 @@ pub struct BalanceOptions {
     pub statistics: bool,
     /// How long one attempt may take \[3 s\]; `None` for as long as the deadline allows.
     pub attempt_limit: Option<Duration>,
+    /// What else the limit goes by, within that \[nothing\].
+    pub attempt_fit: AttemptFit,
+    /// How long the body of a response may take, where bodies are tracked.
+    pub body: BodyOptions,
     /// Requests in flight at one endpoint \[off\]. A request that finds all endpoints full waits; a place is free again when
     /// the response, or its body where that is tracked, is done.
     pub max_in_flight: Option<u32>,
@@ -148,6 +153,35 @@ pub struct BalanceOptions {
     pub dials: u32,
 }
 
+/// How long the body of a response may take. What is cut off ends with an error of its own in the body:
+/// [`Reason::Stalled`](crate::Reason::Stalled), which counts as a failure of the endpoint, or
+/// [`Reason::Deadline`](crate::Reason::Deadline), which does not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BodyOptions {
+    /// How long its reader may wait for more of it at a time \[for ever\]. The time that a reader takes between two reads
+    /// does not count.
+    pub idle: Option<Duration>,
+    /// Whether the deadline of the request covers the body, too \[no: it ends with the head\].
+    pub within_deadline: bool,
+}
+
+impl BodyOptions {
+    /// Sets [`idle`](Self::idle).
+    #[must_use]
+    pub fn idle(mut self, idle: impl Into<Option<Duration>>) -> Self {
+        self.idle = idle.into();
+        self
+    }
+
+    /// Sets [`within_deadline`](Self::within_deadline).
+    #[must_use]
+    pub fn within_deadline(mut self, within: bool) -> Self {
+        self.within_deadline = within;
+        self
+    }
+}
+
 impl Default for BalanceOptions {
     fn default() -> Self {
         Self {
@@ -164,6 +198,8 @@ impl Default for BalanceOptions {
             slow_start: SlowStart::default(),
             statistics: true,
             attempt_limit: Some(Duration::from_secs(3)),
+            attempt_fit: AttemptFit::default(),
+            body: BodyOptions::default(),
             max_in_flight: None,
             limit: None,
             max_waiting: 1024,
@@ -207,6 +243,10 @@ impl BalanceOptions {
         check.rule((1..=MOST_CHOICES).contains(&self.choices), "choices", self.choices, "1 to 8");
         if let Some(limit) = self.attempt_limit {
             check.duration("attempt_limit", limit);
+        }
+        check.part("attempt_fit", |check| self.attempt_fit.check(self.attempt_limit, check));
+        if let Some(idle) = self.body.idle {
+            check.duration("body.idle", idle);
         }
         check
             .part("health", |check| self.health.check(check))
@@ -282,6 +322,7 @@ impl BalanceOptions {
             || self.limit.is_some()
             || self.health.enabled
             || self.attempt_limit.is_some()
+            || self.attempt_fit != AttemptFit::Fixed
             || self.load != Load::InFlight
             || self.localities.own.is_some()
     }

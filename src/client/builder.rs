@@ -10,9 +10,10 @@ use super::{
 };
 use crate::{
     Endpoint,
-    balance::{Balance, BalanceOptions, Checker, Connector},
+    balance::{Balance, BalanceOptions, BodyOptions, Checker, Connector},
     breaker::{BreakerOptions, Judge},
     budget::{Budget, BudgetOptions},
+    deadline::AttemptFit,
     describe::{Describe, Opaque},
     error::ErrorsFail,
     hedge::HedgeOptions,
@@ -138,6 +139,20 @@ where
     #[must_use]
     pub fn attempt_limit(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.options.balance.attempt_limit = limit.into();
+        self
+    }
+
+    /// What else an attempt limit goes by: latency, or what is left of the deadline \[nothing\].
+    #[must_use]
+    pub fn attempt_fit(mut self, fit: AttemptFit) -> Self {
+        self.options.balance.attempt_fit = fit;
+        self
+    }
+
+    /// How long the body of a response may take, where bodies are tracked \[as long as it likes\].
+    #[must_use]
+    pub fn body(mut self, body: BodyOptions) -> Self {
+        self.options.balance.body = body;
         self
     }
 

@@ -247,6 +247,8 @@ fn settings(now: &ClientOptions, built: &ClientOptions) -> Vec<Setting> {
     tell!("health": balance.health.back_off);
     tell!("health": balance.health.back_off_cap);
     tell!("attempt": balance.attempt_limit);
+    tell!("attempt": balance.attempt_fit);
+    tell!("attempt": balance.body);
     settings
 }
 

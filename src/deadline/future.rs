@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -10,18 +11,37 @@ use std::{
 use pin_project::pin_project;
 use tower::BoxError;
 
+use super::fit::{AttemptFit, Measured};
 use crate::{
     context::{self, EnterInherited, Timer},
     error::{Error, Reason},
     outcome::Sent,
 };
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) enum Kind {
     /// The time covers everything inside, which inherits it.
     Total,
-    /// The time covers one attempt.
-    Attempt,
+    /// The time covers one attempt, whose limit goes by this, too.
+    Attempt(AttemptFit, Option<Arc<Measured>>),
+}
+
+impl Kind {
+    fn is_total(&self) -> bool {
+        matches!(self, Self::Total)
+    }
+
+    fn reason(&self) -> Reason {
+        if self.is_total() { Reason::Deadline } else { Reason::AttemptTimeout }
+    }
+
+    /// Notes how long an attempt has lasted, where limits go by that.
+    fn note(&self, began: Instant, now: impl FnOnce() -> Instant, answered: bool) {
+        if let Self::Attempt(_, Some(measured)) = self {
+            let now = now();
+            measured.note(now, now.saturating_duration_since(began), answered);
+        }
+    }
 }
 
 /// The future of [`Deadline`](super::Deadline) and [`AttemptLimit`](super::AttemptLimit).
@@ -54,13 +74,12 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let (mut inner, span, kind, time) = (this.inner, this.span, *this.kind, *this.time);
+        let (mut inner, span, kind, time) = (this.inner, this.span, &*this.kind, *this.time);
         this.timer.poll(cx, |cx| {
             let (began, until) = *span.get_or_insert_with(|| begin(kind, time));
             let over = |began: Instant, now: Instant, sent| {
-                let reason = if kind == Kind::Total { Reason::Deadline } else { Reason::AttemptTimeout };
                 let lasted = now.saturating_duration_since(began);
-                Poll::Ready(Err(Error::new(reason).with_sent(sent).with_lasted(lasted).into()))
+                Poll::Ready(Err(Error::new(kind.reason()).with_sent(sent).with_lasted(lasted).into()))
             };
             if until <= began {
                 // It was over before it began: the endpoint is not touched.
@@ -69,15 +88,17 @@ where
             }
             let Some(future) = inner.as_mut().as_pin_mut() else { return Poll::Pending };
             let polled = {
-                let _inherited = (kind == Kind::Total)
-                    .then(|| EnterInherited::new(context::inherited().with_deadline(until)));
+                let _inherited =
+                    kind.is_total().then(|| EnterInherited::new(context::inherited().with_deadline(until)));
                 future.poll(cx)
             };
             if let Poll::Ready(result) = polled {
+                kind.note(began, context::fresh_now, result.is_ok());
                 return Poll::Ready(result.map_err(Into::into));
             }
             let now = context::now();
             if now >= until {
+                kind.note(began, || now, false);
                 inner.set(None);
                 return over(began, now, Sent::Maybe);
             }
@@ -88,14 +109,17 @@ where
 }
 
 /// When the time begins, now, and when it ends.
-fn begin(kind: Kind, time: Duration) -> (Instant, Instant) {
+fn begin(kind: &Kind, time: Duration) -> (Instant, Instant) {
     let now = context::now();
     // A time beyond what the clock can tell is no limit.
     let until = now.checked_add(time).unwrap_or_else(|| now + crate::invalid::FOREVER);
-    match context::inherited().deadline() {
-        Some(inherited) if kind == Kind::Total => (now, until.min(inherited)),
-        _ => (now, until),
-    }
+    let earlier = match kind {
+        Kind::Total => context::deadline(),
+        Kind::Attempt(fit, measured) => {
+            fit.expires(now, |share| measured.as_ref().and_then(|measured| measured.latency(now, share)))
+        }
+    };
+    (now, earlier.map_or(until, |earlier| until.min(earlier)))
 }
 
 #[cfg(all(test, not(mainstay_loom)))]
@@ -109,9 +133,13 @@ mod tests {
 
     use super::*;
     use crate::{
+        backoff::Backoff,
+        budget::{Budget, BudgetOptions},
         clock,
         context::Inherited,
         deadline::{AttemptLimitLayer, Deadline, DeadlineLayer},
+        describe::Idempotent,
+        retry::{RetryLayer, RetryPolicy},
     };
 
     const MS: Duration = Duration::from_millis(1);
@@ -185,5 +213,59 @@ mod tests {
     async fn a_time_beyond_the_clock_is_no_limit_and_no_panic() {
         let service = Deadline::new(service_fn(|()| takes(MS)), Duration::MAX);
         assert!(service.oneshot(()).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn under_retries_each_attempt_gets_a_share_of_what_is_left() {
+        let begun = Arc::new(AtomicU32::new(0));
+        let seen = begun.clone();
+        let hangs = service_fn(move |()| {
+            seen.fetch_add(1, SeqCst);
+            std::future::pending::<Result<(), BoxError>>()
+        });
+        let policy = RetryPolicy::default().backoff(Backoff::fixed(Duration::ZERO));
+        let budget = Budget::new(BudgetOptions::default().reserve(100)).unwrap();
+        let service = ServiceBuilder::new()
+            .layer(DeadlineLayer::new(MS * 900))
+            .layer(RetryLayer::new(policy).unwrap().budget(budget).describe(Idempotent))
+            .layer(AttemptLimitLayer::fitted(MS * 3_000, AttemptFit::share()).unwrap())
+            .service(hangs);
+        let start = clock::now();
+        let call = tokio::spawn(service.oneshot(()));
+        for expected in 1..=3 {
+            tokio::time::sleep_until((start + MS * (300 * expected - 10)).into()).await;
+            assert_eq!(begun.load(SeqCst), expected as u32);
+        }
+        assert_eq!(reason(&call.await.unwrap()), Some(Reason::Deadline));
+        assert_eq!(clock::now() - start, MS * 900);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_is_cut_off_by_what_those_before_took() {
+        let takes = Arc::new(AtomicU32::new(20));
+        let now = takes.clone();
+        let inner = service_fn(move |()| self::takes(MS * now.load(SeqCst)));
+        let layer = AttemptLimitLayer::fitted(MS * 3_000, AttemptFit::latency()).unwrap();
+        let service = ServiceBuilder::new().layer(layer).service(inner);
+        for _ in 0..100 {
+            service.clone().oneshot(()).await.unwrap();
+        }
+        takes.store(900, SeqCst);
+        tokio::time::sleep(MS * 100).await;
+        let start = clock::now();
+        assert_eq!(reason(&service.clone().oneshot(()).await), Some(Reason::AttemptTimeout));
+        let took = clock::now() - start;
+        assert!((MS * 180..MS * 220).contains(&took), "{took:?}");
+    }
+
+    #[test]
+    fn every_mistake_of_a_fit_is_told() {
+        let fit = AttemptFit::Latency { percentile: crate::Ratio::ONE, times: 0.5, least: MS * 9_000 };
+        let told = AttemptLimitLayer::fitted(MS * 3_000, fit).unwrap_err().to_string();
+        for rule in
+            ["fit.percentile = ", "fit.times = 0.5: 1 to", "fit.least = 9s: at most attempt_limit (3s)"]
+        {
+            assert!(told.contains(rule), "{told}");
+        }
     }
 }

@@ -21,16 +21,19 @@
 //! ```
 //!
 //! **Order.** The deadline goes outside of retries, the attempt limit inside of them; a
-//! [`Balance`](crate::balance::Balance) has an attempt limit of its own. If the inner service is ready in the same poll in
+//! [`Balance`](crate::balance::Balance) has an attempt limit of its own. What an attempt limit goes by besides its number, a
+//! percentile of latency or what is left of the deadline, is an [`AttemptFit`]. If the inner service is ready in the same poll in
 //! which the time is over, its answer wins.
 //!
 //! **Cost.** Nothing for a request that completes at once; one timer for one that is suspended, however many of these
 //! layers there are.
 
+mod fit;
 mod future;
 mod layer;
 mod service;
 
+pub use fit::AttemptFit;
 pub use future::ResponseFuture;
 pub use layer::{AttemptLimitLayer, DeadlineLayer};
 pub use service::{AttemptLimit, Deadline};

@@ -1,13 +1,17 @@
 //! The services.
 
 use std::{
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use tower::{BoxError, Service};
 
-use super::future::{Kind, ResponseFuture};
+use super::{
+    fit::{AttemptFit, Measured},
+    future::{Kind, ResponseFuture},
+};
 
 /// Gives every request a total deadline; see [`DeadlineLayer`](super::DeadlineLayer).
 #[derive(Clone, Copy, Debug)]
@@ -42,16 +46,27 @@ where
 }
 
 /// Limits how long one attempt may take; see [`AttemptLimitLayer`](super::AttemptLimitLayer).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct AttemptLimit<S> {
     inner: S,
     limit: Duration,
+    fit: AttemptFit,
+    measured: Option<Arc<Measured>>,
 }
 
 impl<S> AttemptLimit<S> {
     /// Requests of `inner` may take `limit`.
     pub fn new(inner: S, limit: Duration) -> Self {
-        Self { inner, limit }
+        Self::fitted(inner, limit, AttemptFit::Fixed, None)
+    }
+
+    pub(super) fn fitted(
+        inner: S,
+        limit: Duration,
+        fit: AttemptFit,
+        measured: Option<Arc<Measured>>,
+    ) -> Self {
+        Self { inner, limit, fit, measured }
     }
 }
 
@@ -69,6 +84,7 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        ResponseFuture::new(self.inner.call(request), Kind::Attempt, self.limit)
+        let kind = Kind::Attempt(self.fit, self.measured.clone());
+        ResponseFuture::new(self.inner.call(request), kind, self.limit)
     }
 }

@@ -27,6 +27,11 @@ impl<'a> Survival<'a> {
         self.ended.total() + self.cut.total()
     }
 
+    /// How many of them ended by themselves.
+    pub fn ended(&self) -> u64 {
+        self.ended.total()
+    }
+
     /// The latency that a share of `quantile` (from 0 to 1; what lies outside is taken as the nearer end) does not exceed,
     /// within 1/16. `None` where too much was cut off to tell, or nothing was counted.
     pub fn quantile(&self, quantile: f64) -> Option<Duration> {

@@ -294,8 +294,15 @@ where
             course.withheld();
             return None;
         };
-        let call =
-            Call { attempt: number, verdict: None, hedge: true, repeatable: false, probe: false, ..*own };
+        let call = Call {
+            attempt: number,
+            verdict: None,
+            hedge: true,
+            repeatable: false,
+            more: 0,
+            probe: false,
+            ..*own
+        };
         let mut leg = Box::pin(Leg { attempt, call });
         let polled = leg.as_mut().poll(cx);
         let under_way = match &polled {

@@ -39,6 +39,7 @@
 //! and from then on each frame of the body costs an uncontended lock. Copying a request clones its header map.
 
 mod body;
+mod body_clock;
 mod check;
 mod classify;
 mod describe;
@@ -53,6 +54,8 @@ mod unsendable;
 #[cfg(feature = "hyper")]
 pub(crate) use body::into_bytes;
 pub use body::{Replay, ReplayError};
+#[cfg(feature = "reqwest")]
+pub(crate) use body_clock::{BodyClock, is_over};
 pub use check::HttpCheck;
 pub use classify::Classifier;
 pub use describe::{Description, DescriptionOptions, HashBy};

@@ -9,9 +9,11 @@ use std::{
 use ::http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
-use tower::{Layer, Service};
+use tower::{BoxError, Layer, Service};
 
+use super::body_clock::{BodyClock, is_over};
 use crate::{
+    error::Reason,
     outcome::Verdict,
     track::{Guard, Track},
 };
@@ -28,6 +30,10 @@ fn as_at_head(_: Option<&HeaderMap>, head: Verdict) -> Verdict {
 ///
 /// At its end the head's verdict stands; when it breaks off, the attempt becomes a failure; when it is dropped early, the
 /// caller has lost interest and the head's verdict stands.
+///
+/// Where the client gives bodies a limit ([`BodyOptions`](crate::balance::BodyOptions)), one that is over it ends with an
+/// [`Error`]: [`Reason::Stalled`], a failure of the attempt, or [`Reason::Deadline`], which is as an early drop. Any other
+/// error is the body's own. What it holds is given back then; the connection is when the body is dropped.
 #[pin_project]
 #[derive(Debug)]
 pub struct Tracked<B> {
@@ -35,12 +41,14 @@ pub struct Tracked<B> {
     body: B,
     guard: Option<Guard>,
     at_end: AtEnd,
+    /// How long it may take, if there is a limit.
+    clock: Option<Box<BodyClock>>,
 }
 
 impl<B> Tracked<B> {
     /// `body`, holding nothing yet.
     pub fn new(body: B) -> Self {
-        Self { body, guard: None, at_end: as_at_head }
+        Self { body, guard: None, at_end: as_at_head, clock: None }
     }
 
     /// The body itself; the attempt ends.
@@ -53,6 +61,7 @@ impl<B> Tracked<B> {
     where
         B: Body,
     {
+        self.clock = BodyClock::of(&guard).or(self.clock.take());
         self.guard = Some(match self.guard.take() {
             Some(inner) => guard.and(inner),
             None => guard,
@@ -77,16 +86,33 @@ fn ends(guard: &mut Option<Guard>, verdict: impl FnOnce(&Guard) -> Verdict) {
     }
 }
 
-impl<B: Body> Body for Tracked<B> {
+impl<B> Body for Tracked<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
     type Data = B::Data;
-    type Error = B::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         let mut this = self.project();
-        let frame = ready!(this.body.as_mut().poll_frame(cx));
+        if is_over(this.clock) {
+            return Poll::Ready(None);
+        }
+        let polled = this.body.as_mut().poll_frame(cx);
+        if let Some(clock) = this.clock
+            && let Some(error) = clock.check(&polled, this.body.is_end_stream(), cx)
+        {
+            if error.reason() == Reason::Stalled {
+                ends(this.guard, |_| Verdict::failure());
+            }
+            *this.guard = None;
+            return Poll::Ready(Some(Err(error.into())));
+        }
+        let frame = ready!(polled);
         let at_end = *this.at_end;
         match &frame {
             Some(Err(_)) => ends(this.guard, |_| Verdict::failure()),
@@ -97,11 +123,11 @@ impl<B: Body> Body for Tracked<B> {
             Some(Ok(_)) if !this.body.is_end_stream() => {}
             Some(Ok(_)) | None => ends(this.guard, |guard| at_end(None, guard.head())),
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.is_end_stream() || is_over(&self.clock)
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -116,6 +142,7 @@ pub struct BodyTrack;
 impl<B> Track<Response<Tracked<B>>> for BodyTrack
 where
     B: Body + 'static,
+    B::Error: Into<BoxError>,
 {
     fn track(&self, response: &mut Response<Tracked<B>>, guard: Guard) {
         response.body_mut().hold(guard, as_at_head);
@@ -189,6 +216,7 @@ mod tests {
     use std::{
         convert::Infallible,
         sync::{Arc, Mutex},
+        time::Duration,
     };
 
     use bytes::Bytes;
@@ -196,7 +224,11 @@ mod tests {
     use tower::ServiceExt as _;
 
     use super::*;
-    use crate::track::Ends;
+    use crate::{
+        clock,
+        error::Error,
+        track::{BodyLimits, Ends},
+    };
 
     /// How an attempt ended, once it has.
     #[derive(Default)]
@@ -214,7 +246,10 @@ mod tests {
         }
     }
 
-    fn tracked<B: Body + 'static>(body: B, head: Verdict) -> (Tracked<B>, Arc<Ended>) {
+    fn tracked<B>(body: B, head: Verdict) -> (Tracked<B>, Arc<Ended>)
+    where
+        B: Body<Error: Into<BoxError>> + 'static,
+    {
         let ended = Arc::new(Ended::default());
         let mut response = Response::new(Tracked::new(body));
         BodyTrack.track(&mut response, Guard::new(ended.clone(), head));
@@ -256,6 +291,97 @@ mod tests {
         let (body, ended) = tracked(Full::<Bytes>::from("all"), Verdict::success().provisional());
         drop(body);
         assert_eq!(ended.told(), [Some(Verdict::inconclusive())]);
+    }
+
+    /// A body of which a word comes after each of these waits, and then nothing for ever.
+    fn slow(waits: Vec<u64>) -> impl Body<Data = Bytes, Error = Infallible> {
+        let frames = futures::stream::unfold(waits.into_iter(), |mut waits| async move {
+            match waits.next() {
+                Some(wait) => tokio::time::sleep(Duration::from_secs(wait)).await,
+                None => std::future::pending().await,
+            }
+            Some((Ok(Frame::data(Bytes::from("a"))), waits))
+        });
+        StreamBody::new(frames)
+    }
+
+    fn limited<B>(body: B, idle: Option<u64>, until: Option<u64>) -> (Pin<Box<Tracked<B>>>, Arc<Ended>)
+    where
+        B: Body<Error: Into<BoxError>> + 'static,
+    {
+        let ended = Arc::new(Ended::default());
+        let limits = BodyLimits {
+            idle: idle.map(Duration::from_secs),
+            until: until.map(|until| clock::now() + Duration::from_secs(until)),
+        };
+        let mut response = Response::new(Tracked::new(body));
+        BodyTrack.track(&mut response, Guard::new(ended.clone(), Verdict::success()).within(limits));
+        (Box::pin(response.into_body()), ended)
+    }
+
+    fn reason(frame: Option<Result<Frame<Bytes>, BoxError>>) -> Option<Reason> {
+        let error = frame?.err()?;
+        Error::find(&*error).map(Error::reason)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stalls_is_cut_off_and_a_failure_of_the_attempt() {
+        let (mut body, ended) = limited(slow(vec![4, 4, 4]), Some(5), None);
+        for _ in 0..3 {
+            assert!(body.frame().await.unwrap().is_ok());
+        }
+        let before = clock::now();
+        assert_eq!(reason(body.frame().await), Some(Reason::Stalled));
+        assert_eq!((clock::now() - before).as_secs(), 5);
+        assert_eq!(ended.told(), [Some(Verdict::failure())]);
+        assert!(body.frame().await.is_none() && body.is_end_stream());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_its_time_is_not_a_body_that_stalls() {
+        let (mut body, ended) = limited(slow(vec![1, 1]), Some(5), None);
+        for _ in 0..2 {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert!(body.frame().await.unwrap().is_ok());
+        }
+        assert!(ended.told().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_cuts_a_body_off_without_blame() {
+        let (mut body, ended) = limited(slow(vec![4, 4, 4]), Some(5), Some(10));
+        let before = clock::now();
+        for _ in 0..2 {
+            assert!(body.frame().await.unwrap().is_ok());
+        }
+        assert_eq!(reason(body.frame().await), Some(Reason::Deadline));
+        assert_eq!((clock::now() - before).as_secs(), 10);
+        assert_eq!(ended.told(), [None], "the head's verdict stands");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_cuts_off_a_body_that_never_pauses() {
+        let frames = futures::stream::repeat_with(|| Ok::<_, Infallible>(Frame::data(Bytes::from("a"))));
+        let (mut body, _) = limited(StreamBody::new(frames), None, Some(10));
+        assert!(body.frame().await.unwrap().is_ok());
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(reason(body.frame().await), Some(Reason::Deadline));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_word_wins_over_a_deadline_in_the_same_poll() {
+        let (mut body, ended) = limited(Full::<Bytes>::from("all"), None, Some(10));
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert!(body.frame().await.unwrap().is_ok());
+        assert_eq!(ended.told(), [None]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_is_moved_to_another_task_is_cut_off_there() {
+        let (mut body, _) = limited(slow(vec![]), Some(5), None);
+        assert!(futures::FutureExt::now_or_never(body.frame()).is_none());
+        let there = tokio::spawn(async move { reason(body.frame().await) });
+        assert_eq!(there.await.ok(), Some(Some(Reason::Stalled)));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tower::{BoxError, Service};
 
 use super::{Body, Connector, ConnectorOptions, Transport};
 use crate::{
-    balance::BalanceOptions,
+    balance::{BalanceOptions, BodyOptions},
     breaker::{BreakerHandle, BreakerOptions},
     budget::{Budget, BudgetOptions},
     client::{ClientOptions, ClientStatus, Explanation, ResponseFuture},
@@ -269,6 +269,12 @@ impl ClientBuilder {
     #[must_use]
     pub fn attempt_limit(self, limit: impl Into<Option<Duration>>) -> Self {
         self.with(|inner| inner.attempt_limit(limit))
+    }
+
+    /// How long the body of a response may take \[as long as it likes\].
+    #[must_use]
+    pub fn body(self, body: BodyOptions) -> Self {
+        self.with(|inner| inner.body(body))
     }
 
     /// How often a request is tried \[3 attempts\].

@@ -13,7 +13,11 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project::{pin_project, pinned_drop};
 
+use tower::BoxError;
+
 use crate::{
+    error::Reason,
+    http::{BodyClock, is_over},
     outcome::Verdict,
     sync::{Mutex, lock},
     track::{Guard, Track},
@@ -62,7 +66,7 @@ fn followed(response: Response) -> Response {
         return HttpResponse::from_parts(parts, body).into();
     }
     parts.extensions.insert(slot.clone());
-    HttpResponse::from_parts(parts, Body::wrap(Followed { body, slot })).into()
+    HttpResponse::from_parts(parts, Body::wrap(Followed { body, slot, clock: None, begun: false })).into()
 }
 
 #[pin_project(PinnedDrop)]
@@ -70,29 +74,48 @@ struct Followed {
     #[pin]
     body: Body,
     slot: Slot,
+    /// How long it may take, if there is a limit. The guard comes after the body, and knows.
+    clock: Option<Box<BodyClock>>,
+    begun: bool,
 }
 
 impl HttpBody for Followed {
     type Data = Bytes;
-    type Error = ::reqwest::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, ::reqwest::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut this = self.project();
-        let frame = ready!(this.body.as_mut().poll_frame(cx));
+        if !std::mem::replace(this.begun, true) {
+            *this.clock = lock(&this.slot.0).as_ref().and_then(BodyClock::of);
+        }
+        if is_over(this.clock) {
+            return Poll::Ready(None);
+        }
+        let polled = this.body.as_mut().poll_frame(cx);
+        if let Some(clock) = this.clock
+            && let Some(error) = clock.check(&polled, this.body.is_end_stream(), cx)
+        {
+            if error.reason() == Reason::Stalled {
+                this.slot.ends(|_| Verdict::failure());
+            }
+            drop(lock(&this.slot.0).take());
+            return Poll::Ready(Some(Err(error.into())));
+        }
+        let frame = ready!(polled);
         match &frame {
             Some(Err(_)) => this.slot.ends(|_| Verdict::failure()),
             // Readers that know the length stop here, without asking for the frame that is not there.
             Some(Ok(_)) if !this.body.is_end_stream() => {}
             Some(Ok(_)) | None => this.slot.ends(Guard::head),
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.is_end_stream() || is_over(&self.clock)
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -231,6 +231,7 @@ where
                     *this.sent = 1;
                     this.call.repeatable =
                         this.copy.is_some() && *this.idempotent && this.wishes.max_attempts > 1;
+                    this.call.more = more(this.call.repeatable, this.wishes.max_attempts, 1);
                     stamp(parts, &mut request, above.map_or(1, |call| call.attempt));
                     let future = {
                         let _call = (!*this.aside).then(|| EnterCall::new(this.call));
@@ -325,6 +326,7 @@ where
                     this.call.attempt += 1;
                     this.call.verdict = None;
                     this.call.repeatable = *this.idempotent && *this.sent < this.wishes.max_attempts;
+                    this.call.more = more(this.call.repeatable, this.wishes.max_attempts, *this.sent);
                     parts.tally.count(Counter::Retries);
                     stamp(parts, &mut request, this.call.attempt);
                     let future = {
@@ -336,6 +338,12 @@ where
             }
         }
     }
+}
+
+/// How many attempts may follow the one that is sent.
+#[inline]
+fn more(repeatable: bool, most: u32, sent: u32) -> u8 {
+    if repeatable { u8::try_from(most.saturating_sub(sent)).unwrap_or(u8::MAX) } else { 0 }
 }
 
 /// What a request has besides, of those few that have it.

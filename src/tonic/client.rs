@@ -16,7 +16,7 @@ use tower::Service;
 
 use super::{Connector, Transport, status::status};
 use crate::{
-    balance::BalanceOptions,
+    balance::{BalanceOptions, BodyOptions},
     breaker::{BreakerHandle, BreakerOptions},
     budget::{Budget, BudgetOptions},
     client::{ClientOptions, ClientStatus, Explanation, ResponseFuture},
@@ -267,6 +267,12 @@ impl ClientBuilder {
     #[must_use]
     pub fn attempt_limit(self, limit: impl Into<Option<Duration>>) -> Self {
         self.with(|inner| inner.attempt_limit(limit))
+    }
+
+    /// How long the body of a response may take \[as long as it likes\].
+    #[must_use]
+    pub fn body(self, body: BodyOptions) -> Self {
+        self.with(|inner| inner.body(body))
     }
 
     /// How often a call is tried \[3 attempts\].

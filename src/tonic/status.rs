@@ -35,6 +35,7 @@ fn code(reason: Reason) -> Code {
         | Reason::BackingOff => Code::ResourceExhausted,
         // The caller has time left: another call may well be answered.
         Reason::AttemptTimeout
+        | Reason::Stalled
         | Reason::Unresolved
         | Reason::Absent
         | Reason::NoEndpoint

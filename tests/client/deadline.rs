@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use mainstay::{
-    Reason, clock,
+    Reason,
+    balance::BalanceOptions,
+    clock,
     context::{self, Inherited},
+    deadline::AttemptFit,
     resolve,
 };
 
@@ -105,4 +108,91 @@ async fn without_one_a_request_may_take_for_ever() {
     assert_eq!(client.explain().worst_case.time, None);
     let endless = client.deadline(Duration::MAX);
     assert_eq!(timed(&endless).await.1, secs(100_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_gets_an_equal_share_of_what_is_left_where_that_is_asked() {
+    let stage = Stage::default();
+    let names = ["a:1", "b:1", "c:1"];
+    names.iter().for_each(|name| stage.server(name).set(Mode::Hang));
+    let mut seen = Vec::new();
+    for fit in [AttemptFit::Fixed, AttemptFit::share()] {
+        let client = builder(&stage, resolve::fixed(names))
+            .deadline(ms(900))
+            .attempt_fit(fit)
+            .retry(at_once(3))
+            .budget(reserve(100))
+            .build()
+            .unwrap();
+        let before: usize = stage.served().iter().sum();
+        let (reply, took) = timed(&client).await;
+        assert_eq!((reason(&reply), took), (Some(Reason::Deadline), ms(900)), "the last gets what is left");
+        seen.push(stage.served().iter().sum::<usize>() - before);
+    }
+    assert_eq!(seen, [1, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_must_not_be_repeated_gets_all_that_is_left() {
+    let stage = Stage::default();
+    stage.server("a:1").set(Mode::Answer(ms(800)));
+    let client = builder(&stage, resolve::fixed(["a:1"]))
+        .deadline(ms(900))
+        .attempt_fit(AttemptFit::share())
+        .retry(at_once(3))
+        .budget(reserve(100))
+        .build()
+        .unwrap();
+    assert_eq!(reason(&timed(&client).await.0), Some(Reason::Deadline), "a third of it is too little");
+    assert!(timed(&client.not_idempotent()).await.0.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_is_cut_off_by_what_attempts_take_where_that_is_asked() {
+    let stage = Stage::default();
+    stage.server("a:1").set(Mode::Answer(ms(20)));
+    let client = builder(&stage, resolve::fixed(["a:1"]))
+        .deadline(secs(10))
+        .attempt_fit(AttemptFit::latency())
+        .retry(at_once(1))
+        .build()
+        .unwrap();
+    stage.server("a:1").set(Mode::Hang);
+    assert_eq!(timed(&client).await.1, secs(3), "nothing is known: the most there may be");
+    stage.server("a:1").set(Mode::Answer(ms(20)));
+    for _ in 0..200 {
+        timed(&client).await.0.unwrap();
+    }
+    stage.server("a:1").set(Mode::Hang);
+    let (reply, took) = timed(&client).await;
+    assert_eq!(reason(&reply), Some(Reason::AttemptTimeout));
+    assert!((ms(180)..ms(220)).contains(&took), "{took:?} is not ten times the median");
+}
+
+/// A service that has become slower than any limit says would never be let answer again, if the limit went by answers
+/// alone.
+#[tokio::test(start_paused = true)]
+async fn when_everything_slows_down_the_limit_gives_way() {
+    let stage = Stage::default();
+    stage.server("a:1").set(Mode::Answer(ms(20)));
+    let mut options = BalanceOptions::default();
+    options.health.enabled = false;
+    let client = builder(&stage, resolve::fixed(["a:1"]))
+        .balance(options)
+        .attempt_fit(AttemptFit::latency())
+        .retry(at_once(1))
+        .build()
+        .unwrap();
+    for _ in 0..500 {
+        timed(&client).await.0.unwrap();
+    }
+    stage.server("a:1").set(Mode::Answer(ms(500)));
+    let mut cut = 0;
+    while timed(&client).await.0.is_err() {
+        cut += 1;
+        assert!(cut < 600, "still cut off after {cut} attempts");
+    }
+    for _ in 0..1_000 {
+        timed(&client).await.0.unwrap();
+    }
 }

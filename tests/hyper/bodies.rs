@@ -1,11 +1,12 @@
 //! Bodies, both ways.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
+use mainstay::{Error, Reason, balance::BodyOptions};
 
 use crate::server::*;
 
@@ -81,5 +82,33 @@ async fn a_request_is_in_flight_until_the_end_of_its_body() {
         response.into_body().collect().await.unwrap();
         assert_eq!(row(&users, &fleet[0]).in_flight, 0);
         assert_eq!(row(&users, &fleet[0]).failures, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_stalls_or_outlasts_the_deadline_is_cut_off_where_that_is_asked() {
+    for protocol in PROTOCOLS {
+        let fleet = fleet(protocol, 1).await;
+        fleet[0].set(Mode::Endless);
+        let short = Duration::from_millis(100);
+        let cut = [
+            (BodyOptions::default().idle(short), None, Reason::Stalled, 1),
+            (BodyOptions::default().within_deadline(true), Some(short), Reason::Deadline, 0),
+        ];
+        for (body, deadline, reason, failures) in cut {
+            let users = builder(&fleet).body(body).build().unwrap();
+            connected(&users, 1).await;
+            let users = match deadline {
+                Some(deadline) => users.deadline(deadline),
+                None => users,
+            };
+            let mut response = users.send(get()).await.unwrap().into_body();
+            assert!(response.frame().await.unwrap().is_ok());
+            let error = response.frame().await.unwrap().unwrap_err();
+            let error = Error::find(&*error).unwrap();
+            assert_eq!((error.reason(), error.endpoint().is_some()), (reason, true), "{protocol:?}");
+            let row = row(&users, &fleet[0]);
+            assert_eq!((row.in_flight, row.failures), (0, failures), "{protocol:?} {reason:?}");
+        }
     }
 }

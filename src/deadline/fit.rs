@@ -1,0 +1,147 @@
+//! Attempt limits that go by more than a number.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    context,
+    estimate::{Counts, Recent, Survival},
+    invalid::{Check, Ratio},
+    sync::{AtomicU64, Ordering::Relaxed, Padded, stripe, stripes},
+};
+
+/// How long an attempt may take, within a limit that is the most: the
+/// [`attempt_limit`](crate::balance::BalanceOptions::attempt_limit) of a client, or that of an
+/// [`AttemptLimitLayer`](super::AttemptLimitLayer).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub enum AttemptFit {
+    /// Just that, or what is left of the deadline.
+    #[default]
+    Fixed,
+    /// So many times a percentile of what attempts of this client took in the last minute, and not less than `least`;
+    /// the most while fewer than 100 were answered, or more than the percentile leaves out were cut off.
+    ///
+    /// A tenth of the endpoints that hang are a tenth of the attempts that are cut off: the percentile has to leave out
+    /// more than what is to be cut. When everything slows down at once too much is cut off to tell, and the limit goes
+    /// back to the most by itself.
+    Latency {
+        /// Which share of the attempts is shorter \[50 %\].
+        percentile: Ratio,
+        /// How many times as long an attempt may take \[10, at least 1\].
+        times: f64,
+        /// The shortest limit \[10 ms\].
+        least: Duration,
+    },
+    /// An equal share of what is left of the deadline, for this attempt and each of those that may follow it: with 900 ms
+    /// and three attempts, 300 ms. The last one, and one that must not be repeated, gets what is left. (A budget that is spent refuses the next attempt
+    /// only when this one has been cut off.)
+    Share {
+        /// The shortest limit \[10 ms\].
+        least: Duration,
+    },
+}
+
+/// Fewer answers than this say too little about a percentile.
+const ENOUGH: u64 = 100;
+
+impl AttemptFit {
+    /// Ten times the median, at least 10 ms.
+    pub fn latency() -> Self {
+        Self::Latency { percentile: Ratio::percent::<50>(), times: 10.0, least: Duration::from_millis(10) }
+    }
+
+    /// A share of what is left, at least 10 ms.
+    pub fn share() -> Self {
+        Self::Share { least: Duration::from_millis(10) }
+    }
+
+    pub(crate) fn check(self, most: Option<Duration>, check: &mut Check) {
+        let least = match self {
+            Self::Fixed => return,
+            Self::Share { least } => least,
+            Self::Latency { percentile, times, least } => {
+                let share = percentile.get();
+                check.rule(
+                    share > 0.0 && share < 1.0,
+                    "percentile",
+                    percentile,
+                    "more than 0 and less than 100 %",
+                );
+                check.rule((1.0..=1e6).contains(&times), "times", times, "1 to 1,000,000");
+                least
+            }
+        };
+        check.duration("least", least);
+        if let Some(most) = most {
+            check.rule(least <= most, "least", least, format!("at most attempt_limit ({most:?})"));
+        }
+    }
+
+    /// When an attempt that began at `began` has to end, as far as this says. `latency` is asked for a percentile.
+    pub(crate) fn expires(
+        self,
+        began: Instant,
+        latency: impl FnOnce(f64) -> Option<Duration>,
+    ) -> Option<Instant> {
+        match self {
+            Self::Fixed => None,
+            Self::Latency { percentile, times, least } => {
+                let limit = Duration::try_from_secs_f64(latency(percentile.get())?.as_secs_f64() * times);
+                began.checked_add(limit.ok()?.max(least))
+            }
+            Self::Share { least } => {
+                let more = context::attempts_left();
+                let deadline = context::deadline().filter(|_| more > 0)?;
+                let share = deadline.saturating_duration_since(began) / (more + 1);
+                began.checked_add(share.max(least))
+            }
+        }
+    }
+
+    /// The percentile, if enough is known of it.
+    pub(crate) fn latency_of(latencies: Survival<'_>, share: f64) -> Option<Duration> {
+        if latencies.ended() < ENOUGH { None } else { latencies.quantile(share) }
+    }
+}
+
+/// What the attempts of a layer took, and how long those had lasted that were cut off or failed.
+#[derive(Debug)]
+pub(super) struct Measured {
+    epoch: Instant,
+    stripes: Box<[Padded<(Recent, Recent)>]>,
+    /// The percentile when it was last taken (in us: the low half), and when (in tenths of a second, plus 1).
+    taken: AtomicU64,
+}
+
+impl Measured {
+    pub(super) fn new(epoch: Instant) -> Self {
+        let recent = || Recent::new(epoch, Recent::PERIOD);
+        let stripes = (0..stripes()).map(|_| Padded((recent(), recent()))).collect();
+        Self { epoch, stripes, taken: AtomicU64::new(0) }
+    }
+
+    pub(super) fn note(&self, now: Instant, took: Duration, answered: bool) {
+        let (ended, cut) = &self.stripes[stripe() & (self.stripes.len() - 1)].0;
+        if answered { ended } else { cut }.record(now, took);
+    }
+
+    pub(super) fn latency(&self, now: Instant, share: f64) -> Option<Duration> {
+        let passed = now.saturating_duration_since(self.epoch).as_millis() as u64;
+        let tick = (passed / 100 + 1) & 0xFFFF_FFFF;
+        let found = self.taken.load(Relaxed);
+        let micros = if found >> 32 == tick {
+            found & 0xFFFF_FFFF
+        } else {
+            let (mut ended, mut cut) = (Counts::default(), Counts::default());
+            for stripe in &self.stripes {
+                ended.add(&stripe.0.0.counts(now));
+                cut.add(&stripe.0.1.counts(now));
+            }
+            let latency = AttemptFit::latency_of(Survival::new(&ended, &cut), share);
+            let micros = latency.map_or(0, |latency| latency.as_micros().clamp(1, 0xFFFF_FFFF) as u64);
+            self.taken.store(tick << 32 | micros, Relaxed);
+            micros
+        };
+        (micros != 0).then(|| Duration::from_micros(micros))
+    }
+}
