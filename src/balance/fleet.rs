@@ -62,6 +62,8 @@ pub(crate) struct Fleet {
     typical: AtomicU64,
     /// What attempt limits go by when it was last taken, as `p99`.
     fitted: AtomicU64,
+    /// Which part of the places was taken, in millionths, as `p99`.
+    used: AtomicU64,
 }
 
 /// A time, and how many nanoseconds after the fleet's epoch it is: taking the difference of two `Instant`s costs more than
@@ -109,6 +111,7 @@ impl Fleet {
             p99: AtomicU64::new(0),
             typical: AtomicU64::new(0),
             fitted: AtomicU64::new(0),
+            used: AtomicU64::new(0),
         }
     }
 
@@ -200,6 +203,19 @@ impl Fleet {
     /// What attempt limits go by, taken at most every 100 ms.
     pub(crate) fn fitted(&self, now: Instant, take: impl FnOnce() -> Option<Duration>) -> Option<Duration> {
         self.cached(&self.fitted, now, take).map(Duration::from_micros)
+    }
+
+    /// Which part of the places is taken, where there is a limit; `count` gives those that are, and all.
+    pub(crate) fn utilisation(&self, now: Instant, count: impl FnOnce() -> (u64, u64)) -> Option<f64> {
+        if !self.limited.load(Relaxed) {
+            return None;
+        }
+        let millionths = self.cached(&self.used, now, || {
+            let (taken, places) = count();
+            let used = taken as f64 / places.max(1) as f64;
+            Some(Duration::from_micros((used * 1e6) as u64))
+        });
+        millionths.map(|used| used as f64 / 1e6)
     }
 
     /// The value in `word` if it is fresh, else what `compute` finds; 0 us stands for nothing.

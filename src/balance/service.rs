@@ -5,7 +5,7 @@ use std::{
     future::Future,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tower::{BoxError, Service};
@@ -30,6 +30,7 @@ use crate::{
     outcome::Classify,
     random::{Entropy, Random},
     resolve::Resolve,
+    sync::Ordering::Relaxed,
     sync::{stripe, stripes},
     telemetry::{Counter, Event, Observer, Observers},
     track::Track,
@@ -213,6 +214,23 @@ where
 
     pub(crate) fn fleet(&self) -> &Arc<Fleet> {
         &self.lane().roster.fleet
+    }
+
+    /// Which part of the places at the endpoints that are available is taken, where these are limited; counted at most
+    /// every 100 ms.
+    pub(crate) fn utilisation(&self, now: Instant) -> Option<f64> {
+        let roster = &self.lane().roster;
+        roster.fleet.utilisation(now, || {
+            let snapshot = roster.snapshot.load();
+            let most = snapshot.most;
+            let available = snapshot.entries.iter().filter(|entry| entry.member.health.is_available());
+            available.fold((0, 0), |(taken, places), entry| {
+                let member = &entry.member;
+                let own = member.width.as_ref().map_or(most, |width| width.most().min(most));
+                let taken_here = member.in_flight.load(Relaxed);
+                (taken + u64::from(taken_here), places + u64::from(own))
+            })
+        })
     }
 }
 

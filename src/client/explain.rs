@@ -204,6 +204,7 @@ fn settings(now: &ClientOptions, built: &ClientOptions) -> Vec<Setting> {
     tell!("admission": throttle);
     tell!("retry": retry.max_attempts);
     tell!("retry": retry.backoff);
+    tell!("retry": retry.max_utilisation);
     tell!("retry": budget.share);
     tell!("retry": budget.window);
     tell!("retry": budget.reserve);

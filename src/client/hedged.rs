@@ -177,6 +177,16 @@ where
         })
     }
 
+    /// Which part of the attempts that may be under way at a time is so now, where that is known.
+    pub(super) fn utilisation(&self, now: Instant) -> Option<f64> {
+        let own = self.limiter().map(|limiter| {
+            let status = limiter.status();
+            f64::from(status.in_flight) / f64::from(status.limit.max(1))
+        });
+        let all = self.balance.utilisation(now);
+        own.into_iter().chain(all).reduce(f64::max)
+    }
+
     /// How many attempts may be under way at a time, where that is known.
     fn capacity(&self) -> Option<f64> {
         let fleet = self.balance.fleet();

@@ -102,6 +102,14 @@ impl ClientOptions {
                 format!("less than deadline ({deadline:?}): no hedge would ever be sent"),
             );
         }
+        let bounded =
+            self.limit.is_some() || self.balance.limit.is_some() || self.balance.max_in_flight.is_some();
+        check.rule(
+            bounded || self.retry.max_utilisation.is_none(),
+            "retry.max_utilisation",
+            self.retry.max_utilisation,
+            "needs a capacity: limit, balance.max_in_flight or balance.limit",
+        );
         let measured = self.hedge.as_ref().is_some_and(|hedge| !matches!(hedge.delay, Delay::Fixed(_)));
         check.rule(
             !measured || self.balance.statistics,

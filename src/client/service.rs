@@ -564,6 +564,11 @@ where
     #[inline]
     fn succeeded(&self, _: Instant) {}
 
+    fn has_room(&self, now: Instant) -> bool {
+        let most = self.lane.0.options.load().retry.max_utilisation;
+        most.is_none_or(|most| self.core().utilisation(now).is_none_or(|used| used < most.get()))
+    }
+
     fn fastest(&self, now: Instant) -> Option<Duration> {
         self.lane.0.balance.fleet().latencies(now).quantile(0.1)
     }

@@ -18,6 +18,7 @@ use crate::{
     describe::{Describe, Opaque},
     error::ErrorsFail,
     estimate::Recent,
+    invalid::Check,
     outcome::Classify,
     random::{Entropy, Random},
     sync::{Padded, stripes},
@@ -44,7 +45,11 @@ impl<Req: 'static, Res: 'static> RetryLayer<Req, Res> {
     /// # Errors
     /// [`Invalid`] with all that is wrong with the policy.
     pub fn new(policy: RetryPolicy) -> Result<Self, Invalid> {
-        policy.validate()?;
+        let mut check = Check::default();
+        policy.check(&mut check);
+        let rule = "a layer measures no capacity: a client does";
+        check.rule(policy.max_utilisation.is_none(), "max_utilisation", policy.max_utilisation, rule);
+        check.finish()?;
         Ok(Self {
             policy,
             budget: Budget::new(BudgetOptions::default())?,

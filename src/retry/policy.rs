@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     backoff::Backoff,
-    invalid::{Check, Invalid},
+    invalid::{Check, Invalid, Ratio},
 };
 
 /// How often a request is tried, and how long is waited in between.
@@ -15,11 +15,15 @@ pub struct RetryPolicy {
     pub max_attempts: u32,
     /// The waits between them \[25 ms, doubling to 250 ms, full jitter\].
     pub backoff: Backoff,
+    /// Which part of the capacity may be in use for a retry that costs budget to be made, where a client measures its
+    /// capacity: by its limit, or by those of its endpoints \[any\]. What is free, because it was never processed, is sent
+    /// again all the same.
+    pub max_utilisation: Option<Ratio>,
 }
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { max_attempts: 3, backoff: Backoff::default() }
+        Self { max_attempts: 3, backoff: Backoff::default(), max_utilisation: None }
     }
 }
 
@@ -37,13 +41,13 @@ impl RetryPolicy {
     /// [`Classify`](crate::outcome::Classify): what it calls a failure, or back-off, is retried.
     pub fn grpc(max_attempts: u32, initial: Duration, max: Duration, multiplier: f64) -> Self {
         let attempts = if max_attempts < 2 { 0 } else { max_attempts.min(5) };
-        Self { max_attempts: attempts, backoff: Backoff::grpc(initial, max, multiplier) }
+        Self::default().max_attempts(attempts).backoff(Backoff::grpc(initial, max, multiplier))
     }
 
     /// Envoy's numbers, as Istio and many others set them: one retry, with [its waits](Backoff::envoy). Its budget is
     /// [`Budget::envoy`](crate::budget::Budget::envoy).
     pub fn envoy() -> Self {
-        Self { max_attempts: 2, backoff: Backoff::envoy(Duration::from_millis(25)) }
+        Self::default().max_attempts(2).backoff(Backoff::envoy(Duration::from_millis(25)))
     }
 
     /// A policy that never retries.
@@ -62,6 +66,13 @@ impl RetryPolicy {
     #[must_use]
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
+        self
+    }
+
+    /// Sets [`max_utilisation`](Self::max_utilisation).
+    #[must_use]
+    pub fn max_utilisation(mut self, share: impl Into<Option<Ratio>>) -> Self {
+        self.max_utilisation = share.into();
         self
     }
 

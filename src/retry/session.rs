@@ -70,6 +70,12 @@ pub(crate) trait Env<Req: 'static> {
     /// The last attempt has succeeded.
     fn succeeded(&self, now: Instant);
 
+    /// Whether so little of the capacity is in use that another attempt may be made, as far as that is known.
+    fn has_room(&self, now: Instant) -> bool {
+        let _ = now;
+        true
+    }
+
     /// The fastest recent tenth of latency: with less time left than that, another attempt makes no sense.
     fn fastest(&self, now: Instant) -> Option<Duration>;
 }
@@ -457,7 +463,7 @@ where
     let withdrawal = if free {
         None
     } else {
-        let withdrawal = parts.budget.withdraw(now);
+        let withdrawal = if env.has_room(now) { parts.budget.withdraw(now) } else { None };
         if withdrawal.is_none() {
             parts.tally.count(Counter::BudgetExhausted);
             return None;

@@ -10,6 +10,7 @@ mod dial;
 mod distribution;
 mod events;
 mod handles;
+mod hedging;
 mod limits;
 mod members;
 mod options;

@@ -5,11 +5,12 @@ use std::{task::Context, time::Duration};
 use futures::FutureExt as _;
 use mainstay::{
     Error, Ratio, Reason,
+    breaker::BreakerOptions,
     budget::{Budget, BudgetOptions},
     client::ClientBuilder,
     describe::NotIdempotent,
     hedge::{Delay, HedgeOptions},
-    limit::ConcurrencyLimitOptions,
+    limit::{ConcurrencyLimitOptions, throttle::ThrottleOptions},
     outcome::Sent,
     resolve,
 };
@@ -265,6 +266,57 @@ async fn nothing_is_hedged_while_too_much_of_the_capacity_is_in_use() {
     assert_eq!(load(&client, 2, 100).await, 0);
     assert_eq!(heard.count("hedging_resumed"), 1);
     assert!(client.status().hedges > busy + 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_hedged_while_a_breaker_has_its_doubts() {
+    let stage = Stage::default();
+    let breaker = BreakerOptions::default().consecutive(3).probes(3, 3);
+    let client = hedged(&stage, &["a:1", "b:1"], after(ms(5))).breaker(breaker).build().unwrap();
+    for name in ["a:1", "b:1"] {
+        stage.server(name).set(Mode::Answer(ms(30)));
+    }
+    client.send(0).await.unwrap();
+    assert_eq!(client.status().hedges, 1, "closed: it is hedged");
+    for name in ["a:1", "b:1"] {
+        stage.server(name).set(Mode::Fail(ms(1)));
+    }
+    while reason(&client.send(0).await) != Some(Reason::Breaker) {}
+    for name in ["a:1", "b:1"] {
+        stage.server(name).set(Mode::Answer(ms(30)));
+    }
+    tokio::time::sleep(secs(6)).await;
+    let before = client.status().hedges;
+    for _ in 0..3 {
+        client.send(0).await.unwrap();
+    }
+    assert_eq!(client.status().hedges, before, "half-open: a probe is one attempt");
+    client.send(0).await.unwrap();
+    assert_eq!(client.status().hedges, before + 1, "closed again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_hedged_while_servers_turn_requests_away() {
+    let stage = Stage::default();
+    let throttle = ThrottleOptions::default().window(secs(10));
+    let client = hedged(&stage, &["a:1", "b:1"], after(ms(5))).throttle(throttle).build().unwrap();
+    let set = |mode: Mode| ["a:1", "b:1"].iter().for_each(|name| stage.server(name).set(mode.clone()));
+    set(Mode::Answer(ms(30)));
+    assert_eq!(load(&client, 1, 4).await, 0);
+    let before = client.status().hedges;
+    assert_eq!(before, 4);
+    set(Mode::BackOff(Some(ms(1))));
+    for _ in 0..16 {
+        let _ = client.send(0).await;
+        tokio::time::sleep(ms(5)).await;
+    }
+    set(Mode::Answer(ms(30)));
+    // 20 asked, 4 served: whatever becomes of five more, more than half of 25 were turned away.
+    assert!(load(&client, 1, 5).await < 5);
+    assert_eq!(client.status().hedges, before, "it is throttled still");
+    tokio::time::sleep(secs(11)).await;
+    client.send(0).await.unwrap();
+    assert_eq!(client.status().hedges, before + 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,9 @@
 //! Retries, refusals and the budget, through the client.
 
-use mainstay::{Error, Ratio, Reason, budget::Budget, clock, outcome::Sent, resolve, resolve::Resolution};
+use mainstay::{
+    Error, Ratio, Reason, balance::BalanceOptions, budget::Budget, clock, outcome::Sent, resolve,
+    resolve::Resolution,
+};
 
 use crate::fleet::*;
 
@@ -187,4 +190,46 @@ async fn clients_of_one_policy_that_fail_together_do_not_come_back_together() {
     let distinct: std::collections::BTreeSet<_> = ends.iter().collect();
     // Up to 25 ms, and a timer of a millisecond's resolution: by chance about 21 of 24 are drawn.
     assert!(distinct.len() >= 10, "{distinct:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_are_made_from_what_the_capacity_has_to_spare_where_that_is_asked() {
+    for (bound, expected) in [(None, 20), (Some(Ratio::percent::<50>()), 0)] {
+        let stage = Stage::default();
+        let mut options = BalanceOptions::default();
+        options.max_in_flight = Some(10);
+        options.health.enabled = false;
+        let client = builder(&stage, resolve::fixed(["a:1", "b:1"]))
+            .balance(options)
+            .retry(at_once(2).max_utilisation(bound))
+            .budget(reserve(1_000))
+            .build()
+            .unwrap();
+        for name in ["a:1", "b:1"] {
+            stage.server(name).set(Mode::Hang);
+        }
+        client.ready().await.unwrap();
+        // Twelve of twenty places are taken.
+        let held: Vec<_> = (0..12).map(|_| tokio::spawn(client.send(0))).collect();
+        settle().await;
+        for name in ["a:1", "b:1"] {
+            stage.server(name).set(Mode::Fail(ms(1)));
+        }
+        assert_eq!(load(&client, 1, 20).await, 20);
+        assert_eq!(client.status().retries, expected, "{bound:?}");
+        held.iter().for_each(tokio::task::JoinHandle::abort);
+        tokio::time::sleep(secs(1)).await;
+        let before = client.status().retries;
+        assert_eq!(load(&client, 1, 20).await, 20);
+        assert_eq!(client.status().retries, before + 20, "now there is room");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bound_on_what_is_in_use_needs_to_know_what_there_is() {
+    let policy = at_once(2).max_utilisation(Ratio::percent::<50>());
+    let stage = Stage::default();
+    let built = builder(&stage, resolve::fixed(["a:1"])).retry(policy).build();
+    let told = built.unwrap_err().to_string();
+    assert!(told.contains("retry.max_utilisation") && told.contains("needs a capacity"), "{told}");
 }
