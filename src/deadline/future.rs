@@ -234,7 +234,7 @@ mod tests {
         let call = tokio::spawn(service.oneshot(()));
         for expected in 1..=3 {
             tokio::time::sleep_until((start + MS * (300 * expected - 10)).into()).await;
-            assert_eq!(begun.load(SeqCst), expected as u32);
+            assert_eq!(begun.load(SeqCst), expected);
         }
         assert_eq!(reason(&call.await.unwrap()), Some(Reason::Deadline));
         assert_eq!(clock::now() - start, MS * 900);
