@@ -127,6 +127,7 @@
 //! | `tonic` | off | the module `tonic`: what generated tonic clients run on; implies `grpc` |
 //! | `reqwest` | off | the module `reqwest`: your own `reqwest::Client` for each endpoint; implies `http` |
 //! | `server` | off | the module `server`: a layer that reads what clients say of a request and refuses what is late or too much; implies `grpc` |
+//! | `dns` | off | names through DNS itself, with the records' own times, and SRV: `resolve::dns`, `resolve::srv`; implied by `hyper`, `reqwest` and `tonic` |
 //! | `file` | off | endpoints from files (`resolve::file`), and the last good ones kept in one (`ResolveExt::saved`) |
 //! | `redis` | off | `limit::quota::Redis`: a rate that a fleet of processes shares |
 //! | `testing` | off | the module `testing`: a virtual fleet on tokio's paused clock, and a layer that makes trouble |

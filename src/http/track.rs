@@ -32,7 +32,7 @@ fn as_at_head(_: Option<&HeaderMap>, head: Verdict) -> Verdict {
 /// caller has lost interest and the head's verdict stands.
 ///
 /// Where the client gives bodies a limit ([`BodyOptions`](crate::balance::BodyOptions)), one that is over it ends with an
-/// [`Error`]: [`Reason::Stalled`], a failure of the attempt, or [`Reason::Deadline`], which is as an early drop. Any other
+/// [`Error`](crate::Error): [`Reason::Stalled`], a failure of the attempt, or [`Reason::Deadline`], which is as an early drop. Any other
 /// error is the body's own. What it holds is given back then; the connection is when the body is dropped.
 #[pin_project]
 #[derive(Debug)]

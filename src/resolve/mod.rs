@@ -17,7 +17,8 @@
 //! |---|---|
 //! | a name with a scheme, such as `dns:///users.internal:8080` | [`name`] |
 //! | a list that never changes | [`fixed`] |
-//! | a host name | [`dns`] |
+//! | a host name, through DNS | `dns` and `srv`, with the feature `dns` |
+//! | a host name, through the system's resolver | [`system`] |
 //! | a file | `file`, with the feature of that name |
 //! | a function that is asked from time to time | [`poll`] |
 //! | the application, when it likes; a stream | [`channel`]; [`stream`] |
@@ -33,6 +34,7 @@ mod alarm;
 mod channel;
 mod combined;
 mod discover;
+#[cfg(feature = "dns")]
 mod dns;
 mod each;
 mod ext;
@@ -47,6 +49,7 @@ mod shared;
 mod stable;
 mod steady;
 mod stream;
+mod system;
 mod target;
 mod watched;
 
@@ -60,7 +63,8 @@ use std::{
 pub use channel::{Channel, Feed, channel};
 pub use combined::{Combined, Failover, First, Merge, Union, failover, first, union};
 pub use discover::{Discovered, discover};
-pub use dns::{Dns, dns};
+#[cfg(feature = "dns")]
+pub use dns::{Dns, DnsOptions, Families, dns, srv};
 pub use each::Each;
 pub use ext::ResolveExt;
 #[cfg(feature = "file")]
@@ -73,6 +77,7 @@ pub use shared::Shared;
 pub use stable::{Keeper, Stable, StableOptions};
 pub use steady::{Effective, Steady};
 pub use stream::{Streamed, stream};
+pub use system::{System, system};
 pub use target::Target;
 pub use watched::{Teller, Watched, watch};
 

@@ -21,11 +21,23 @@ use crate::{
 };
 
 /// One look-up under way.
-pub(super) type Answer = Pin<Box<dyn Future<Output = Resolution> + Send>>;
+pub(super) type Answer = Pin<Box<dyn Future<Output = Told> + Send>>;
+
+/// What was told, and how long it holds, where that is known.
+pub(super) struct Told {
+    pub(super) resolution: Resolution,
+    pub(super) holds: Option<Duration>,
+}
+
+impl From<Resolution> for Told {
+    fn from(resolution: Resolution) -> Self {
+        Self { resolution, holds: None }
+    }
+}
 
 /// Asks, rests, and asks again.
 ///
-/// After an answer it rests for the interval, spread by its jitter; after a failure it backs off. An answer that does
+/// After an answer it rests for as long as it holds, or for the interval, spread by its jitter; after a failure it backs off. An answer that does
 /// not come in time is a failure. Dropping it ends the look-up under way.
 pub(super) struct Periodic {
     options: PollOptions,
@@ -70,6 +82,12 @@ impl Periodic {
         self.options = options;
     }
 
+    /// Replaces what asks.
+    #[cfg(feature = "dns")]
+    pub(super) fn set_ask(&mut self, ask: impl FnMut() -> Answer + Send + 'static) {
+        self.ask = Box::new(ask);
+    }
+
     pub(super) fn set_random(&mut self, random: Arc<dyn Random>) {
         self.random = random;
     }
@@ -102,15 +120,15 @@ impl Periodic {
                 }
                 Phase::Over => return Poll::Ready(None),
                 Phase::Asking { answer, limit } => {
-                    let resolution = match answer.as_mut().poll(cx) {
-                        Poll::Ready(resolution) => resolution,
+                    let told = match answer.as_mut().poll(cx) {
+                        Poll::Ready(told) => told,
                         Poll::Pending => {
                             ready!(limit.as_mut().poll(cx));
-                            Resolution::Failed(Arc::new(TooSlow(self.options.timeout)))
+                            Resolution::Failed(Arc::new(TooSlow(self.options.timeout))).into()
                         }
                     };
-                    self.rest_after(&resolution);
-                    return Poll::Ready(Some(resolution));
+                    self.rest_after(&told);
+                    return Poll::Ready(Some(told.resolution));
                 }
             }
         }
@@ -130,14 +148,14 @@ impl Periodic {
         }
     }
 
-    fn rest_after(&mut self, resolution: &Resolution) {
-        self.rest = if matches!(resolution, Resolution::Failed(_)) {
+    fn rest_after(&mut self, told: &Told) {
+        self.rest = if matches!(told.resolution, Resolution::Failed(_)) {
             self.failures = self.failures.saturating_add(1);
             self.options.backoff.delay(self.failures, self.rest, &*self.random)
         } else {
             self.failures = 0;
             let spread = self.options.jitter.get() * (2.0 * unit(self.random.next()) - 1.0);
-            self.options.interval.mul_f64(1.0 + spread)
+            told.holds.unwrap_or(self.options.interval).mul_f64(1.0 + spread)
         };
         let now = clock::now();
         self.phase = Phase::Resting { since: now, until: now + self.rest, alarm: None };

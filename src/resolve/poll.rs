@@ -9,7 +9,10 @@ use std::{
 
 use tower::BoxError;
 
-use super::{PollOptions, Resolution, Resolve, periodic::Periodic};
+use super::{
+    PollOptions, Resolution, Resolve,
+    periodic::{Periodic, Told},
+};
 use crate::{Invalid, random::Random};
 
 /// Asks `ask` every `interval`, spread by \[10 %\]; see [`PollOptions`] for the rest.
@@ -41,8 +44,8 @@ where
         let answer = ask();
         Box::pin(async {
             match answer.await {
-                Ok(found) => found.into(),
-                Err(error) => Resolution::Failed(Arc::from(error.into())),
+                Ok(found) => Told::from(found.into()),
+                Err(error) => Resolution::Failed(Arc::from(error.into())).into(),
             }
         })
     }))

@@ -14,7 +14,10 @@ use crate::{Invalid, invalid::Check};
 ///
 /// | name | what is resolved | feature |
 /// |---|---|---|
-/// | `users.internal:8080`, `dns:///users.internal:8080` | a host | none |
+/// | `users.internal:8080`, `dns:///users.internal:8080` | a host, through DNS | `dns` |
+/// | `dns://10.0.0.53/users.internal:8080` | the same, asked of these servers | `dns` |
+/// | `srv:///_users._tcp.internal` | SRV records | `dns` |
+/// | `system:///users.internal:8080` | a host, through the system's resolver | none |
 /// | `fixed:///10.0.0.1:80,10.0.0.2:80` | a list that never changes | none |
 /// | `file:///etc/mesh/users.yaml` | a file, by its extension YAML, JSON or TOML | `file` |
 ///
@@ -23,9 +26,9 @@ use crate::{Invalid, invalid::Check};
 /// ```
 /// use mainstay::resolve::{self, Resolve};
 ///
-/// assert!(resolve::name("dns:///users.internal:8080").validate().is_ok());
-/// let error = resolve::name("dsn:///users.internal:8080").validate().unwrap_err();
-/// assert!(error.to_string().contains("name.scheme = \"dsn\""));
+/// assert!(resolve::name("system:///users.internal:8080").validate().is_ok());
+/// let error = resolve::name("sistem:///users.internal:8080").validate().unwrap_err();
+/// assert!(error.to_string().contains("name.scheme = \"sistem\""));
 /// ```
 pub fn name(name: impl AsRef<str>) -> Named {
     Schemes::default().name(name)
@@ -82,7 +85,10 @@ impl Schemes {
     fn unknown(&self, target: &Target) -> Invalid {
         let known: Vec<&str> = self.0.keys().map(String::as_str).collect();
         let rule = match FEATURES.iter().find(|(scheme, _)| *scheme == target.scheme()) {
-            Some((_, feature)) => format!("needs the feature `{feature}` of mainstay"),
+            Some((_, feature)) => {
+                let system = if *feature == "dns" { "; system:/// needs none" } else { "" };
+                format!("needs the feature `{feature}` of mainstay{system}")
+            }
             None => format!("one of {}", known.join(", ")),
         };
         Check::problem("name.scheme", target.scheme(), rule)
@@ -90,14 +96,18 @@ impl Schemes {
 }
 
 /// Schemes that a feature brings, and the feature.
-const FEATURES: &[(&str, &str)] = &[("file", "file")];
+const FEATURES: &[(&str, &str)] = &[("dns", "dns"), ("file", "file"), ("srv", "dns")];
 
 impl Default for Schemes {
     fn default() -> Self {
         let mut schemes = Self::none();
-        schemes.register("dns", |target| {
+        #[cfg(feature = "dns")]
+        for scheme in ["dns", "srv"] {
+            schemes.register(scheme, |target| Ok(Box::new(super::Dns::of(target)?)));
+        }
+        schemes.register("system", |target| {
             target.only(&[])?;
-            Ok(Box::new(super::dns(target.path())))
+            Ok(Box::new(super::system(target.path())))
         });
         #[cfg(feature = "file")]
         schemes.register("file", |target| Ok(Box::new(super::File::of(target)?)));
@@ -188,9 +198,17 @@ mod tests {
 
     #[test]
     fn what_a_scheme_refuses_is_refused() {
-        assert!(name("dns:///users").validate().is_err(), "no port");
-        assert!(name("dns:///users:80?ttl=5").validate().is_err(), "an option that dns does not have");
-        assert!(name("users:80").validate().is_ok());
+        assert!(name("system:///users").validate().is_err(), "no port");
+        assert!(name("system:///users:80?ttl=5").validate().is_err(), "an option that it does not have");
+        assert!(name("system:///users:80").validate().is_ok());
+    }
+
+    #[cfg(not(feature = "dns"))]
+    #[test]
+    fn a_scheme_whose_feature_is_off_says_so() {
+        let error = name("users:80").validate().unwrap_err();
+        let told = "name.scheme = \"dns\": needs the feature `dns` of mainstay; system:/// needs none";
+        assert!(error.to_string().ends_with(told), "{error}");
     }
 
     #[test]

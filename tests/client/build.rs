@@ -29,7 +29,7 @@ fn a_client_of_nothing_is_told_all_that_is_missing() {
 #[test]
 fn every_mistake_is_told_at_once_with_field_value_and_rule() {
     let invalid = Client::builder("users")
-        .resolve(resolve::dns("http://users.internal"))
+        .resolve(resolve::system("http://users.internal"))
         .deadline(Duration::ZERO)
         .attempt_limit(secs(4))
         .retry(RetryPolicy::default().max_attempts(0).backoff(Backoff::exponential(ms(10)).factor(0.5)))
@@ -38,7 +38,7 @@ fn every_mistake_is_told_at_once_with_field_value_and_rule() {
         .unwrap_err();
     let expected = [
         "connect",
-        "resolve.dns.name",
+        "resolve.system.name",
         "deadline",
         "retry.max_attempts",
         "retry.backoff.factor",

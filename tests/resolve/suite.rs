@@ -52,6 +52,10 @@ pub(crate) trait World: Sized + Send {
     }
     /// How often it may be asked in `RECOVERY` while it is in trouble.
     const ASKED_IN_TROUBLE: usize = 40;
+    /// The same for this one.
+    fn updates(&self) -> usize {
+        Self::UPDATES
+    }
     /// What must never be shown.
     fn secrets(&self) -> Vec<String> {
         Vec::new()
@@ -332,9 +336,9 @@ pub(crate) async fn memory_stays_flat_over_many_updates<W: World>(mut world: W) 
     world.publish(&all).await;
     let mut watching = Watching::start(world.resolver());
     watching.until_set(&all, W::RECOVERY).await;
-    let mut settled = 0;
-    for update in 0..W::UPDATES {
-        if update == W::UPDATES / 5 {
+    let (mut settled, updates) = (0, world.updates());
+    for update in 0..updates {
+        if update == updates / 5 {
             settled = resident();
         }
         let first = update % 40;

@@ -11,9 +11,9 @@ use super::{PollOptions, Resolution, Resolve, periodic::Periodic};
 use crate::{Invalid, invalid::Check, random::Random};
 
 /// Resolves `name`, a host and a port such as `users.internal:8080`, through the system's resolver (`getaddrinfo`): hosts
-/// file, search domains and all. Every address is one endpoint.
+/// file, search domains, and whatever else the system is set up to ask. Every address is one endpoint.
 ///
-/// What that resolver does not tell, this one cannot know:
+/// What that resolver does not tell, this one cannot know; [`dns`](fn@super::dns) knows all of it:
 /// - **How long an answer holds.** The name is looked up every \[30 s\] instead, and early when asked to, at most once per
 ///   floor \[5 s\]; see [`PollOptions`].
 /// - **Whether a name does not exist** or its servers are out of reach: systems tell both in words of their own. Every
@@ -30,12 +30,12 @@ use crate::{Invalid, invalid::Check, random::Random};
 /// use std::time::Duration;
 /// use mainstay::resolve::{self, PollOptions, Resolve};
 ///
-/// let users = resolve::dns("users.internal:8080")
+/// let users = resolve::system("users.internal:8080")
 ///     .options(PollOptions::default().interval(Duration::from_secs(10)));
 /// assert!(users.validate().is_ok());
-/// assert!(resolve::dns("users.internal").validate().is_err()); // no port
+/// assert!(resolve::system("users.internal").validate().is_err()); // no port
 /// ```
-pub fn dns(name: impl Into<String>) -> Dns {
+pub fn system(name: impl Into<String>) -> System {
     let name: Arc<str> = name.into().into();
     let looked_up = name.clone();
     let periodic = Periodic::new(PollOptions::default(), move || {
@@ -43,22 +43,22 @@ pub fn dns(name: impl Into<String>) -> Dns {
         Box::pin(async move {
             let found = tokio::task::spawn_blocking(move || look_up(&name)).await;
             match found.map_err(io::Error::from).and_then(|found| found) {
-                Ok(found) => Resolution::bound(found),
-                Err(error) => Resolution::Failed(Arc::new(error)),
+                Ok(found) => Resolution::bound(found).into(),
+                Err(error) => Resolution::Failed(Arc::new(error)).into(),
             }
         })
     });
-    Dns { name, periodic }
+    System { name, periodic }
 }
 
-/// The resolver made by [`dns`].
+/// The resolver made by [`system`].
 #[derive(Debug)]
-pub struct Dns {
+pub struct System {
     name: Arc<str>,
     periodic: Periodic,
 }
 
-impl Dns {
+impl System {
     /// Replaces the options.
     #[must_use]
     pub fn options(mut self, options: PollOptions) -> Self {
@@ -74,7 +74,7 @@ impl Dns {
     }
 }
 
-impl Resolve for Dns {
+impl Resolve for System {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Resolution>> {
         if self.periodic.is_new()
             && let Err(invalid) = self.validate()
@@ -89,12 +89,12 @@ impl Resolve for Dns {
     }
 
     fn describe(&self) -> String {
-        format!("dns {}", self.name)
+        format!("system {}", self.name)
     }
 
     fn validate(&self) -> Result<(), Invalid> {
         let mut check = Check::default();
-        check.part("dns", |check| {
+        check.part("system", |check| {
             let rule = "a host and a port from 1 to 65535, such as users.internal:8080; no scheme, \
                         an IPv6 address in brackets";
             check.rule(is_host_and_port(&self.name), "name", &self.name, rule);
@@ -104,20 +104,24 @@ impl Resolve for Dns {
     }
 }
 
-fn is_host_and_port(name: &str) -> bool {
+pub(super) fn is_host_and_port(name: &str) -> bool {
     if let Ok(address) = name.parse::<SocketAddr>() {
         return address.port() != 0;
     }
     let Some((host, port)) = name.rsplit_once(':') else { return false };
+    is_host(host)
+        && port.bytes().all(|byte| byte.is_ascii_digit())
+        && port.parse::<u16>().is_ok_and(|port| port != 0)
+}
+
+/// Whether it is a name as DNS has them, with or without the dot at its end.
+pub(super) fn is_host(host: &str) -> bool {
     let labels = host.strip_suffix('.').unwrap_or(host);
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
     };
-    labels.len() <= 253
-        && labels.split('.').all(is_label)
-        && port.bytes().all(|byte| byte.is_ascii_digit())
-        && port.parse::<u16>().is_ok_and(|port| port != 0)
+    labels.len() <= 253 && labels.split('.').all(is_label)
 }
 
 fn look_up(name: &str) -> io::Result<Vec<SocketAddr>> {
@@ -126,7 +130,10 @@ fn look_up(name: &str) -> io::Result<Vec<SocketAddr>> {
 }
 
 /// Those of `found` that can be reached, if both families are among them; all of them if none can.
-fn routed(found: Vec<SocketAddr>, mut has_route: impl FnMut(&SocketAddr) -> bool) -> Vec<SocketAddr> {
+pub(super) fn routed(
+    found: Vec<SocketAddr>,
+    mut has_route: impl FnMut(&SocketAddr) -> bool,
+) -> Vec<SocketAddr> {
     let sixes = found.iter().filter(|address| address.is_ipv6()).count();
     if sixes == 0 || sixes == found.len() {
         return found;
@@ -136,7 +143,7 @@ fn routed(found: Vec<SocketAddr>, mut has_route: impl FnMut(&SocketAddr) -> bool
 }
 
 /// Whether the host would know where to send a packet for `address`. Connecting a datagram socket sends nothing.
-fn has_route(address: &SocketAddr) -> bool {
+pub(super) fn has_route(address: &SocketAddr) -> bool {
     let any: SocketAddr = match address {
         SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -162,7 +169,7 @@ mod tests {
             "[::1]:80",
             &long,
         ] {
-            assert!(dns(good).validate().is_ok(), "{good}");
+            assert!(system(good).validate().is_ok(), "{good}");
         }
         let long = format!("{}b:80", "a.".repeat(127));
         for bad in [
@@ -182,28 +189,28 @@ mod tests {
             "user@host:80",
             &long,
         ] {
-            assert!(dns(bad).validate().is_err(), "{bad}");
+            assert!(system(bad).validate().is_err(), "{bad}");
         }
     }
 
     #[tokio::test]
     async fn a_bad_name_is_told_with_the_rule_and_never_looked_up() {
-        let mut dns = dns("http://users");
-        let Some(Resolution::Failed(cause)) = poll_fn(|cx| dns.poll_next(cx)).await else {
+        let mut system = system("http://users");
+        let Some(Resolution::Failed(cause)) = poll_fn(|cx| system.poll_next(cx)).await else {
             panic!("a scheme was taken for a host")
         };
         let text = cause.to_string();
         assert!(
-            text.starts_with("invalid options: dns.name = \"http://users\": a host and a port"),
+            text.starts_with("invalid options: system.name = \"http://users\": a host and a port"),
             "{text}"
         );
-        assert!(poll_fn(|cx| dns.poll_next(cx)).await.is_none());
+        assert!(poll_fn(|cx| system.poll_next(cx)).await.is_none());
     }
 
     #[tokio::test]
     async fn this_host_knows_itself() {
-        let mut dns = dns("localhost:80");
-        let Some(Resolution::Bound(set)) = poll_fn(|cx| dns.poll_next(cx)).await else {
+        let mut system = system("localhost:80");
+        let Some(Resolution::Bound(set)) = poll_fn(|cx| system.poll_next(cx)).await else {
             panic!("localhost did not resolve")
         };
         assert!(!set.is_empty());
