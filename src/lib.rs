@@ -106,7 +106,8 @@
 //! | to | look into |
 //! |---|---|
 //! | build a client, ask it what it knows, change its options | [`client`]; over HTTP `hyper` or `reqwest`; over gRPC `tonic` |
-//! | tell where the instances are | [`resolve`], [`endpoint`] |
+//! | tell where the instances are | [`resolve`], [`endpoint`]; in etcd and ZooKeeper `registry` |
+//! | be found: tell a registry where this instance is | `announce` |
 //! | choose between them, and set bad ones aside | [`balance`], [`health`] |
 //! | bound time, tries and extra load | [`deadline`], [`retry`], [`hedge`], [`budget`], [`backoff`] |
 //! | stop calling what fails | [`breaker`] |
@@ -129,13 +130,17 @@
 //! | `server` | off | the module `server`: a layer that reads what clients say of a request and refuses what is late or too much; implies `grpc` |
 //! | `dns` | off | names through DNS itself, with the records' own times, and SRV: `resolve::dns`, `resolve::srv`; implied by `hyper`, `reqwest` and `tonic` |
 //! | `file` | off | endpoints from files (`resolve::file`), and the last good ones kept in one (`ResolveExt::saved`) |
+//! | `etcd` | off | endpoints from etcd (`resolve::etcd`), and `announce` there; TLS with the feature `tls` |
+//! | `zookeeper` | off | endpoints from ZooKeeper (`resolve::zookeeper`): serversets, Nerve; and `announce` there |
 //! | `redis` | off | `limit::quota::Redis`: a rate that a fleet of processes shares |
 //! | `testing` | off | the module `testing`: a virtual fleet on tokio's paused clock, and a layer that makes trouble |
 //! | `hyper` | off | the module `hyper`: a pooled HTTP/1.1 and HTTP/2 transport, and the client over it; implies `http` |
-//! | `tls` | off | TLS in `hyper`, by rustls with ring; implies `hyper` |
+//! | `tls` | off | TLS in `hyper`, by rustls with ring, and to etcd if that is on; implies `hyper` |
 
 #![forbid(unsafe_code)]
 
+#[cfg(any(feature = "etcd", feature = "zookeeper"))]
+pub mod announce;
 pub mod backoff;
 pub mod balance;
 pub mod breaker;
@@ -163,6 +168,8 @@ mod keyed;
 pub mod limit;
 pub mod outcome;
 pub mod random;
+#[cfg(any(feature = "etcd", feature = "zookeeper"))]
+pub mod registry;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
 pub mod resolve;

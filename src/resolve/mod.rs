@@ -22,6 +22,7 @@
 //! | a file | `file`, with the feature of that name |
 //! | a function that is asked from time to time | [`poll`] |
 //! | the application, when it likes; a stream | [`channel`]; [`stream`] |
+//! | etcd, ZooKeeper | `etcd`, `zookeeper`, with the features of these names |
 //! | a registry of your own that is watched | [`watch`] |
 //! | tower's `Discover` | [`discover`] |
 //! | several of these | [`first`], [`failover`], [`union`] |
@@ -37,6 +38,8 @@ mod discover;
 #[cfg(feature = "dns")]
 mod dns;
 mod each;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod ext;
 #[cfg(feature = "file")]
 mod file;
@@ -51,7 +54,11 @@ mod steady;
 mod stream;
 mod system;
 mod target;
+#[cfg(any(feature = "etcd", feature = "zookeeper"))]
+mod told;
 mod watched;
+#[cfg(feature = "zookeeper")]
+mod zookeeper;
 
 use std::{
     collections::HashSet,
@@ -66,6 +73,8 @@ pub use discover::{Discovered, discover};
 #[cfg(feature = "dns")]
 pub use dns::{Dns, DnsOptions, Families, dns, srv};
 pub use each::Each;
+#[cfg(feature = "etcd")]
+pub use etcd::{Etcd, etcd};
 pub use ext::ResolveExt;
 #[cfg(feature = "file")]
 pub use file::{DocumentError, File, FileOptions, Format, Saved, SavedOptions, file};
@@ -80,6 +89,8 @@ pub use stream::{Streamed, stream};
 pub use system::{System, system};
 pub use target::Target;
 pub use watched::{Teller, Watched, watch};
+#[cfg(feature = "zookeeper")]
+pub use zookeeper::{ZooKeeper, zookeeper};
 
 use crate::{Endpoint, Invalid, error::Cause};
 

@@ -20,6 +20,8 @@ use crate::{Invalid, invalid::Check};
 /// | `system:///users.internal:8080` | a host, through the system's resolver | none |
 /// | `fixed:///10.0.0.1:80,10.0.0.2:80` | a list that never changes | none |
 /// | `file:///etc/mesh/users.yaml` | a file, by its extension YAML, JSON or TOML | `file` |
+/// | `etcd:///services/users`, `etcd://host:2379,host2:2379/services/users` | keys of etcd under `services/users/` | `etcd` |
+/// | `zookeeper:///services/users`, `zookeeper://zk1:2181,zk2:2181/services/users` | children of a node of ZooKeeper | `zookeeper` |
 ///
 /// Mistakes are told when a client is built. For schemes of your own see [`Schemes`].
 ///
@@ -96,7 +98,8 @@ impl Schemes {
 }
 
 /// Schemes that a feature brings, and the feature.
-const FEATURES: &[(&str, &str)] = &[("dns", "dns"), ("file", "file"), ("srv", "dns")];
+const FEATURES: &[(&str, &str)] =
+    &[("dns", "dns"), ("etcd", "etcd"), ("file", "file"), ("srv", "dns"), ("zookeeper", "zookeeper")];
 
 impl Default for Schemes {
     fn default() -> Self {
@@ -115,6 +118,10 @@ impl Default for Schemes {
             target.only(&[])?;
             Ok(Box::new(fixed(target.path().split(',').map(str::trim).filter(|address| !address.is_empty()))))
         });
+        #[cfg(feature = "etcd")]
+        schemes.register("etcd", |target| Ok(Box::new(super::Etcd::named(target)?)));
+        #[cfg(feature = "zookeeper")]
+        schemes.register("zookeeper", |target| Ok(Box::new(super::ZooKeeper::named(target)?)));
         schemes
     }
 }

@@ -1,13 +1,23 @@
 //! What is owed by every registry, shown by one suite that is run over all of them.
 
+#[cfg(any(feature = "etcd", feature = "zookeeper"))]
+mod announce;
+#[cfg(any(feature = "etcd", feature = "zookeeper"))]
+mod daemon;
 #[cfg(feature = "dns")]
 mod dns;
 #[cfg(feature = "dns")]
 mod dns_answers;
+#[cfg(feature = "etcd")]
+mod etcd;
 #[cfg(feature = "file")]
 mod file;
 mod ledger;
 #[cfg(feature = "dns")]
 mod process;
+#[cfg(any(feature = "etcd", feature = "zookeeper"))]
+mod proxy;
 mod servers;
 mod suite;
+#[cfg(feature = "zookeeper")]
+mod zookeeper;

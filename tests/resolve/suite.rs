@@ -350,6 +350,12 @@ pub(crate) async fn memory_stays_flat_over_many_updates<W: World>(mut world: W) 
     assert!(grown < 8 << 20, "{} KiB more than after a fifth of the updates", grown >> 10);
 }
 
+/// The next that `resolver` tells.
+#[cfg(any(feature = "etcd", feature = "zookeeper"))]
+pub(crate) async fn next(resolver: &mut dyn Resolve) -> Option<Resolution> {
+    poll_fn(|cx| resolver.poll_next(cx)).await
+}
+
 /// The runtime of stand-ins, so that their tasks are not taken for those of a resolver.
 pub(crate) fn apart() -> &'static Handle {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
