@@ -267,6 +267,8 @@ pub(crate) async fn no_request_fails_while_instances_come_and_go_and_the_registr
         .describe(Idempotent)
         .build()
         .unwrap();
+    // What is shown is what happens to a client that works; how long a registry takes to be found is another claim.
+    tokio::time::timeout(W::RECOVERY, client.ready()).await.unwrap().unwrap();
     let failures = Arc::new(Mutex::new(Vec::new()));
     let load = tokio::spawn({
         let (client, failures) = (client.clone(), failures.clone());
