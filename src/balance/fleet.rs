@@ -21,7 +21,7 @@ use crate::{
         Counts, Recent, bucket_of,
         slices::{Slices, nanos_since},
     },
-    health::{Ledger, Transition},
+    health::{Ledger, Operation, Operations, Transition},
     random::Random,
     sync::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, Padded, stripe, stripes},
     telemetry::{Counter, Event, Observers, Tally},
@@ -34,6 +34,8 @@ pub(crate) struct Fleet {
     pub(crate) estimator: Estimator,
     pub(crate) options: ArcSwap<BalanceOptions>,
     pub(crate) ledger: Ledger,
+    /// Where operations have a health of their own.
+    pub(crate) operations: Operations,
     pub(crate) observers: Arc<Observers>,
     pub(crate) bell: Bell,
     /// Requests that wait for an endpoint.
@@ -97,6 +99,7 @@ impl Fleet {
             limited: AtomicBool::new(options.most() != u32::MAX),
             options: ArcSwap::from_pointee(options),
             ledger: Ledger::default(),
+            operations: Operations::new(epoch),
             observers,
             bell: Bell::new(),
             waiters: WakeSet::new(),
@@ -276,6 +279,34 @@ impl Fleet {
             Transition::Drained => Event::Drained { endpoint },
             Transition::RestoredByHand => Event::RestoredByHand { endpoint },
         });
+    }
+
+    /// Makes a transition of an operation at `member` known to observers, to the background task, and to those who wait.
+    pub(crate) fn operation_changed(
+        &self,
+        member: &Arc<Member>,
+        operation: &Operation,
+        transition: Transition,
+    ) {
+        self.bell.ring(Message::Changed(member.clone()));
+        self.wake();
+        self.announce_operation(member, operation, transition);
+    }
+
+    /// Makes a transition of an operation at `member` known to observers.
+    pub(crate) fn announce_operation(&self, member: &Member, operation: &Operation, transition: Transition) {
+        let (endpoint, operation) = (member.name.clone(), operation.name().clone());
+        match transition {
+            Transition::Ejected { why, lasts } => {
+                self.tell(&Event::OperationEjected { endpoint, operation, why, lasts });
+            }
+            Transition::Probation => self.tell(&Event::OperationProbation { endpoint, operation }),
+            Transition::Restored { proven } => {
+                self.tell(&Event::OperationRestored { endpoint, operation, proven });
+            }
+            // Nobody holds an operation, drains it, or is asked to leave it alone.
+            _ => {}
+        }
     }
 
     pub(crate) fn tell(&self, event: &Event) {

@@ -139,6 +139,8 @@ pub use reported::{ReportedOptions, ReportedWeight, Utilisation};
 pub use ring::{Ring, RingOptions};
 pub use service::{Balance, BalanceBuilder};
 pub use shared::Shared;
-pub use status::{BalanceStatus, EndpointStatus, PriorityStatus, ZoneStatus};
+pub use status::{
+    BalanceStatus, EndpointStatus, OperationStatus, OperationsStatus, PriorityStatus, ZoneStatus,
+};
 pub use stride::Stride;
 pub use subset::{DeterministicOptions, RendezvousOptions, Subset};

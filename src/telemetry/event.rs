@@ -66,6 +66,33 @@ pub enum Event {
         /// Whether a request has proven it, or nobody came to.
         proven: bool,
     },
+    /// An operation was set aside at an endpoint, which stays for the others.
+    OperationEjected {
+        /// At which endpoint.
+        endpoint: Arc<str>,
+        /// Which operation.
+        operation: Arc<str>,
+        /// The rule that tripped.
+        why: Trip,
+        /// For how long.
+        lasts: Duration,
+    },
+    /// An endpoint waits for a request of an operation that decides over its return there.
+    OperationProbation {
+        /// Which endpoint.
+        endpoint: Arc<str>,
+        /// Of which operation.
+        operation: Arc<str>,
+    },
+    /// An endpoint gets requests of an operation again.
+    OperationRestored {
+        /// Which endpoint.
+        endpoint: Arc<str>,
+        /// Of which operation.
+        operation: Arc<str>,
+        /// Whether a request has proven it, or nobody came to.
+        proven: bool,
+    },
     /// An endpoint asked to be left alone.
     BackingOff {
         /// Which.
@@ -191,6 +218,9 @@ impl Event {
             Self::Ejected { .. } => "ejected",
             Self::Probation { .. } => "probation",
             Self::Restored { .. } => "restored",
+            Self::OperationEjected { .. } => "operation_ejected",
+            Self::OperationProbation { .. } => "operation_probation",
+            Self::OperationRestored { .. } => "operation_restored",
             Self::Held { .. } => "held",
             Self::Released { .. } => "released",
             Self::Drained { .. } => "drained",
@@ -222,6 +252,7 @@ impl Event {
                 | Self::ResolutionFailed { .. }
                 | Self::Disconnected { .. }
                 | Self::Ejected { .. }
+                | Self::OperationEjected { .. }
                 | Self::PanicEntered { .. }
                 | Self::BreakerHalfOpened { .. }
                 | Self::BreakerForced { .. }
@@ -254,6 +285,16 @@ impl fmt::Display for Event {
             Self::Probation { endpoint } => write!(f, "{endpoint}: waits for a request that proves it"),
             Self::Restored { endpoint, proven: true } => write!(f, "{endpoint}: back, proven"),
             Self::Restored { endpoint, proven: false } => write!(f, "{endpoint}: back, unproven"),
+            Self::OperationEjected { endpoint, operation, why, lasts } => {
+                write!(f, "{endpoint}: {operation} is kept from it for {lasts:?}: {why}")
+            }
+            Self::OperationProbation { endpoint, operation } => {
+                write!(f, "{endpoint}: waits for a request of {operation} that proves it")
+            }
+            Self::OperationRestored { endpoint, operation, proven } => {
+                let proven = if *proven { "proven" } else { "unproven" };
+                write!(f, "{endpoint}: {operation} is back, {proven}")
+            }
             Self::BackingOff { endpoint, lasts } => {
                 write!(f, "{endpoint}: asks to be left alone for {lasts:?}")
             }

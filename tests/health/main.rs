@@ -9,5 +9,6 @@ mod checks;
 mod cut_off;
 mod ejection;
 mod hands;
+mod operations;
 mod outliers;
 mod tracked;
