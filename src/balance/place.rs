@@ -106,7 +106,7 @@ where
         let mut service = S::clone(&entry.service);
         // Nothing may hold the snapshot while the service does what it likes.
         drop(snapshot);
-        note_pick(lease);
+        note_pick(lease, false);
         let ready = {
             let _hidden = HideCall::new();
             service.poll_ready(cx)
@@ -228,7 +228,8 @@ where
             };
             match ready {
                 Poll::Ready(Ok(())) => {
-                    note_pick(held.insert(lease));
+                    let is_probe = lease.is_probe();
+                    note_pick(held.insert(lease), is_probe);
                     return Tried::Ready(service);
                 }
                 Poll::Ready(Err(error)) => {
@@ -331,7 +332,7 @@ where
                     let stamp = Some(fleet.stamp(now));
                     if let Some(lease) = Lease::begin_within(most, member, incarnation, stamp, limit) {
                         let operation = self.wanted(request).operation;
-                        note_pick(held.insert(lease.of_operation(operation)));
+                        note_pick(held.insert(lease.of_operation(operation)), false);
                         return Tried::Ready(service);
                     }
                 }
@@ -384,12 +385,12 @@ where
 
 /// Tells the layers above where the request goes.
 #[inline]
-fn note_pick(lease: &Lease) {
+fn note_pick(lease: &Lease, is_probe: bool) {
     context::change_call(|call| {
         if let Some(member) = lease.member() {
             call.tried(member.id);
         }
         call.verdict = None;
-        call.probe = lease.is_probe();
+        call.probe = is_probe;
     });
 }
