@@ -176,20 +176,10 @@ impl Lease {
             if fleet.statistics.load(Relaxed) {
                 fleet.latency(&member, now, elapsed);
             }
-            if let Some(special) = self.special.take() {
-                if special.is_probe() {
-                    if tracked && verdict.is_provisional() {
-                        fleet.count(Counter::BodiesBegun);
-                        let undecided = Undecided::new(Arc::clone(&member), special);
-                        return Some(Guard::new(Arc::new(undecided), verdict).in_generation(self.era));
-                    }
-                    settle(&member, special, operation_of(self.era), Class::Success, now.at);
-                    // What began as the probe goes on as an attempt of the state that it has brought about.
-                    self.era = era(member.health.generation(), operation_of(self.era));
-                }
-                if !tracked && operation_of(self.era) != 0 {
-                    member.operation_succeeded(operation_of(self.era), now.nanos);
-                }
+            if let Some(special) = self.special.take()
+                && let Some(guard) = self.special_head(special, &member, now, verdict, tracked)
+            {
+                return Some(guard);
             }
         }
         if tracked {
@@ -204,6 +194,34 @@ impl Lease {
         member.release();
         if let (true, Some(now)) = (verdict.is_success(), now) {
             member.succeeded(now.nanos);
+        }
+        None
+    }
+
+    /// A good head of an attempt that is not like most. What is left of it, if only its end proves anything.
+    #[cold]
+    #[inline(never)]
+    fn special_head(
+        &mut self,
+        special: Special,
+        member: &Arc<Member>,
+        now: Stamp,
+        verdict: Verdict,
+        tracked: bool,
+    ) -> Option<Guard> {
+        let operation = operation_of(self.era);
+        if special.is_probe() {
+            if tracked && verdict.is_provisional() {
+                member.fleet.count(Counter::BodiesBegun);
+                let undecided = Undecided::new(Arc::clone(member), special);
+                return Some(Guard::new(Arc::new(undecided), verdict).in_generation(self.era));
+            }
+            settle(member, special, operation, Class::Success, now.at);
+            // What began as the probe goes on as an attempt of the state that it has brought about.
+            self.era = era(member.health.generation(), operation);
+        }
+        if !tracked && operation != 0 {
+            member.operation_succeeded(operation, now.nanos);
         }
         None
     }

@@ -1,6 +1,7 @@
 //! Random sequences of everything that can happen to four endpoints.
 
 mod exhaustive;
+mod operations;
 
 use std::time::{Duration, Instant};
 
