@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use super::{
     bell::{Bell, Message},
     estimator::{At, Estimator},
+    hearsay::SharedHealth,
     member::Member,
     options::BalanceOptions,
     wake::WakeSet,
@@ -36,6 +37,8 @@ pub(crate) struct Fleet {
     pub(crate) ledger: Ledger,
     /// Where operations have a health of their own.
     pub(crate) operations: Operations,
+    /// Whom it tells of dead endpoints, and is told by.
+    pub(crate) shared: Option<SharedHealth>,
     pub(crate) observers: Arc<Observers>,
     pub(crate) bell: Bell,
     /// Requests that wait for an endpoint.
@@ -88,6 +91,7 @@ impl Fleet {
         options: BalanceOptions,
         observers: Arc<Observers>,
         random: Arc<dyn Random>,
+        shared: Option<SharedHealth>,
     ) -> Self {
         let epoch = crate::clock::now();
         let recent = || (0..stripes()).map(|_| Padded(Recent::new(epoch, Recent::PERIOD))).collect();
@@ -100,6 +104,7 @@ impl Fleet {
             options: ArcSwap::from_pointee(options),
             ledger: Ledger::default(),
             operations: Operations::new(epoch),
+            shared,
             observers,
             bell: Bell::new(),
             waiters: WakeSet::new(),
@@ -252,6 +257,14 @@ impl Fleet {
         self.announce(member, transition);
     }
 
+    /// The same of a transition that requests have brought about, which others may learn of.
+    pub(crate) fn changed_by_requests(&self, member: &Arc<Member>, transition: Transition) {
+        self.changed(member, transition);
+        if let Some(shared) = &self.shared {
+            shared.tell(member, transition);
+        }
+    }
+
     /// An endpoint that comes back works up to its share.
     pub(crate) fn begin_ramp(&self, member: &Member, transition: Transition) {
         if matches!(transition, Transition::Restored { .. } | Transition::RestoredByHand) {
@@ -271,6 +284,7 @@ impl Fleet {
         self.tell(&match transition {
             Transition::Ejected { why, lasts } => Event::Ejected { endpoint, why, lasts },
             Transition::Probation => Event::Probation { endpoint },
+            Transition::Suspected => Event::Suspected { endpoint },
             Transition::Restored { proven } => Event::Restored { endpoint, proven },
             Transition::BackingOff { lasts } => Event::BackingOff { endpoint, lasts },
             Transition::Resumed => Event::Resumed { endpoint },

@@ -252,7 +252,7 @@ impl Lease {
                 };
                 let options = fleet.options.load();
                 if let Some(moved) = member.health.back_off(asked, now, &options.health, &fleet.ledger) {
-                    fleet.changed(member, moved);
+                    fleet.changed_by_requests(member, moved);
                 }
             }
             Class::Inconclusive | Class::Success => {

@@ -209,7 +209,7 @@ impl Member {
             &*fleet.random,
         );
         if let Some(transition) = transition {
-            fleet.changed(self, transition);
+            fleet.changed_by_requests(self, transition);
         }
     }
 }

@@ -175,6 +175,12 @@ impl Accrual {
         log.resets += forgiven;
     }
 
+    /// Whether there was a success in the slice of the window that goes on, or the one before.
+    pub(super) fn has_just_succeeded(&self, now: Instant) -> bool {
+        let slice = self.slices.number(now);
+        self.successes.has(slice) || slice.checked_sub(1).is_some_and(|before| self.successes.has(before))
+    }
+
     /// The failures in a row up to now.
     pub fn streak(&self) -> u32 {
         let log = lock(&self.log);

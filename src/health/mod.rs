@@ -50,6 +50,7 @@ mod operation;
 mod options;
 pub mod outlier;
 mod state;
+mod suspicion;
 #[cfg(all(test, not(mainstay_loom)))]
 mod tests;
 mod trip;

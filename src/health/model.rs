@@ -169,6 +169,34 @@ fn a_judgement_and_a_run_of_failures_at_once_eject_once_and_leave_the_books_righ
     });
 }
 
+#[test]
+fn suspicion_and_a_run_of_failures_at_once_set_it_aside_once_and_the_last_is_spared() {
+    loom::model(|| {
+        let mut pair = Pair::new();
+        pair.options.consecutive = 1;
+        let pair = Arc::new(pair);
+        let other = pair.clone();
+        let told = thread::spawn(move || {
+            let Pair { options, ledger, healths, now, .. } = &*other;
+            let lasts = std::time::Duration::from_secs(5);
+            // Of the first by itself; of the second it is not believed once the first is away.
+            (
+                healths[0].suspect(lasts, *now, options, ledger).is_some(),
+                healths[1].suspect(lasts, *now, options, ledger).is_some(),
+            )
+        });
+        pair.fail(0, 1);
+        let (_, second) = told.join().unwrap();
+        assert!(!second && !pair.healths[0].is_available() && pair.healths[1].is_available());
+        assert_eq!(pair.ledger.available(), (2, 1));
+        pair.healths.iter().for_each(|health| {
+            health.restore_by_hand(pair.now, &pair.ledger);
+        });
+        assert_eq!(pair.ledger.available(), (2, 2));
+        assert!(!pair.ledger.wants_probes());
+    });
+}
+
 struct Fleet {
     operations: Operations,
     options: HealthOptions,

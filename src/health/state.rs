@@ -108,6 +108,8 @@ pub enum Transition {
     },
     /// It waits for a request that decides.
     Probation,
+    /// The same, because somebody else finds it dead.
+    Suspected,
     /// It is back; `proven` by a request, or because nobody came.
     Restored {
         /// Whether a request has proven it.
@@ -333,6 +335,11 @@ impl Health {
     /// Counts a failure that is not held against the endpoint, in the total alone.
     pub(crate) fn failed_otherwise(&self) {
         self.accrual.late_failure();
+    }
+
+    /// Whether a request has succeeded within the last tenth of the window, or the one before.
+    pub(super) fn has_just_succeeded(&self, now: Instant) -> bool {
+        self.accrual.has_just_succeeded(now)
     }
 
     /// Counts a failure, and says which rule it trips. Nothing comes of it here.

@@ -59,6 +59,11 @@ pub enum Event {
         /// Which.
         endpoint: Arc<str>,
     },
+    /// Another client of this process finds an endpoint dead: it waits for a request that decides.
+    Suspected {
+        /// Which.
+        endpoint: Arc<str>,
+    },
     /// An endpoint gets requests again.
     Restored {
         /// Which.
@@ -217,6 +222,7 @@ impl Event {
             Self::Disconnected { .. } => "disconnected",
             Self::Ejected { .. } => "ejected",
             Self::Probation { .. } => "probation",
+            Self::Suspected { .. } => "suspected",
             Self::Restored { .. } => "restored",
             Self::OperationEjected { .. } => "operation_ejected",
             Self::OperationProbation { .. } => "operation_probation",
@@ -252,6 +258,7 @@ impl Event {
                 | Self::ResolutionFailed { .. }
                 | Self::Disconnected { .. }
                 | Self::Ejected { .. }
+                | Self::Suspected { .. }
                 | Self::OperationEjected { .. }
                 | Self::PanicEntered { .. }
                 | Self::BreakerHalfOpened { .. }
@@ -283,6 +290,9 @@ impl fmt::Display for Event {
                 write!(f, "{endpoint}: ejected for {lasts:?}: {why}")
             }
             Self::Probation { endpoint } => write!(f, "{endpoint}: waits for a request that proves it"),
+            Self::Suspected { endpoint } => {
+                write!(f, "{endpoint}: another client finds it dead, waits for a request that proves it")
+            }
             Self::Restored { endpoint, proven: true } => write!(f, "{endpoint}: back, proven"),
             Self::Restored { endpoint, proven: false } => write!(f, "{endpoint}: back, unproven"),
             Self::OperationEjected { endpoint, operation, why, lasts } => {

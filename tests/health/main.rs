@@ -11,4 +11,5 @@ mod ejection;
 mod hands;
 mod operations;
 mod outliers;
+mod sharing;
 mod tracked;

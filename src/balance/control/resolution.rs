@@ -113,6 +113,9 @@ impl<S: Send + Sync + 'static> Control<S> {
                 let member = Arc::new(Member::new(id, endpoint.clone(), self.fleet.clone()));
                 member.health.connect(false, &self.fleet.ledger);
                 self.fleet.ledger.join(&member.health);
+                if let Some(shared) = &self.fleet.shared {
+                    shared.join(&member);
+                }
                 let slot = Slot {
                     member,
                     endpoint: endpoint.clone(),
