@@ -348,7 +348,9 @@ async fn what_is_set_aside_is_a_preference_and_not_a_ban() {
     assert!(scene.client.endpoint(b.endpoint.identity()).unwrap().drain());
     scene.methods.heal();
     settle().await;
+    let before = crate::stage::now();
     assert_eq!(scene.client.send("get").await.unwrap(), "a:1");
+    assert_eq!(crate::stage::now(), before, "it did not wait for the time of its probe");
 }
 
 #[tokio::test(start_paused = true)]
@@ -494,4 +496,69 @@ async fn comparison_does_not_count_what_a_method_did_before_it_was_set_aside() {
         scene.send(&["get", "put"], 50).await;
     }
     assert_eq!((scene.word("a:1"), scene.heard.count("ejected")), ("available", 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_method_was_set_aside_for_is_not_held_against_the_endpoint_when_another_fails_now_and_then() {
+    let scene = Scene::of(&FIVE, health(|_| ()));
+    scene.methods.fail("a:1", &["get"]);
+    scene.send(&["put"], 1).await;
+    while scene.without("a:1").is_empty() {
+        scene.send(&["put", "get"], 1).await;
+    }
+    let served = || scene.methods.asked("a:1", "put");
+    // With the failures of `get` it would be more than a fifth, and six of the last twenty.
+    for round in 0..3 {
+        let before = served();
+        while served() < before + 3 {
+            scene.send(&["put"], 1).await;
+        }
+        if round < 2 {
+            scene.methods.fail("a:1", &["put"]);
+            let before = served();
+            while served() == before {
+                scene.send(&["put"], 1).await;
+            }
+            scene.methods.heal();
+        }
+    }
+    assert_eq!((scene.word("a:1"), scene.heard.count("ejected")), ("available", 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_method_that_is_set_aside_there_does_not_decide_over_the_return_of_the_whole_endpoint() {
+    let scene = Scene::of(&FIVE, health(|_| ()));
+    scene.methods.fail("a:1", &["get"]);
+    scene.send(&["get", "put"], 100).await;
+    scene.methods.forget();
+    let status = scene.client.status().balance;
+    let a = status.endpoints.iter().find(|row| &*row.name == "a:1").unwrap();
+    assert!(scene.client.endpoint(a.endpoint.identity()).unwrap().eject(Some(secs(1))));
+    tokio::time::sleep(secs(1) + ms(5)).await;
+    scene.send(&["get"], 10).await;
+    assert_eq!((scene.word("a:1"), scene.methods.asked("a:1", "get")), ("probation", 0));
+    scene.send(&["put"], 1).await;
+    assert_eq!((scene.word("a:1"), scene.methods.asked("a:1", "put")), ("available", 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_fails_makes_the_endpoint_look_no_slower_to_other_methods() {
+    let mut options = health(|_| ());
+    options.load = Load::default();
+    let scene = Scene::of(&FIVE, options);
+    scene.methods.fail("a:1", &["get"]);
+    scene.send(&["put"], 1).await;
+    while scene.without("a:1").is_empty() {
+        scene.send(&["put", "get"], 1).await;
+        tokio::time::sleep(ms(100)).await;
+    }
+    scene.methods.heal();
+    scene.methods.hang("a:1", "get");
+    tokio::time::sleep(secs(5) + ms(5)).await;
+    scene.send(&["get"], 1).await;
+    assert_eq!(scene.methods.asked("a:1", "put").min(1), 1);
+    assert!(matches!(scene.without("a:1").as_slice(), [(_, State::Ejected { .. })]));
+    let status = scene.client.status().balance;
+    let a = status.endpoints.iter().find(|row| &*row.name == "a:1").unwrap();
+    assert!(a.estimate.is_none_or(|estimate| estimate < ms(100)), "{:?}", a.estimate);
 }
