@@ -14,12 +14,14 @@ use mainstay::{
     balance::{BalanceOptions, Load},
     client::ClientBuilder,
     health::{HealthOptions, OperationOptions, State, Trip},
+    outcome::Verdict,
     random::Seeded,
     resolve,
     retry::RetryPolicy,
     telemetry::Event,
+    track::{Guard, Track},
 };
-use tower::{BoxError, Service};
+use tower::{BoxError, Service, ServiceExt as _};
 
 use crate::stage::{Heard, ms, secs, settle};
 
@@ -561,4 +563,41 @@ async fn a_probe_that_fails_makes_the_endpoint_look_no_slower_to_other_methods()
     let status = scene.client.status().balance;
     let a = status.endpoints.iter().find(|row| &*row.name == "a:1").unwrap();
     assert!(a.estimate.is_none_or(|estimate| estimate < ms(100)), "{:?}", a.estimate);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_end_of_a_response_shows_counts_for_its_operation() {
+    /// A response that says so breaks off at its end.
+    struct Breaks;
+
+    impl Track<String> for Breaks {
+        fn track(&self, response: &mut String, guard: Guard) {
+            if response == "broken" {
+                guard.end(Verdict::failure());
+            }
+        }
+    }
+
+    let methods = Methods::default();
+    let own = methods.clone();
+    let balance = mainstay::balance::Balance::builder(resolve::fixed(FIVE.to_vec()))
+        .connect(move |endpoint: &Endpoint| {
+            let server = Server(own.clone(), endpoint.address().to_string());
+            server.map_result(|result: Result<String, BoxError>| {
+                Ok::<_, BoxError>(result.unwrap_or_else(|_| "broken".into()))
+            })
+        })
+        .describe(ByName)
+        .track(Breaks)
+        .options(health(|_| ()))
+        .random(Seeded::new(7))
+        .build()
+        .unwrap();
+    methods.fail("a:1", &["get"]);
+    for _ in 0..200 {
+        let _ = (balance.send("get").await, balance.send("put").await);
+    }
+    let status = balance.status();
+    let a = status.endpoints.iter().find(|row| &*row.name == "a:1").unwrap();
+    assert_eq!((a.word(), a.operations.len(), methods.asked("a:1", "get")), ("available", 1, 5));
 }
