@@ -8,6 +8,7 @@ use mainstay::{
     balance::{Balance, BalanceOptions, Distribution, Load, Localities, MaglevOptions, RingOptions},
     describe::Idempotent,
     endpoint::Locality,
+    health::OperationOptions,
     http::{BodyTrack, Classifier, Description, Replay, Tracked},
     resolve::{Fixed, fixed},
 };
@@ -23,6 +24,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::shared("balance_least_loaded", request, least_loaded).against("tower_buffer_balance_ewma"),
         Case::shared("balance_ewma", request, peak_of_two).against("tower_buffer_balance_ewma"),
         Case::shared("balance", request, balance).against("tower_buffer_balance_ewma"),
+        Case::shared("balance_operations", request, operations).against("tower_buffer_balance_ewma"),
         Case::shared("balance_zones", request, zones).against("tower_buffer_balance_ewma"),
         Case::shared("balance_round_robin", request, |endpoints| spread(endpoints, Distribution::RoundRobin))
             .against("tower_buffer_balance_ewma"),
@@ -70,6 +72,29 @@ fn peak_of_two(endpoints: usize) -> Balance<AtOnce, u64> {
 /// The balancer as it is by default: the best of four by mean latency, with health and statistics.
 fn balance(endpoints: usize) -> Balance<AtOnce, u64> {
     balanced(endpoints, BalanceOptions::default())
+}
+
+/// The same with health per operation, of which there are four.
+fn operations(endpoints: usize) -> Balance<AtOnce, u64> {
+    struct Named;
+
+    impl Describe<u64> for Named {
+        fn operation<'a>(&self, request: &'a u64) -> Option<&'a str> {
+            Some(
+                ["users.Users/Get", "users.Users/Put", "users.Users/List", "users.Users/Drop"]
+                    [*request as usize % 4],
+            )
+        }
+    }
+
+    let mut options = BalanceOptions::default();
+    options.health.per_operation = Some(OperationOptions::default());
+    Balance::builder(resolver(endpoints))
+        .connect(|_: &Endpoint| AtOnce)
+        .describe(Named)
+        .options(options)
+        .build()
+        .expect("sound options")
 }
 
 /// The same from within a zone, where the endpoints stand in two.

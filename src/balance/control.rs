@@ -38,6 +38,7 @@ use crate::{
     Endpoint, clock,
     endpoint::Identity,
     error::Cause,
+    health::Transition,
     resolve::{Effective, Resolution, Resolve, Steady},
     telemetry::Event,
 };
@@ -287,6 +288,7 @@ impl<S: Send + Sync + 'static> Control<S> {
                             self.steady.set_grace(self.fleet.options.load().grace);
                             self.unchosen |= self.subsets.are_outdated(&self.fleet.options.load());
                             self.stop_comparing();
+                            self.forget_operations();
                             self.dirty = true;
                         }
                         Message::Changed(member) => self.look_at(member.id, clock::now()),
@@ -353,6 +355,9 @@ impl<S: Send + Sync + 'static> Control<S> {
         let forgotten = slot.gone.map(|gone| gone + options.keep_removed);
         if forgotten.is_some_and(|at| at <= now) {
             self.known.remove(slot.endpoint.identity());
+            self.fleet.operations.all().iter().for_each(|operation| {
+                operation.forget(id);
+            });
             self.slots.remove(&id);
             return;
         }
@@ -362,7 +367,18 @@ impl<S: Send + Sync + 'static> Control<S> {
         }
         let Some(slot) = self.slots.get_mut(&id) else { return };
         let (moved, next) = slot.member.health.due(now, &options.health, &self.fleet.ledger);
-        if let Some(at) = [next, slot.redial, forgotten].into_iter().flatten().min() {
+        let mut own = None;
+        for operation in self.fleet.operations.all() {
+            let (moved, next) = operation.due(id, now, &options.health);
+            own = [own, next].into_iter().flatten().min();
+            if let Some(moved) = moved {
+                self.fleet.wake();
+                if slot.gone.is_none() {
+                    self.fleet.announce_operation(&slot.member, &operation, moved);
+                }
+            }
+        }
+        if let Some(at) = [next, own, slot.redial, forgotten].into_iter().flatten().min() {
             arm(&mut self.timers, slot, at);
         }
         for transition in moved.into_iter().flatten() {
@@ -372,6 +388,20 @@ impl<S: Send + Sync + 'static> Control<S> {
             }
         }
         self.dirty = true;
+    }
+
+    /// Options were replaced: operations that have no health of their own any more have no past when they have one again.
+    fn forget_operations(&self) {
+        let options = self.fleet.options.load();
+        let most = options.health.per_operation.map_or(0, |options| options.most as usize);
+        for operation in self.fleet.operations.all().iter().skip(most) {
+            for slot in self.slots.values() {
+                if operation.forget(slot.member.id) {
+                    let back = Transition::Restored { proven: false };
+                    self.fleet.operation_changed(&slot.member, operation, back);
+                }
+            }
+        }
     }
 
     /// Whether the picture is not true any more.

@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use super::{
     bell::{Bell, Message},
     estimator::{At, Estimator},
+    hearsay::SharedHealth,
     member::Member,
     options::BalanceOptions,
     wake::WakeSet,
@@ -21,7 +22,7 @@ use crate::{
         Counts, Recent, bucket_of,
         slices::{Slices, nanos_since},
     },
-    health::{Ledger, Transition},
+    health::{Ledger, Operation, Operations, Transition},
     random::Random,
     sync::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, Padded, stripe, stripes},
     telemetry::{Counter, Event, Observers, Tally},
@@ -34,6 +35,10 @@ pub(crate) struct Fleet {
     pub(crate) estimator: Estimator,
     pub(crate) options: ArcSwap<BalanceOptions>,
     pub(crate) ledger: Ledger,
+    /// Where operations have a health of their own.
+    pub(crate) operations: Operations,
+    /// Whom it tells of dead endpoints, and is told by.
+    pub(crate) shared: Option<SharedHealth>,
     pub(crate) observers: Arc<Observers>,
     pub(crate) bell: Bell,
     /// Requests that wait for an endpoint.
@@ -86,6 +91,7 @@ impl Fleet {
         options: BalanceOptions,
         observers: Arc<Observers>,
         random: Arc<dyn Random>,
+        shared: Option<SharedHealth>,
     ) -> Self {
         let epoch = crate::clock::now();
         let recent = || (0..stripes()).map(|_| Padded(Recent::new(epoch, Recent::PERIOD))).collect();
@@ -97,6 +103,8 @@ impl Fleet {
             limited: AtomicBool::new(options.most() != u32::MAX),
             options: ArcSwap::from_pointee(options),
             ledger: Ledger::default(),
+            operations: Operations::new(epoch),
+            shared,
             observers,
             bell: Bell::new(),
             waiters: WakeSet::new(),
@@ -249,6 +257,14 @@ impl Fleet {
         self.announce(member, transition);
     }
 
+    /// The same of a transition that requests have brought about, which others may learn of.
+    pub(crate) fn changed_by_requests(&self, member: &Arc<Member>, transition: Transition) {
+        self.changed(member, transition);
+        if let Some(shared) = &self.shared {
+            shared.tell(member, transition);
+        }
+    }
+
     /// An endpoint that comes back works up to its share.
     pub(crate) fn begin_ramp(&self, member: &Member, transition: Transition) {
         if matches!(transition, Transition::Restored { .. } | Transition::RestoredByHand) {
@@ -268,6 +284,7 @@ impl Fleet {
         self.tell(&match transition {
             Transition::Ejected { why, lasts } => Event::Ejected { endpoint, why, lasts },
             Transition::Probation => Event::Probation { endpoint },
+            Transition::Suspected => Event::Suspected { endpoint },
             Transition::Restored { proven } => Event::Restored { endpoint, proven },
             Transition::BackingOff { lasts } => Event::BackingOff { endpoint, lasts },
             Transition::Resumed => Event::Resumed { endpoint },
@@ -276,6 +293,34 @@ impl Fleet {
             Transition::Drained => Event::Drained { endpoint },
             Transition::RestoredByHand => Event::RestoredByHand { endpoint },
         });
+    }
+
+    /// Makes a transition of an operation at `member` known to observers, to the background task, and to those who wait.
+    pub(crate) fn operation_changed(
+        &self,
+        member: &Arc<Member>,
+        operation: &Operation,
+        transition: Transition,
+    ) {
+        self.bell.ring(Message::Changed(member.clone()));
+        self.wake();
+        self.announce_operation(member, operation, transition);
+    }
+
+    /// Makes a transition of an operation at `member` known to observers.
+    pub(crate) fn announce_operation(&self, member: &Member, operation: &Operation, transition: Transition) {
+        let (endpoint, operation) = (member.name.clone(), operation.name().clone());
+        match transition {
+            Transition::Ejected { why, lasts } => {
+                self.tell(&Event::OperationEjected { endpoint, operation, why, lasts });
+            }
+            Transition::Probation => self.tell(&Event::OperationProbation { endpoint, operation }),
+            Transition::Restored { proven } => {
+                self.tell(&Event::OperationRestored { endpoint, operation, proven });
+            }
+            // Nobody holds an operation, drains it, or is asked to leave it alone.
+            _ => {}
+        }
     }
 
     pub(crate) fn tell(&self, event: &Event) {

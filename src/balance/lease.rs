@@ -5,7 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{bell::Message, fleet::Stamp, member::Member, width::Reading};
+use super::{
+    bell::Message,
+    fleet::Stamp,
+    member::{Member, era, operation_of},
+    width::Reading,
+};
 use crate::{
     health,
     outcome::{Class, Verdict},
@@ -32,9 +37,27 @@ pub(crate) struct Lease {
     /// In nanoseconds since the fleet's epoch; [`UNTIMED`] if nobody wants to know.
     started: u64,
     limit: Option<Duration>,
-    generation: u32,
+    /// The generation of the endpoint's health, and the operation.
+    era: u32,
     incarnation: u32,
-    probe: Option<health::Lease>,
+    special: Option<Special>,
+}
+
+/// What few attempts are.
+#[derive(Debug)]
+enum Special {
+    /// One of an operation that has a health of its own.
+    Operation,
+    /// One that decides over the endpoint's return.
+    Probe(health::Lease),
+    /// One that decides over the return of its operation to the endpoint.
+    OperationProbe(health::Lease),
+}
+
+impl Special {
+    fn is_probe(&self) -> bool {
+        !matches!(self, Self::Operation)
+    }
 }
 
 const UNTIMED: u64 = u64::MAX;
@@ -52,7 +75,23 @@ impl Lease {
         member.in_flight.fetch_add(1, Relaxed);
         let generation = member.health.generation();
         let started = now.map_or(UNTIMED, |now| now.nanos);
-        Self { member: Some(member), started, limit, generation, incarnation, probe }
+        let special = probe.map(Special::Probe);
+        Self { member: Some(member), started, limit, era: generation, incarnation, special }
+    }
+
+    /// The same as an attempt of an operation, by its number.
+    pub(crate) fn of_operation(mut self, operation: u16) -> Self {
+        if operation != 0 {
+            self.era = era(self.era, operation);
+            self.special = Some(self.special.take().unwrap_or(Special::Operation));
+        }
+        self
+    }
+
+    /// The same as the attempt that decides over the return of its operation.
+    pub(crate) fn probing_operation(mut self, right: health::Lease) -> Self {
+        self.special = Some(Special::OperationProbe(right));
+        self
     }
 
     /// The same, if fewer than `most` places are taken there.
@@ -88,7 +127,7 @@ impl Lease {
 
     #[inline]
     pub(crate) fn is_probe(&self) -> bool {
-        self.probe.is_some()
+        self.special.as_ref().is_some_and(Special::is_probe)
     }
 
     #[inline]
@@ -137,20 +176,16 @@ impl Lease {
             if fleet.statistics.load(Relaxed) {
                 fleet.latency(&member, now, elapsed);
             }
-            if let Some(probe) = self.probe.take() {
-                if tracked && verdict.is_provisional() {
-                    fleet.count(Counter::BodiesBegun);
-                    return Some(Guard::new(Arc::new(Undecided::new(Arc::clone(&member), probe)), verdict));
-                }
-                settle(&member, probe, Class::Success, now.at);
-                // What began as the probe goes on as an attempt of the state that it has brought about.
-                self.generation = member.health.generation();
+            if let Some(special) = self.special.take()
+                && let Some(guard) = self.special_head(special, &member, now, verdict, tracked)
+            {
+                return Some(guard);
             }
         }
         if tracked {
             member.fleet.count(Counter::BodiesBegun);
             let reading = now.and_then(|now| Reading::guard(&member, now.at, verdict));
-            let guard = Guard::new(member, verdict).in_generation(self.generation);
+            let guard = Guard::new(member, verdict).in_generation(self.era);
             return Some(match reading {
                 Some(reading) => guard.and(reading),
                 None => guard,
@@ -163,18 +198,51 @@ impl Lease {
         None
     }
 
+    /// A good head of an attempt that is not like most. What is left of it, if only its end proves anything.
+    #[cold]
+    #[inline(never)]
+    fn special_head(
+        &mut self,
+        special: Special,
+        member: &Arc<Member>,
+        now: Stamp,
+        verdict: Verdict,
+        tracked: bool,
+    ) -> Option<Guard> {
+        let operation = operation_of(self.era);
+        if special.is_probe() {
+            if tracked && verdict.is_provisional() {
+                member.fleet.count(Counter::BodiesBegun);
+                let undecided = Undecided::new(Arc::clone(member), special);
+                return Some(Guard::new(Arc::new(undecided), verdict).in_generation(self.era));
+            }
+            settle(member, special, operation, Class::Success, now.at);
+            // What began as the probe goes on as an attempt of the state that it has brought about.
+            self.era = era(member.health.generation(), operation);
+        }
+        if !tracked && operation != 0 {
+            member.operation_succeeded(operation, now.nanos);
+        }
+        None
+    }
+
     #[cold]
     fn bad_head(&mut self, member: &Arc<Member>, now: Option<Stamp>, verdict: Verdict) {
         let (fleet, elapsed) = (&member.fleet, self.elapsed(now));
         let now = now.map_or_else(crate::context::now, |now| now.at);
-        if let Some(probe) = self.probe.take() {
-            settle(member, probe, verdict.class(), now);
+        let began = self.began_at(member);
+        let proves = matches!(self.special, Some(Special::OperationProbe(_)));
+        if let Some(special) = self.special.take() {
+            settle(member, special, operation_of(self.era), verdict.class(), now);
         }
         match verdict.class() {
             Class::Failure => {
                 fleet.cut(fleet.stamp(now), elapsed.as_nanos() as u64);
-                penalise(member, now, elapsed);
-                member.failed(now, self.generation);
+                // That an operation still fails where it is set aside says nothing about others.
+                if !proves {
+                    penalise(member, now, elapsed);
+                }
+                member.failed(now, self.era, began);
             }
             Class::BackOff => {
                 member.latency.observe_at_least(fleet.at(now), elapsed);
@@ -184,13 +252,18 @@ impl Lease {
                 };
                 let options = fleet.options.load();
                 if let Some(moved) = member.health.back_off(asked, now, &options.health, &fleet.ledger) {
-                    fleet.changed(member, moved);
+                    fleet.changed_by_requests(member, moved);
                 }
             }
             Class::Inconclusive | Class::Success => {
                 member.latency.observe_at_least(fleet.at(now), elapsed);
             }
         }
+    }
+
+    /// The same once the attempt has let go of `member`.
+    fn began_at(&self, member: &Member) -> Option<Instant> {
+        self.is_timed().then(|| member.fleet.epoch + Duration::from_nanos(self.started))
     }
 
     /// The endpoint was picked and not used: it was not ready, or refused.
@@ -210,10 +283,19 @@ impl Lease {
 
     fn give_up_probe(mut self) -> Option<Arc<Member>> {
         let member = self.member.take();
-        if let (Some(member), Some(probe)) = (&member, self.probe.take())
-            && member.health.forgo(probe, crate::context::now(), &member.fleet.ledger)
-        {
-            member.fleet.bell.ring(Message::Changed(member.clone()));
+        if let (Some(member), Some(special)) = (&member, self.special.take()) {
+            let (fleet, now) = (&member.fleet, crate::context::now());
+            let is_due = match special {
+                Special::Operation => false,
+                Special::Probe(probe) => member.health.forgo(probe, now, &fleet.ledger),
+                Special::OperationProbe(probe) => {
+                    let operation = fleet.operations.get(operation_of(self.era));
+                    operation.is_some_and(|operation| operation.forgo(member.id, probe, now))
+                }
+            };
+            if is_due {
+                fleet.bell.ring(Message::Changed(member.clone()));
+            }
         }
         member
     }
@@ -248,12 +330,17 @@ impl Lease {
         let overlong = self.limit.is_some_and(|limit| elapsed >= limit)
             || fleet.p99(now).is_some_and(|p99| elapsed > p99 * OVERLONG)
             || (beaten && member.is_beaten());
-        if let Some(probe) = self.probe.take() {
-            settle(&member, probe, if overlong { Class::Failure } else { Class::Inconclusive }, now);
+        let began = self.began_at(&member);
+        let proves = matches!(self.special, Some(Special::OperationProbe(_)));
+        if let Some(special) = self.special.take() {
+            let shown = if overlong { Class::Failure } else { Class::Inconclusive };
+            settle(&member, special, operation_of(self.era), shown, now);
         }
         if overlong {
-            penalise(&member, now, elapsed);
-            member.failed(now, self.generation);
+            if !proves {
+                penalise(&member, now, elapsed);
+            }
+            member.failed(now, self.era, began);
         } else {
             member.cancelled.fetch_add(1, Relaxed);
             if beaten {
@@ -278,11 +365,11 @@ impl Drop for Lease {
 /// A probe whose head proved nothing: its end decides.
 struct Undecided {
     member: Arc<Member>,
-    probe: Mutex<Option<health::Lease>>,
+    probe: Mutex<Option<Special>>,
 }
 
 impl Undecided {
-    fn new(member: Arc<Member>, probe: health::Lease) -> Self {
+    fn new(member: Arc<Member>, probe: Special) -> Self {
         Self { member, probe: Mutex::new(Some(probe)) }
     }
 }
@@ -293,29 +380,49 @@ impl Ends for Undecided {
     }
 
     fn ended(self: Arc<Self>, head: Verdict, end: Option<Verdict>) {
+        self.ended_in(0, head, end);
+    }
+
+    fn ended_in(self: Arc<Self>, own: u32, head: Verdict, end: Option<Verdict>) {
         let (verdict, probe) = (end.unwrap_or(head), lock(&self.probe).take());
         if let Some(probe) = probe {
-            settle(&self.member, probe, verdict.class(), crate::context::now());
+            settle(&self.member, probe, operation_of(own), verdict.class(), crate::context::now());
         }
-        let generation = self.member.health.generation();
         match verdict.class() {
             // The ejection has counted it.
             Class::Failure => {
                 self.member.fleet.count(Counter::BodiesEnded);
                 self.member.release();
-                self.member.failed(crate::context::now(), u32::MAX);
+                self.member.health.failed_otherwise();
             }
-            _ => self.member.clone().ended_in(generation, head, end),
+            _ => {
+                let now = era(self.member.health.generation(), operation_of(own));
+                self.member.clone().ended_in(now, head, end);
+            }
         }
     }
 }
 
-fn settle(member: &Arc<Member>, probe: health::Lease, shown: Class, now: Instant) {
+/// Says what a probe has shown, to whom it concerns.
+fn settle(member: &Arc<Member>, special: Special, operation: u16, shown: Class, now: Instant) {
     let fleet = &member.fleet;
     let options = fleet.options.load();
-    let moved = member.health.settle(probe, shown, now, &options.health, &fleet.ledger, &*fleet.random);
-    if let Some(moved) = moved {
-        fleet.changed(member, moved);
+    match special {
+        Special::Operation => {}
+        Special::Probe(probe) => {
+            let moved =
+                member.health.settle(probe, shown, now, &options.health, &fleet.ledger, &*fleet.random);
+            if let Some(moved) = moved {
+                fleet.changed(member, moved);
+            }
+        }
+        Special::OperationProbe(probe) => {
+            let Some(operation) = fleet.operations.get(operation) else { return };
+            let moved = operation.settle(member.id, probe, shown, now, &options.health, &*fleet.random);
+            if let Some(moved) = moved {
+                fleet.operation_changed(member, &operation, moved);
+            }
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::{estimator::Latency, fleet::Fleet, options::SlowStart, width::Width};
 use crate::{
     Endpoint,
     estimate::Recent,
-    health::Health,
+    health::{Blame, Evidence, Health, Successes},
     outcome::{Class, Verdict},
     sync::{AtomicU32, AtomicU64, Mutex, Ordering::Relaxed, lock},
     telemetry::Counter,
@@ -32,6 +32,8 @@ pub(crate) struct Member {
     ramp: AtomicU64,
     pub(crate) id: u64,
     pub(crate) cancelled: AtomicU64,
+    /// Which operations have succeeded, where they have a health of their own.
+    successes: Successes,
     /// How often in a row another endpoint answered first (the low 8 bits), and how many answers there were before.
     beaten: AtomicU64,
     pub(crate) recent: Recent,
@@ -54,6 +56,7 @@ impl Member {
             ramp: AtomicU64::new(0),
             id,
             cancelled: AtomicU64::new(0),
+            successes: Successes::new(),
             beaten: AtomicU64::new(0),
             recent: Recent::new(fleet.epoch, Recent::PERIOD),
             name: endpoint.identity().to_string().into(),
@@ -132,6 +135,30 @@ impl Member {
     pub(crate) fn succeeded(&self, nanos: u64) {
         self.health.success_at(nanos);
     }
+
+    /// The same of an operation, by its number, besides.
+    #[cold]
+    pub(crate) fn operation_succeeded(&self, operation: u16, nanos: u64) {
+        self.successes.note(operation, nanos);
+        self.fleet.operations.success(operation, self.id, nanos);
+    }
+}
+
+/// What attempts are attempts of: the generation of the endpoint's health, and the operation, in one word.
+#[inline]
+pub(crate) fn era(generation: u32, operation: u16) -> u32 {
+    generation | u32::from(operation) << 16
+}
+
+#[inline]
+pub(crate) fn generation_of(era: u32) -> u32 {
+    era & 0xFFFF
+}
+
+/// The number of the operation; 0 where it has no health of its own.
+#[inline]
+pub(crate) fn operation_of(era: u32) -> u16 {
+    (era >> 16) as u16
 }
 
 impl Ends for Member {
@@ -144,29 +171,79 @@ impl Ends for Member {
         self.ended_in(generation, head, end);
     }
 
-    fn ended_in(self: Arc<Self>, generation: u32, head: Verdict, end: Option<Verdict>) {
+    fn ended_in(self: Arc<Self>, era: u32, head: Verdict, end: Option<Verdict>) {
         self.fleet.count(Counter::BodiesEnded);
         self.release();
         let verdict = end.unwrap_or(head);
         match verdict.class() {
-            Class::Success => self.succeeded(self.fleet.stamp(crate::context::now()).nanos),
+            Class::Success => {
+                let nanos = self.fleet.stamp(crate::context::now()).nanos;
+                self.succeeded(nanos);
+                if operation_of(era) != 0 {
+                    self.operation_succeeded(operation_of(era), nanos);
+                }
+            }
             // What was bad at the head was told then.
             _ if end.is_none() => {}
-            Class::Failure => self.failed(crate::context::now(), generation),
+            Class::Failure => self.failed(crate::context::now(), era, None),
             Class::BackOff | Class::Inconclusive => {}
         }
     }
 }
 
 impl Member {
-    /// Counts a failure of an attempt that began in `generation`.
-    pub(crate) fn failed(self: &Arc<Self>, now: Instant, generation: u32) {
+    /// Counts a failure of an attempt of this [`era`], that began then if that is known.
+    pub(crate) fn failed(self: &Arc<Self>, now: Instant, era: u32, began: Option<Instant>) {
         let fleet = &self.fleet;
         let options = fleet.options.load();
-        let transition = self.health.failure(now, generation, &options.health, &fleet.ledger, &*fleet.random);
-        if let Some(transition) = transition {
-            fleet.changed(self, transition);
+        let (generation, operation) = (generation_of(era), operation_of(era));
+        if operation != 0 && self.is_to_blame(operation, now, generation, began) {
+            return;
         }
+        let transition = self.health.failure_of(
+            operation,
+            now,
+            generation,
+            &options.health,
+            &fleet.ledger,
+            &*fleet.random,
+        );
+        if let Some(transition) = transition {
+            fleet.changed_by_requests(self, transition);
+        }
+    }
+}
+
+impl Member {
+    /// Whether a failure is held against the operation alone, and not against the endpoint.
+    fn is_to_blame(
+        self: &Arc<Self>,
+        operation: u16,
+        now: Instant,
+        generation: u32,
+        began: Option<Instant>,
+    ) -> bool {
+        let (fleet, options) = (&self.fleet, self.fleet.options.load());
+        let current = generation == self.health.generation();
+        let own = options.health.per_operation.and_then(|_| fleet.operations.get(operation));
+        // Of one that is removed nothing is kept apart.
+        let Some(own) = own.filter(|_| current && self.health.is_member()) else { return false };
+        let evidence = Evidence {
+            now,
+            began,
+            generation,
+            others_succeed: self.successes.others(operation, fleet.epoch, now, options.health.window),
+            endpoints: fleet.ledger.available().0,
+        };
+        let Blame::Operation(moved) = own.failure(self.id, evidence, &options.health, &*fleet.random) else {
+            return false;
+        };
+        self.health.forgive(operation);
+        self.health.failed_otherwise();
+        if let Some(moved) = moved {
+            fleet.operation_changed(self, &own, moved);
+        }
+        true
     }
 }
 

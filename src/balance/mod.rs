@@ -95,6 +95,7 @@ mod estimator;
 mod fleet;
 mod groups;
 mod hands;
+mod hearsay;
 mod lane;
 mod lease;
 mod localities;
@@ -132,6 +133,7 @@ pub use connect::Connector;
 pub use distribution::{Distribution, Sticky};
 pub(crate) use fleet::Fleet;
 pub use hands::EndpointHandle;
+pub use hearsay::SharedHealth;
 pub use localities::Localities;
 pub use maglev::{Maglev, MaglevOptions};
 pub use options::{BalanceOptions, BodyOptions, Load, Panic, SlowStart};
@@ -139,6 +141,8 @@ pub use reported::{ReportedOptions, ReportedWeight, Utilisation};
 pub use ring::{Ring, RingOptions};
 pub use service::{Balance, BalanceBuilder};
 pub use shared::Shared;
-pub use status::{BalanceStatus, EndpointStatus, PriorityStatus, ZoneStatus};
+pub use status::{
+    BalanceStatus, EndpointStatus, OperationStatus, OperationsStatus, PriorityStatus, ZoneStatus,
+};
 pub use stride::Stride;
 pub use subset::{DeterministicOptions, RendezvousOptions, Subset};

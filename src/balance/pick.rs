@@ -1,6 +1,9 @@
 //! Which endpoint gets the request.
 
-use std::time::Instant;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     choice::{Look, distinct, lightest},
@@ -19,6 +22,7 @@ use crate::{
     context::{self, Call},
     error::{Error, Reason},
     hash::mix,
+    health::Operation,
     random::{Random, below, unit},
     sync::Ordering::Relaxed,
 };
@@ -34,10 +38,22 @@ const TURNS: u32 = 64;
 const STEPS: usize = 4_096;
 
 /// What a request wants of a pick, where that is asked.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Wanted<'a> {
     pub(crate) key: Option<u64>,
     pub(crate) host: Option<&'a str>,
+    /// The number of its operation, if that has a health of its own; else 0.
+    pub(crate) operation: u16,
+    /// The operation, if some endpoint is without it.
+    pub(crate) kept: Option<Arc<Operation>>,
+}
+
+impl Wanted<'_> {
+    /// Whether the request is kept from `member`, because of its operation.
+    #[inline]
+    pub(crate) fn is_kept_from(&self, member: &Member) -> bool {
+        self.kept.as_ref().is_some_and(|operation| operation.is_away(member.id))
+    }
 }
 
 /// What naming an endpoint comes to.
@@ -160,7 +176,7 @@ impl<S> Snapshot<S> {
     }
 
     /// Picks for `call`, which wants this, leaving out the endpoints in `out`, which have refused or are not ready.
-    pub(crate) fn pick(&self, call: &Call, wanted: Wanted<'_>, out: &[u64], fleet: &Fleet) -> Picked<'_, S> {
+    pub(crate) fn pick(&self, call: &Call, wanted: &Wanted<'_>, out: &[u64], fleet: &Fleet) -> Picked<'_, S> {
         // The clock is not read where nothing goes by time.
         let now = self.timed.then(|| fleet.now());
         // After a probe that failed the request is owed an endpoint that is known to be good.
@@ -168,6 +184,14 @@ impl<S> Snapshot<S> {
             && !call.probe
             && fleet.ledger.wants_probes()
             && let Some((entry, lease)) = self.probe(call, wanted, out, fleet)
+        {
+            return Picked::One(entry, lease.of_operation(wanted.operation));
+        }
+        if call.repeatable
+            && !call.probe
+            && let Some(operation) = &wanted.kept
+            && operation.wants_probes()
+            && let Some((entry, lease)) = self.operation_probe(call, wanted, operation, out, fleet)
         {
             return Picked::One(entry, lease);
         }
@@ -177,7 +201,7 @@ impl<S> Snapshot<S> {
                 Named::No => {
                     let pool = self.pool_for(call, wanted, fleet);
                     let drawn = self.draw(pool, now, call, wanted, out, fleet);
-                    drawn.or_else(|| self.scan(pool, now, call, out, fleet))
+                    drawn.or_else(|| self.scan(pool, now, call, wanted, out, fleet))
                 }
                 Named::Busy => return Picked::Wait,
                 Named::Away => {
@@ -189,13 +213,13 @@ impl<S> Snapshot<S> {
             let (member, incarnation) = (entry.member.clone(), entry.incarnation);
             if let Some(lease) = Lease::begin_within(self.most, member, incarnation, now, self.attempt_limit)
             {
-                return Picked::One(entry, lease);
+                return Picked::One(entry, lease.of_operation(wanted.operation));
             }
         }
     }
 
     /// The pool that this attempt goes to. What has failed in one zone is tried in another: the zone may be cut off.
-    fn pool_for(&self, call: &Call, wanted: Wanted<'_>, fleet: &Fleet) -> &Pool {
+    fn pool_for(&self, call: &Call, wanted: &Wanted<'_>, fleet: &Fleet) -> &Pool {
         let Some(pools) = &self.pools else { return &self.pool };
         let word = wanted.key.map_or_else(|| fleet.random.next(), mix);
         let pool = pools.draw(word as u32).unwrap_or(&self.pool);
@@ -218,7 +242,7 @@ impl<S> Snapshot<S> {
         pool: &Pool,
         now: Option<Stamp>,
         call: &Call,
-        wanted: Wanted<'_>,
+        wanted: &Wanted<'_>,
         out: &[u64],
         fleet: &Fleet,
     ) -> Option<&Entry<S>> {
@@ -228,6 +252,7 @@ impl<S> Snapshot<S> {
             member.is_allowed(pool.panic)
                 && self.has_room(member)
                 && (anew || (!call.has_tried(member.id) && !out.contains(&member.id)))
+                && !wanted.is_kept_from(member)
         };
         match (&pool.order, wanted.key) {
             (Order::InTurn(stride), _) => self.in_turn(pool, stride.as_ref(), now, fleet, fits),
@@ -285,7 +310,7 @@ impl<S> Snapshot<S> {
     }
 
     /// The endpoint that the request names.
-    fn named(&self, call: &Call, wanted: Wanted<'_>, out: &[u64]) -> Named<'_, S> {
+    fn named(&self, call: &Call, wanted: &Wanted<'_>, out: &[u64]) -> Named<'_, S> {
         let Some(host) = wanted.host else { return Named::No };
         let required = self.options.sticky == Sticky::Require;
         let mut busy = false;
@@ -295,7 +320,9 @@ impl<S> Snapshot<S> {
             let member = &entry.member;
             // What runs beside another attempt goes elsewhere, or nowhere.
             let again = required && !call.hedge;
-            let may = member.health.is_available() && (again || !call.has_tried(member.id));
+            let may = member.health.is_available()
+                && (again || !call.has_tried(member.id))
+                && (required || !wanted.is_kept_from(member));
             if may && self.has_room(member) && !out.contains(&member.id) {
                 return Named::Is(entry);
             }
@@ -366,6 +393,7 @@ impl<S> Snapshot<S> {
         pool: &Pool,
         now: Option<Stamp>,
         call: &Call,
+        wanted: &Wanted<'_>,
         out: &[u64],
         fleet: &Fleet,
     ) -> Option<&Entry<S>> {
@@ -380,12 +408,16 @@ impl<S> Snapshot<S> {
                 self.lightest_of(entries, word, now, fleet, &fits)
             })
         };
-        let fresh = find(&|member, panic| member.is_allowed(panic) && !call.has_tried(member.id));
+        let well = |member: &Member, panic| member.is_allowed(panic) && !wanted.is_kept_from(member);
+        let fresh = find(&|member, panic| well(member, panic) && !call.has_tried(member.id));
         if call.hedge {
             // What runs beside another attempt goes elsewhere, or nowhere.
             return fresh;
         }
         fresh
+            .or_else(|| find(&well))
+            // What is well for other operations is better than nothing, if it was not tried.
+            .or_else(|| find(&|member, panic| member.is_allowed(panic) && !call.has_tried(member.id)))
             .or_else(|| find(&|member, panic| member.is_allowed(panic)))
             .or_else(|| find(&|member, _| fail_open && member.health.is_usable_in_panic()))
     }
@@ -417,7 +449,7 @@ impl<S> Snapshot<S> {
     fn probe(
         &self,
         call: &Call,
-        wanted: Wanted<'_>,
+        wanted: &Wanted<'_>,
         out: &[u64],
         fleet: &Fleet,
     ) -> Option<(&Entry<S>, Lease)> {
@@ -431,11 +463,12 @@ impl<S> Snapshot<S> {
                 && self.has_room(member)
                 && !out.contains(&member.id)
                 && !call.has_tried(member.id)
+                // What fails there anyway proves nothing.
+                && !wanted.is_kept_from(member)
         };
         for entry in self.entries.iter().filter(untried) {
             if let Some(right) = entry.member.health.lease(now, health, &fleet.ledger) {
-                let limit =
-                    self.attempt_limit.map_or(health.probe_limit, |limit| limit.min(health.probe_limit));
+                let limit = self.probe_limit();
                 let (member, stamp) = (entry.member.clone(), Some(fleet.stamp(now)));
                 return Some((
                     entry,
@@ -446,8 +479,42 @@ impl<S> Snapshot<S> {
         None
     }
 
+    /// Offers the request to an endpoint that waits for one of its operation that decides.
+    #[cold]
+    fn operation_probe(
+        &self,
+        call: &Call,
+        wanted: &Wanted<'_>,
+        operation: &Operation,
+        out: &[u64],
+        fleet: &Fleet,
+    ) -> Option<(&Entry<S>, Lease)> {
+        let now = context::now();
+        let home = self.home(wanted);
+        let untried = |entry: &&Entry<S>| {
+            let member = &entry.member;
+            home.is_none_or(|home| std::ptr::eq(home, *entry))
+                && member.health.is_available()
+                && self.has_room(member)
+                && !out.contains(&member.id)
+                && !call.has_tried(member.id)
+        };
+        self.entries.iter().filter(untried).find_map(|entry| {
+            let right = operation.lease(entry.member.id, now, &self.options.health)?;
+            let (member, stamp) = (entry.member.clone(), Some(fleet.stamp(now)));
+            let lease = Lease::begin(member, entry.incarnation, stamp, Some(self.probe_limit()), None);
+            Some((entry, lease.of_operation(wanted.operation).probing_operation(right)))
+        })
+    }
+
+    /// How long an attempt may take that decides over a return.
+    fn probe_limit(&self) -> Duration {
+        let own = self.options.health.probe_limit;
+        self.attempt_limit.map_or(own, |limit| limit.min(own))
+    }
+
     /// Where a request belongs, whether that is available or not.
-    fn home(&self, wanted: Wanted<'_>) -> Option<&Entry<S>> {
+    fn home(&self, wanted: &Wanted<'_>) -> Option<&Entry<S>> {
         let named = wanted.host.and_then(|host| self.names.get(host.split(',').next()?.trim()));
         if let Some(place) = named {
             return self.entries.get(*place as usize);

@@ -106,7 +106,7 @@ where
         let mut service = S::clone(&entry.service);
         // Nothing may hold the snapshot while the service does what it likes.
         drop(snapshot);
-        note_pick(lease);
+        note_pick(lease, false);
         let ready = {
             let _hidden = HideCall::new();
             service.poll_ready(cx)
@@ -190,12 +190,17 @@ where
 
     /// What the request wants, where that decides where it goes.
     fn wanted<'a>(&'a self, request: &'a Option<Req>) -> Wanted<'a> {
-        match request {
-            Some(request) if self.roster.snapshot.load().asks() => {
-                Wanted { key: self.describe.hash_key(request), host: self.describe.endpoint(request) }
-            }
-            _ => Wanted::default(),
-        }
+        let snapshot = self.roster.snapshot.load();
+        let Some(request) = request.as_ref().filter(|_| snapshot.asks()) else { return Wanted::default() };
+        let per_operation = snapshot.options.health.per_operation;
+        let (operation, kept) = per_operation
+            .and_then(|options| {
+                let name = self.describe.operation(request)?;
+                Some(self.roster.fleet.operations.find(name, options))
+            })
+            .unwrap_or_default();
+        let (key, host) = (self.describe.hash_key(request), self.describe.endpoint(request));
+        Wanted { key, host, operation, kept }
     }
 
     /// Picks until a service is ready, each endpoint at most once.
@@ -211,7 +216,7 @@ where
         let (call, wanted) = (context::call().unwrap_or_default(), self.wanted(request));
         loop {
             let snapshot: Guard<Arc<Snapshot<S>>> = self.roster.snapshot.load();
-            let (mut service, lease) = match snapshot.pick(&call, wanted, out, &self.roster.fleet) {
+            let (mut service, lease) = match snapshot.pick(&call, &wanted, out, &self.roster.fleet) {
                 Picked::One(entry, lease) => (S::clone(&entry.service), lease),
                 Picked::Wait => return Tried::Wait,
                 Picked::Refuse(error) => return Tried::Refused(error),
@@ -223,7 +228,8 @@ where
             };
             match ready {
                 Poll::Ready(Ok(())) => {
-                    note_pick(held.insert(lease));
+                    let is_probe = lease.is_probe();
+                    note_pick(held.insert(lease), is_probe);
                     return Tried::Ready(service);
                 }
                 Poll::Ready(Err(error)) => {
@@ -325,7 +331,8 @@ where
                     };
                     let stamp = Some(fleet.stamp(now));
                     if let Some(lease) = Lease::begin_within(most, member, incarnation, stamp, limit) {
-                        note_pick(held.insert(lease));
+                        let operation = self.wanted(request).operation;
+                        note_pick(held.insert(lease.of_operation(operation)), false);
                         return Tried::Ready(service);
                     }
                 }
@@ -378,12 +385,12 @@ where
 
 /// Tells the layers above where the request goes.
 #[inline]
-fn note_pick(lease: &Lease) {
+fn note_pick(lease: &Lease, is_probe: bool) {
     context::change_call(|call| {
         if let Some(member) = lease.member() {
             call.tried(member.id);
         }
         call.verdict = None;
-        call.probe = lease.is_probe();
+        call.probe = is_probe;
     });
 }

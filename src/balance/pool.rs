@@ -48,6 +48,7 @@ impl Pool {
         let weights = || entries.iter().map(|entry| f64::from(entry.weight)).collect::<Vec<_>>();
         let plain = !unequal && ramp_ends.is_none();
         let least_loaded = options.distribution == Distribution::LeastLoaded;
+        let whatever = options.sticky == Sticky::Off && options.health.per_operation.is_none();
         let order = match options.distribution {
             Distribution::RoundRobin => Order::InTurn(Stride::new(&weights())),
             // What goes by key is put in place when all pools are there.
@@ -57,7 +58,7 @@ impl Pool {
             start: start as u32,
             len: entries.len() as u32,
             plain,
-            usual: plain && least_loaded && options.sticky == Sticky::Off,
+            usual: plain && least_loaded && whatever,
             panic: group.panic,
             priority: group.priority,
             ramping: ramp_ends.is_some(),

@@ -15,6 +15,7 @@ use super::{
     check::Checker,
     connect::Connector,
     fleet::Fleet,
+    hearsay::SharedHealth,
     lane::Lane,
     options::BalanceOptions,
     roster::Roster,
@@ -68,6 +69,7 @@ where
             options: BalanceOptions::default(),
             observers: Arc::new(Observers::default()),
             random: Arc::new(Entropy),
+            shared: None,
         })
     }
 
@@ -84,11 +86,13 @@ where
             options: BalanceOptions::default(),
             observers: Arc::new(Observers::default()),
             random: Arc::new(Entropy),
+            shared: None,
         }
     }
 
     fn assemble(parts: Parts<S, Req>) -> Self {
-        let fleet = Arc::new(Fleet::new(parts.label, parts.options, parts.observers, parts.random));
+        let fleet =
+            Arc::new(Fleet::new(parts.label, parts.options, parts.observers, parts.random, parts.shared));
         let roster = Arc::new(Roster::new(fleet, parts.resolver, parts.connector, parts.checker));
         let lane = |_| {
             Arc::new(Lane {
@@ -298,6 +302,7 @@ where
     options: BalanceOptions,
     observers: Arc<Observers>,
     random: Arc<dyn Random>,
+    shared: Option<SharedHealth>,
 }
 
 /// Builds a [`Balance`].
@@ -315,6 +320,7 @@ where
     options: BalanceOptions,
     observers: Arc<Observers>,
     random: Arc<dyn Random>,
+    shared: Option<SharedHealth>,
 }
 
 impl<S, Req> BalanceBuilder<S, Req>
@@ -399,6 +405,18 @@ where
         self
     }
 
+    /// Tells other clients of this process that share it of dead endpoints, and is told by them \[nobody\].
+    #[must_use]
+    pub fn share_health(mut self, shared: SharedHealth) -> Self {
+        self.shared = Some(shared);
+        self
+    }
+
+    pub(crate) fn shared_health(mut self, shared: Option<SharedHealth>) -> Self {
+        self.shared = shared;
+        self
+    }
+
     /// What tells failures from successes \[errors fail\].
     #[must_use]
     pub fn classify(mut self, classify: impl Classify<S::Response>) -> Self {
@@ -472,6 +490,7 @@ where
             options: self.options,
             observers: self.observers,
             random: self.random,
+            shared: self.shared,
         }))
     }
 

@@ -250,7 +250,9 @@ impl<S> Snapshot<S> {
     /// Whether what a request is decides where it goes.
     #[inline]
     pub(crate) fn asks(&self) -> bool {
-        self.options.distribution.goes_by_key() || self.options.sticky != Sticky::Off
+        self.options.distribution.goes_by_key()
+            || self.options.sticky != Sticky::Off
+            || self.options.health.per_operation.is_some()
     }
 
     /// Whether what was measured since would give a zone another share, by more than a hundredth.

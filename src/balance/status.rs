@@ -32,12 +32,70 @@ pub struct BalanceStatus {
     pub panic: bool,
     /// The priorities, the first of which is used first.
     pub priorities: Vec<PriorityStatus>,
+    /// The operations that have a health of their own, if any may have one.
+    pub operations: Option<OperationsStatus>,
     /// Requests that wait for an endpoint.
     pub waiting: usize,
     /// Whether new requests are refused.
     pub closed: bool,
     /// The endpoints, in the order of their names.
     pub endpoints: Vec<EndpointStatus>,
+}
+
+/// How many operations have a health of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OperationsStatus {
+    /// How many have one.
+    pub known: usize,
+    /// How many may.
+    pub most: u32,
+    /// Whether there were more: those share the health of the endpoints.
+    pub overflowed: bool,
+}
+
+/// An operation that is set aside at an endpoint.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct OperationStatus {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its health there.
+    pub state: State,
+    /// Since when.
+    pub since: Instant,
+}
+
+impl OperationStatus {
+    /// All of it for people: the state, for how long, why, and what happens next and when.
+    pub fn explain(&self, now: Instant) -> String {
+        let lasted = now.saturating_duration_since(self.since);
+        let mut told = format!("{} {} for {lasted:?}", self.name, word_for(&self.state));
+        if let State::Ejected { why, .. } = &self.state {
+            told += &format!(": {why}");
+        }
+        told + &what_next(&self.state, now)
+    }
+}
+
+/// What happens next in a state, and when.
+fn what_next(state: &State, now: Instant) -> String {
+    match state.until() {
+        Some(at) => format!("; in {:?}: {}", at.saturating_duration_since(now), state.next()),
+        None => format!(": {}", state.next()),
+    }
+}
+
+fn word_for(state: &State) -> &'static str {
+    match state {
+        State::Available => "available",
+        State::Ejected { .. } => "ejected",
+        State::Probation { .. } => "probation",
+        State::Probing { .. } => "probing",
+        State::BackingOff { .. } => "backing off",
+        State::Held => "held",
+        State::Drained => "drained",
+    }
 }
 
 /// One endpoint of a balancer.
@@ -59,6 +117,8 @@ pub struct EndpointStatus {
     pub state: State,
     /// Since when.
     pub since: Instant,
+    /// The operations that it is without, while it stays for the others.
+    pub operations: Vec<OperationStatus>,
     /// The share of its weight that it is given while it works up to all of it \[1.0\].
     pub ramp: f64,
     /// Requests in flight there, from this client.
@@ -104,28 +164,17 @@ impl EndpointStatus {
                 None => told + "; is being dialled, or waits for its turn",
             };
         }
-        match self.state.until() {
-            Some(at) => {
-                let left = at.saturating_duration_since(now);
-                told + &format!("; in {left:?}: {}", self.state.next())
-            }
-            None => told + ": " + self.state.next(),
+        told += &what_next(&self.state, now);
+        for operation in &self.operations {
+            told += &format!("; {}", operation.explain(now));
         }
+        told
     }
 
     /// One word for people: `available`, `ejected`, `probation`, `probing`, `backing off`, `held`, `drained`, `not
     /// connected`.
     pub fn word(&self) -> &'static str {
-        match self.state {
-            _ if !self.connected => "not connected",
-            State::Available => "available",
-            State::Ejected { .. } => "ejected",
-            State::Probation { .. } => "probation",
-            State::Probing { .. } => "probing",
-            State::BackingOff { .. } => "backing off",
-            State::Held => "held",
-            State::Drained => "drained",
-        }
+        if self.connected { word_for(&self.state) } else { "not connected" }
     }
 }
 
@@ -211,6 +260,11 @@ impl BalanceStatus {
                 .iter()
                 .map(|level| PriorityStatus::of(level, &snapshot.options))
                 .collect(),
+            operations: snapshot.options.health.per_operation.map(|options| OperationsStatus {
+                known: fleet.operations.len(),
+                most: options.most,
+                overflowed: fleet.operations.has_overflowed(),
+            }),
             waiting: fleet.waiters.waiting(),
             closed: fleet.is_closed(),
             endpoints,
@@ -222,6 +276,10 @@ fn describe<S>(member: &Member, snapshot: &Snapshot<S>, now: Instant) -> Endpoin
     let (state, since) = member.health.state();
     let recent = member.recent.counts(now);
     let (successes, failures) = member.health.totals();
+    let operations = member.fleet.operations.all().into_iter().filter_map(|operation| {
+        let (state, since) = operation.state(member.id).filter(|(state, _)| *state != State::Available)?;
+        Some(OperationStatus { name: operation.name().clone(), state, since })
+    });
     EndpointStatus {
         endpoint: member.endpoint(),
         name: member.name.clone(),
@@ -230,6 +288,7 @@ fn describe<S>(member: &Member, snapshot: &Snapshot<S>, now: Instant) -> Endpoin
         redial: None,
         state,
         since,
+        operations: operations.collect(),
         ramp: member.ramp(now, &snapshot.options.slow_start).map_or(1.0, |(share, _)| share),
         in_flight: member.in_flight.load(Relaxed),
         limit: member.width.as_ref().map(|width| width.most()),

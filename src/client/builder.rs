@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Endpoint,
-    balance::{Balance, BalanceOptions, BodyOptions, Checker, Connector},
+    balance::{Balance, BalanceOptions, BodyOptions, Checker, Connector, SharedHealth},
     breaker::{BreakerOptions, Judge},
     budget::{Budget, BudgetOptions},
     deadline::AttemptFit,
@@ -36,6 +36,7 @@ where
     resolver: Option<Box<dyn Resolve>>,
     connector: Option<Connector<S>>,
     checker: Option<Checker<S>>,
+    shared_health: Option<SharedHealth>,
     classify: Arc<dyn Classify<S::Response>>,
     describe: Arc<dyn Describe<Req>>,
     track: Option<Arc<dyn Track<S::Response>>>,
@@ -58,6 +59,7 @@ where
             resolver: None,
             connector: None,
             checker: None,
+            shared_health: None,
             classify: Arc::new(ErrorsFail),
             describe: Arc::new(Opaque),
             track: None,
@@ -104,6 +106,13 @@ where
         A: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
         self.checker = Some(Checker::new(ask));
+        self
+    }
+
+    /// Tells other clients of this process that share it of dead endpoints, and is told by them \[nobody\].
+    #[must_use]
+    pub fn share_health(mut self, shared: SharedHealth) -> Self {
+        self.shared_health = Some(shared);
         self
     }
 
@@ -273,6 +282,7 @@ where
             .label(self.label.clone())
             .connector(connector)
             .checker(self.checker)
+            .shared_health(self.shared_health)
             .options(self.options.balance.clone())
             .shared(
                 self.describe.clone(),

@@ -142,6 +142,21 @@ impl Explanation {
         {
             remarks.push(format!("the breaker {} is {}", breaker.name(), breaker.state().name()));
         }
+        for endpoint in &status.endpoints {
+            for operation in &endpoint.operations {
+                remarks.push(format!(
+                    "{} is without {}",
+                    endpoint.name,
+                    operation.explain(crate::clock::now())
+                ));
+            }
+        }
+        if let Some(operations) = status.operations.filter(|operations| operations.overflowed) {
+            remarks.push(format!(
+                "there are more operations than the {} that have a health of their own: the others share that of the endpoints",
+                operations.most
+            ));
+        }
         if status.panic {
             remarks.push(match options.balance.panic {
                 Panic::FailOpen => "too few endpoints are available: ejections are set aside".to_owned(),
@@ -240,6 +255,7 @@ fn settings(now: &ClientOptions, built: &ClientOptions) -> Vec<Setting> {
     tell!("health": balance.health.window);
     tell!("health": balance.health.window_failures);
     tell!("health": balance.health.outliers);
+    tell!("health": balance.health.per_operation);
     tell!("health": balance.health.checks);
     tell!("health": balance.health.ejection);
     tell!("health": balance.health.max_ejected);

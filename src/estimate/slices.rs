@@ -103,6 +103,13 @@ impl<const N: usize> Ring<N> {
         sum
     }
 
+    /// Whether anything was counted in this slice.
+    pub(crate) fn has(&self, number: u64) -> bool {
+        let (lap, position) = Self::place(number);
+        let word = self.0[position].load(Relaxed);
+        word >> COUNT_BITS == lap && word & COUNT > 0
+    }
+
     /// Forgets every slice. A count that is just being added may survive.
     pub(crate) fn clear(&self) {
         for word in &self.0 {

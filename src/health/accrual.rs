@@ -19,7 +19,8 @@ const SLICES: usize = 10;
 #[repr(C)]
 pub struct Accrual {
     sequence: AtomicU64,
-    window: Duration,
+    /// In nanoseconds, which take half the room.
+    window: u64,
     slices: Slices,
     successes: Ring<SLICES>,
     log: Mutex<Log>,
@@ -30,8 +31,8 @@ struct Log {
     /// The failures in a row, and the sequence number of the last.
     streak: u32,
     last: Option<u64>,
-    /// The sequence numbers and times of recent failures, oldest first; as many as any rule asks for.
-    recent: std::collections::VecDeque<(u64, Instant)>,
+    /// Recent failures, oldest first; as many as any rule asks for.
+    recent: std::collections::VecDeque<Failed>,
     /// What came before this sequence number is forgotten.
     from: u64,
     /// All failures, and the sequence numbers that resets have taken.
@@ -41,13 +42,21 @@ struct Log {
     resets: u64,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Failed {
+    number: u64,
+    at: Instant,
+    /// Of which operation, by its number; 0 if that is not known.
+    operation: u16,
+}
+
 impl Accrual {
     /// No history. `epoch` is any time before the first attempt; `window` is what the success rate is taken over, to
     /// the accuracy of a tenth of it.
     pub fn new(epoch: Instant, window: Duration) -> Self {
         Self {
             sequence: AtomicU64::new(0),
-            window,
+            window: u64::try_from(window.as_nanos()).unwrap_or(u64::MAX),
             slices: Slices::new(epoch, window / SLICES as u32),
             successes: Ring::new(),
             log: Mutex::new(Log::default()),
@@ -95,13 +104,18 @@ impl Accrual {
 
     /// Counts a failure, and says which rule it trips.
     pub fn failure(&self, now: Instant, options: &HealthOptions) -> Option<Trip> {
+        self.failure_of(0, now, options)
+    }
+
+    /// The same of an operation, by its number.
+    pub(crate) fn failure_of(&self, operation: u16, now: Instant, options: &HealthOptions) -> Option<Trip> {
         let mut log = lock(&self.log);
         let number = self.sequence.fetch_add(1, Relaxed);
         log.failures += 1;
         log.streak =
             if number > 0 && log.last == Some(number - 1) { log.streak.saturating_add(1) } else { 1 };
         log.last = Some(number);
-        log.recent.push_back((number, now));
+        log.recent.push_back(Failed { number, at: now, operation });
         let keep = options.failures.max(options.window_failures).max(KEEP) as usize;
         while log.recent.len() > keep {
             log.recent.pop_front();
@@ -112,17 +126,21 @@ impl Accrual {
         let from = log.from;
         let nth_last = |n: u32| {
             let before = (n as usize).checked_sub(1)?;
-            log.recent.iter().rev().filter(|(seen, _)| *seen >= from).nth(before)
+            log.recent.iter().rev().filter(|failed| failed.number >= from).nth(before)
         };
-        if nth_last(options.failures).is_some_and(|(seen, _)| number - seen < u64::from(options.of_last)) {
+        if nth_last(options.failures)
+            .is_some_and(|failed| number - failed.number < u64::from(options.of_last))
+        {
             return Some(Trip::Count);
         }
-        let within = |at: &Instant| now.saturating_duration_since(*at) < self.window;
-        let failures = log.recent.iter().filter(|(seen, at)| *seen >= from && within(at)).count() as u64;
+        let window = Duration::from_nanos(self.window);
+        let within =
+            |failed: &&Failed| failed.number >= from && now.saturating_duration_since(failed.at) < window;
+        let failures = log.recent.iter().filter(within).count() as u64;
         if failures >= u64::from(options.window_failures) {
             // Where more failures than are kept lie within the window, the rate is taken since the oldest one kept.
             let successes = if failures >= keep as u64 {
-                let oldest = log.recent.front().map_or(number, |(seen, _)| *seen);
+                let oldest = log.recent.front().map_or(number, |failed| failed.number);
                 (number + 1 - oldest).saturating_sub(failures)
             } else {
                 self.successes.sum(self.slices.number(now))
@@ -142,6 +160,25 @@ impl Accrual {
         *log = Log { from, failures: log.failures, late: log.late, resets: log.resets + 1, ..Log::default() };
         drop(log);
         self.successes.clear();
+    }
+
+    /// Takes back what the recent failures of an operation count for, but in the total, and in a row: one more of another
+    /// operation, with no success between, says that nothing works there.
+    pub(crate) fn forgive(&self, operation: u16) {
+        let mut log = lock(&self.log);
+        let before = log.recent.len();
+        log.recent.retain(|failed| failed.operation != operation);
+        let forgiven = (before - log.recent.len()) as u64;
+        log.failures -= forgiven;
+        log.late += forgiven;
+        // Their sequence numbers stay theirs.
+        log.resets += forgiven;
+    }
+
+    /// Whether there was a success in the slice of the window that goes on, or the one before.
+    pub(super) fn has_just_succeeded(&self, now: Instant) -> bool {
+        let slice = self.slices.number(now);
+        self.successes.has(slice) || slice.checked_sub(1).is_some_and(|before| self.successes.has(before))
     }
 
     /// The failures in a row up to now.

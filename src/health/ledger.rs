@@ -1,6 +1,9 @@
 //! The books of a fleet: who may go without too many being gone.
 
-use super::state::{Detail, Health, Phase};
+use super::{
+    Trip,
+    state::{Detail, Health, Phase},
+};
 use crate::sync::{AtomicUsize, Mutex, Ordering::Relaxed, Ordering::SeqCst, lock};
 
 /// What the endpoints of one client share: how many there are, may be used, and are out by judgement.
@@ -9,6 +12,10 @@ pub struct Ledger {
     counts: Mutex<Counts>,
     /// Endpoints that wait for a deciding request: requests look here before anywhere else.
     pub(super) waiting: AtomicUsize,
+    /// Endpoints that are not available.
+    away: AtomicUsize,
+    /// Whether the cap holds for whatever sets an endpoint aside here.
+    judges_all: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -16,9 +23,37 @@ struct Counts {
     members: usize,
     available: usize,
     judged: usize,
+    /// Endpoints that are not in these books, and available.
+    beside: usize,
 }
 
 impl Ledger {
+    /// Books in which the cap holds for whatever sets an endpoint aside.
+    pub(super) fn of_judgements() -> Self {
+        Self { judges_all: true, ..Self::default() }
+    }
+
+    /// There are so many endpoints in all: those that are not in these books are available, as far as they go.
+    pub(super) fn among(&self, endpoints: usize) {
+        let mut counts = lock(&self.counts);
+        counts.beside = endpoints.saturating_sub(counts.members);
+    }
+
+    /// Whether the cap holds for what `why` sets aside.
+    pub(super) fn judges(&self, why: Trip) -> bool {
+        self.judges_all || why.is_judgement()
+    }
+
+    /// Whether some endpoint is not available.
+    #[inline]
+    pub(super) fn has_away(&self) -> bool {
+        self.away.load(Relaxed) > 0
+    }
+
+    fn note(&self, counts: &Counts) {
+        self.away.store(counts.members - counts.available, Relaxed);
+    }
+
     /// Counts an endpoint in: a new one, or one that kept its state while it was away.
     pub fn join(&self, health: &Health) {
         let mut detail = lock(&health.detail);
@@ -30,6 +65,7 @@ impl Ledger {
         counts.members += 1;
         counts.available += usize::from(detail.counted);
         counts.judged += usize::from(detail.judged);
+        self.note(&counts);
         drop(counts);
         if detail.phase == Phase::Probation {
             self.waiting.fetch_add(1, SeqCst);
@@ -46,6 +82,7 @@ impl Ledger {
         counts.members -= 1;
         counts.available -= usize::from(std::mem::take(&mut detail.counted));
         counts.judged -= usize::from(detail.judged);
+        self.note(&counts);
         drop(counts);
         if detail.phase == Phase::Probation {
             self.waiting.fetch_sub(1, SeqCst);
@@ -73,18 +110,20 @@ impl Ledger {
     /// Whether an endpoint may go. If so it is out of the counts at once: two that go together see each other.
     pub(super) fn permit(&self, detail: &mut Detail, judgement: bool, cap: f64) -> bool {
         let mut counts = lock(&self.counts);
-        if !detail.member || counts.members < 2 {
+        let members = counts.members + counts.beside;
+        if !detail.member || members < 2 {
             return false;
         }
         if judgement {
-            let most = (counts.members as f64 * cap).ceil() as usize;
-            let others = counts.available - usize::from(detail.counted);
+            let most = (members as f64 * cap).ceil() as usize;
+            let others = counts.available + counts.beside - usize::from(detail.counted);
             if counts.judged >= most || others < 1 {
                 return false;
             }
             counts.judged += 1;
         }
         counts.available -= usize::from(std::mem::take(&mut detail.counted));
+        self.note(&counts);
         true
     }
 
@@ -105,5 +144,6 @@ impl Ledger {
         } else {
             counts.available -= 1;
         }
+        self.note(&counts);
     }
 }

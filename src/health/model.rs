@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use loom::thread;
 
-use super::{Health, HealthOptions, Ledger, State, Trip};
+use super::{Evidence, Health, HealthOptions, Ledger, Operation, OperationOptions, Operations, State, Trip};
 use crate::{clock, outcome::Class, random::Seeded};
 
 struct Pair {
@@ -166,5 +166,124 @@ fn a_judgement_and_a_run_of_failures_at_once_eject_once_and_leave_the_books_righ
         assert_eq!(ledger.available(), (2, 1));
         healths[0].restore_by_hand(*now, ledger);
         assert_eq!(ledger.available(), (2, 2));
+    });
+}
+
+#[test]
+fn suspicion_and_a_run_of_failures_at_once_set_it_aside_once_and_the_last_is_spared() {
+    loom::model(|| {
+        let mut pair = Pair::new();
+        pair.options.consecutive = 1;
+        let pair = Arc::new(pair);
+        let other = pair.clone();
+        let told = thread::spawn(move || {
+            let Pair { options, ledger, healths, now, .. } = &*other;
+            let lasts = std::time::Duration::from_secs(5);
+            // Of the first by itself; of the second it is not believed once the first is away.
+            (
+                healths[0].suspect(lasts, *now, options, ledger).is_some(),
+                healths[1].suspect(lasts, *now, options, ledger).is_some(),
+            )
+        });
+        pair.fail(0, 1);
+        let (_, second) = told.join().unwrap();
+        assert!(!second && !pair.healths[0].is_available() && pair.healths[1].is_available());
+        assert_eq!(pair.ledger.available(), (2, 1));
+        pair.healths.iter().for_each(|health| {
+            health.restore_by_hand(pair.now, &pair.ledger);
+        });
+        assert_eq!(pair.ledger.available(), (2, 2));
+        assert!(!pair.ledger.wants_probes());
+    });
+}
+
+struct Fleet {
+    operations: Operations,
+    options: HealthOptions,
+    random: Seeded,
+    now: Instant,
+}
+
+impl Fleet {
+    fn new() -> Self {
+        let mut options = HealthOptions::default();
+        options.consecutive = 1;
+        let now = clock::now();
+        Self { operations: Operations::new(now), options, random: Seeded::new(1), now }
+    }
+
+    fn find(&self) -> u16 {
+        self.operations.find("get", OperationOptions::default()).0
+    }
+
+    /// The operation fails at `endpoint`, one of two, where others succeed.
+    fn fail(&self, operation: &Operation, endpoint: u64) {
+        let evidence =
+            Evidence { now: self.now, began: None, generation: 0, others_succeed: true, endpoints: 2 };
+        operation.failure(endpoint, evidence, &self.options, &self.random);
+    }
+}
+
+#[test]
+fn an_operation_that_two_name_first_at_once_has_one_number() {
+    loom::model(|| {
+        let fleet = Arc::new(Fleet::new());
+        let other = fleet.clone();
+        let theirs = thread::spawn(move || other.find());
+        assert_eq!((fleet.find(), theirs.join().unwrap()), (1, 1));
+        assert_eq!(fleet.operations.len(), 1);
+    });
+}
+
+#[test]
+fn an_operation_that_fails_at_both_of_two_endpoints_at_once_keeps_one() {
+    loom::model(|| {
+        let fleet = Arc::new(Fleet::new());
+        let operation = fleet.operations.get(fleet.find()).unwrap();
+        let (other, own) = (fleet.clone(), operation.clone());
+        let failing = thread::spawn(move || other.fail(&own, 1));
+        fleet.fail(&operation, 0);
+        failing.join().unwrap();
+        assert!(operation.is_away(0) != operation.is_away(1));
+    });
+}
+
+#[test]
+fn an_endpoint_that_is_forgotten_while_an_operation_fails_there_leaves_the_books_right() {
+    loom::model(|| {
+        let fleet = Arc::new(Fleet::new());
+        let operation = fleet.operations.get(fleet.find()).unwrap();
+        let (other, own) = (fleet.clone(), operation.clone());
+        let failing = thread::spawn(move || other.fail(&own, 0));
+        operation.forget(0);
+        failing.join().unwrap();
+        operation.forget(0);
+        assert!(!operation.is_away(0) && !operation.wants_probes());
+        fleet.fail(&operation, 1);
+        assert!(operation.is_away(1), "the cap counts nobody who is gone");
+    });
+}
+
+#[test]
+fn of_two_that_race_for_the_probe_of_an_operation_one_has_it_and_a_cancelled_one_loses_it_not() {
+    loom::model(|| {
+        let mut fleet = Fleet::new();
+        let operation = fleet.operations.get(fleet.find()).unwrap();
+        fleet.fail(&operation, 0);
+        fleet.now += std::time::Duration::from_secs(301);
+        operation.due(0, fleet.now, &fleet.options);
+        let fleet = Arc::new(fleet);
+        let (other, own) = (fleet.clone(), operation.clone());
+        let cancelled = thread::spawn(move || {
+            let Some(lease) = own.lease(0, other.now, &other.options) else { return false };
+            own.settle(0, lease, Class::Inconclusive, other.now, &other.options, &other.random);
+            true
+        });
+        let mine = operation.lease(0, fleet.now, &fleet.options);
+        let theirs = cancelled.join().unwrap();
+        assert!(mine.is_some() || theirs);
+        let mine = mine.or_else(|| operation.lease(0, fleet.now, &fleet.options)).expect("it is not lost");
+        operation.settle(0, mine, Class::Success, fleet.now, &fleet.options, &fleet.random);
+        assert!(!operation.is_away(0) && !operation.wants_probes());
     });
 }

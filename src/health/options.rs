@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CheckOptions, outlier::Outliers};
+use super::{CheckOptions, OperationOptions, outlier::Outliers};
 use crate::{
     backoff::{Backoff, Jitter},
     invalid::{Check, FOREVER, Ratio},
@@ -30,6 +30,10 @@ pub struct HealthOptions {
     pub window_failures: u32,
     /// How endpoints are compared with each other \[by median and chance; `None` for not at all\].
     pub outliers: Option<Outliers>,
+    /// Health per operation, where [`Describe::operation`](crate::Describe::operation) names one \[off\]: an operation that
+    /// fails at one endpoint, where others succeed, is kept from there by the same rules and for the same times, and the
+    /// endpoint stays for the rest. See [`health`](super).
+    pub per_operation: Option<OperationOptions>,
     /// How often endpoints are checked, where something says how
     /// ([`BalanceBuilder::check`](crate::balance::BalanceBuilder::check)).
     pub checks: CheckOptions,
@@ -59,6 +63,7 @@ impl Default for HealthOptions {
             window: Duration::from_secs(30),
             window_failures: 5,
             outliers: Some(Outliers::default()),
+            per_operation: None,
             checks: CheckOptions::default(),
             ejection: Backoff::exponential(Duration::from_secs(5))
                 .factor(2.0)
@@ -94,6 +99,11 @@ impl HealthOptions {
             .part("outliers", |check| {
                 if let Some(rules) = &self.outliers {
                     rules.check(check);
+                }
+            })
+            .part("per_operation", |check| {
+                if let Some(operations) = &self.per_operation {
+                    operations.check(check);
                 }
             })
             .part("checks", |check| self.checks.check(check))

@@ -108,6 +108,8 @@ pub enum Transition {
     },
     /// It waits for a request that decides.
     Probation,
+    /// The same, because somebody else finds it dead.
+    Suspected,
     /// It is back; `proven` by a request, or because nobody came.
     Restored {
         /// Whether a request has proven it.
@@ -305,16 +307,54 @@ impl Health {
         ledger: &Ledger,
         random: &dyn Random,
     ) -> Option<Transition> {
+        self.failure_of(0, now, generation, options, ledger, random)
+    }
+
+    /// The same of an attempt for an operation, by its number.
+    pub(crate) fn failure_of(
+        &self,
+        operation: u16,
+        now: Instant,
+        generation: u32,
+        options: &HealthOptions,
+        ledger: &Ledger,
+        random: &dyn Random,
+    ) -> Option<Transition> {
         if self.generation() != generation {
             self.accrual.late_failure();
             return None;
         }
-        let why = self.accrual.failure(now, options)?;
+        let why = self.accrual.failure_of(operation, now, options)?;
         let mut detail = lock(&self.detail);
         if !options.enabled || detail.phase != Phase::In || detail.generation & 0xFFFF != generation {
             return None;
         }
         self.eject(&mut detail, now, why.into(), options, ledger, random)
+    }
+
+    /// Counts a failure that is not held against the endpoint, in the total alone.
+    pub(crate) fn failed_otherwise(&self) {
+        self.accrual.late_failure();
+    }
+
+    /// Whether a request has succeeded within the last tenth of the window, or the one before.
+    pub(super) fn has_just_succeeded(&self, now: Instant) -> bool {
+        self.accrual.has_just_succeeded(now)
+    }
+
+    /// Counts a failure, and says which rule it trips. Nothing comes of it here.
+    pub(super) fn tripped(&self, now: Instant, options: &HealthOptions) -> Option<Trip> {
+        self.accrual.failure(now, options)
+    }
+
+    /// Forgets what was counted.
+    pub(super) fn forget(&self) {
+        self.accrual.reset();
+    }
+
+    /// Takes back what failures of an operation, by its number, count for: it is set aside alone.
+    pub(crate) fn forgive(&self, operation: u16) {
+        self.accrual.forgive(operation);
     }
 
     /// Ejects the endpoint by a judgement that was made of its attempts in `generation`, if it is still in that.
@@ -354,10 +394,11 @@ impl Health {
     ) -> Option<Transition> {
         let why = sentence.why;
         if detail.phase == Phase::In {
-            if why != Trip::ByHand && !ledger.permit(detail, why.is_judgement(), options.max_ejected.get()) {
+            let judged = ledger.judges(why);
+            if why != Trip::ByHand && !ledger.permit(detail, judged, options.max_ejected.get()) {
                 return None;
             }
-            detail.judged = why.is_judgement();
+            detail.judged = judged;
             detail.ejections = self.remembered(detail, now);
         }
         detail.ejections = detail.ejections.saturating_add(1);
@@ -558,6 +599,11 @@ impl Health {
             },
         };
         (state, detail.since)
+    }
+
+    /// Whether a ledger counts it.
+    pub(crate) fn is_member(&self) -> bool {
+        lock(&self.detail).member
     }
 
     /// Whether it was set aside and is not back, whatever else keeps it out.

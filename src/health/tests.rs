@@ -1,6 +1,7 @@
 //! Random sequences of everything that can happen to four endpoints.
 
 mod exhaustive;
+mod operations;
 
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,9 @@ enum Step {
     Restore(usize),
     EjectByHand(usize, u64),
     Acquit(usize),
+    /// Somebody else finds it dead, or was asked to leave it alone.
+    Suspect(usize, u64),
+    Heed(usize, u64),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -51,7 +55,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => at.clone().prop_map(Step::Drain),
         2 => at.clone().prop_map(Step::Restore),
         1 => (at.clone(), 0_u64..9_000).prop_map(|(at, millis)| Step::EjectByHand(at, millis)),
-        1 => at.prop_map(Step::Acquit),
+        1 => at.clone().prop_map(Step::Acquit),
+        2 => (at.clone(), 0_u64..40_000).prop_map(|(at, millis)| Step::Suspect(at, millis)),
+        1 => (at, 0_u64..9_000).prop_map(|(at, millis)| Step::Heed(at, millis)),
     ];
     prop::collection::vec(step, 1..250)
 }
@@ -147,6 +153,14 @@ impl Model {
             }
             Step::Acquit(at) => {
                 healths[at].acquit(*now, ledger);
+            }
+            Step::Suspect(at, millis) => {
+                let before = healths[at].phase_name();
+                healths[at].suspect(Duration::from_millis(millis), *now, options, ledger);
+                assert!(before == "in" || healths[at].phase_name() == before);
+            }
+            Step::Heed(at, millis) => {
+                healths[at].heed(Duration::from_millis(millis), *now, options, ledger);
             }
             Step::Forgo(at) => {
                 if let Some(lease) = leases[at].take() {

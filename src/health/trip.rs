@@ -18,6 +18,8 @@ pub enum Trip {
     FailureShare(Share),
     /// It takes longer than the others do: a judgement of [`outlier`](super::outlier).
     Latency(Slowness),
+    /// Another client of this process finds it dead, and a request of this one has not shown otherwise.
+    Hearsay,
     /// Active checks of it failed, and no request succeeded meanwhile.
     Check,
     /// Somebody said so.
@@ -46,6 +48,7 @@ impl fmt::Display for Trip {
             Self::SuccessRate(share) => write!(f, "{share} because of what the others do"),
             Self::FailureShare(share) => write!(f, "{share} for any endpoint"),
             Self::Latency(slowness) => slowness.fmt(f),
+            Self::Hearsay => f.write_str("another client finds it dead, and so did a request"),
             Self::Check => f.write_str("checks fail, and no request succeeded meanwhile"),
             Self::ByHand => f.write_str("by hand"),
         }

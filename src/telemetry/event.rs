@@ -59,10 +59,42 @@ pub enum Event {
         /// Which.
         endpoint: Arc<str>,
     },
+    /// Another client of this process finds an endpoint dead: it waits for a request that decides.
+    Suspected {
+        /// Which.
+        endpoint: Arc<str>,
+    },
     /// An endpoint gets requests again.
     Restored {
         /// Which.
         endpoint: Arc<str>,
+        /// Whether a request has proven it, or nobody came to.
+        proven: bool,
+    },
+    /// An operation was set aside at an endpoint, which stays for the others.
+    OperationEjected {
+        /// At which endpoint.
+        endpoint: Arc<str>,
+        /// Which operation.
+        operation: Arc<str>,
+        /// The rule that tripped.
+        why: Trip,
+        /// For how long.
+        lasts: Duration,
+    },
+    /// An endpoint waits for a request of an operation that decides over its return there.
+    OperationProbation {
+        /// Which endpoint.
+        endpoint: Arc<str>,
+        /// Of which operation.
+        operation: Arc<str>,
+    },
+    /// An endpoint gets requests of an operation again.
+    OperationRestored {
+        /// Which endpoint.
+        endpoint: Arc<str>,
+        /// Of which operation.
+        operation: Arc<str>,
         /// Whether a request has proven it, or nobody came to.
         proven: bool,
     },
@@ -190,7 +222,11 @@ impl Event {
             Self::Disconnected { .. } => "disconnected",
             Self::Ejected { .. } => "ejected",
             Self::Probation { .. } => "probation",
+            Self::Suspected { .. } => "suspected",
             Self::Restored { .. } => "restored",
+            Self::OperationEjected { .. } => "operation_ejected",
+            Self::OperationProbation { .. } => "operation_probation",
+            Self::OperationRestored { .. } => "operation_restored",
             Self::Held { .. } => "held",
             Self::Released { .. } => "released",
             Self::Drained { .. } => "drained",
@@ -222,6 +258,8 @@ impl Event {
                 | Self::ResolutionFailed { .. }
                 | Self::Disconnected { .. }
                 | Self::Ejected { .. }
+                | Self::Suspected { .. }
+                | Self::OperationEjected { .. }
                 | Self::PanicEntered { .. }
                 | Self::BreakerHalfOpened { .. }
                 | Self::BreakerForced { .. }
@@ -252,8 +290,21 @@ impl fmt::Display for Event {
                 write!(f, "{endpoint}: ejected for {lasts:?}: {why}")
             }
             Self::Probation { endpoint } => write!(f, "{endpoint}: waits for a request that proves it"),
+            Self::Suspected { endpoint } => {
+                write!(f, "{endpoint}: another client finds it dead, waits for a request that proves it")
+            }
             Self::Restored { endpoint, proven: true } => write!(f, "{endpoint}: back, proven"),
             Self::Restored { endpoint, proven: false } => write!(f, "{endpoint}: back, unproven"),
+            Self::OperationEjected { endpoint, operation, why, lasts } => {
+                write!(f, "{endpoint}: {operation} is kept from it for {lasts:?}: {why}")
+            }
+            Self::OperationProbation { endpoint, operation } => {
+                write!(f, "{endpoint}: waits for a request of {operation} that proves it")
+            }
+            Self::OperationRestored { endpoint, operation, proven } => {
+                let proven = if *proven { "proven" } else { "unproven" };
+                write!(f, "{endpoint}: {operation} is back, {proven}")
+            }
             Self::BackingOff { endpoint, lasts } => {
                 write!(f, "{endpoint}: asks to be left alone for {lasts:?}")
             }

@@ -16,7 +16,7 @@ use tower::Service;
 
 use super::{Connector, Transport, status::status};
 use crate::{
-    balance::{BalanceOptions, BodyOptions},
+    balance::{BalanceOptions, BodyOptions, SharedHealth},
     breaker::{BreakerHandle, BreakerOptions},
     budget::{Budget, BudgetOptions},
     client::{ClientOptions, ClientStatus, Explanation, ResponseFuture},
@@ -333,6 +333,12 @@ impl ClientBuilder {
     #[must_use]
     pub fn options(self, options: ClientOptions) -> Self {
         self.with(|inner| inner.options(options))
+    }
+
+    /// Tells other clients of this process that share it of dead endpoints, and is told by them \[nobody\].
+    #[must_use]
+    pub fn share_health(self, shared: SharedHealth) -> Self {
+        self.with(|inner| inner.share_health(shared))
     }
 
     /// Somebody to be told events.

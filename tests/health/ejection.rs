@@ -218,3 +218,49 @@ async fn with_everything_ejected_fail_open_still_tries() {
     assert_eq!(client.options().panic, Panic::FailOpen);
     client.send(0).await.unwrap();
 }
+
+/// C87 of what is known of Envoy: its consecutive rules are one rule here, since any failure counts as one.
+#[tokio::test(start_paused = true)]
+async fn the_consecutive_rule_of_envoy_ejects_at_the_fifth_inline_and_a_success_between_starts_it_anew() {
+    let only_in_a_row = |options: &mut mainstay::balance::BalanceOptions| {
+        options.load = Load::InFlight;
+        // What Envoy has beside it are rules across endpoints.
+        options.health.failures = 64;
+        options.health.of_last = 64;
+        options.health.window_failures = 1_024;
+        options.health.outliers = None;
+    };
+    let (stage, heard) = (Stage::default(), Heard::default());
+    let client = stage
+        .builder(resolve::fixed(["a:1", "b:1", "c:1"]))
+        .options(options(only_in_a_row))
+        .observe(heard.observer())
+        .build()
+        .unwrap();
+    // Four, a success, and four again.
+    give(&stage, &client, (0..9).map(|number| number == 4)).await;
+    assert_eq!((status(&client, "a:1").word(), heard.count("ejected")), ("available", 0));
+    // The fifth: at once, with no timer.
+    let before = now();
+    give(&stage, &client, [false]).await;
+    assert_eq!(status(&client, "a:1").word(), "ejected");
+    assert!(now() - before < ms(200), "as soon as it was picked");
+    assert_eq!(ejections(&heard)[0].1, Trip::Consecutive);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_of_different_kinds_are_one_row() {
+    let (stage, heard) = (Stage::default(), Heard::default());
+    let client = client_of(&stage, &["a:1", "b:1", "c:1"], &heard);
+    let a = stage.server("a:1");
+    // Of four kinds of which Envoy counts some apart: here the fifth of any kind ejects.
+    let kinds = [Mode::Unsent, Mode::Fail(ms(0)), Mode::Unsent, Mode::Hang, Mode::Fail(ms(0))];
+    for (nth, kind) in (1..).zip(kinds) {
+        a.set(kind);
+        let before = a.served();
+        while a.served() == before {
+            let _ = client.send(0).await;
+        }
+        assert_eq!(status(&client, "a:1").word() == "ejected", nth == 5, "after {nth}");
+    }
+}

@@ -9,5 +9,7 @@ mod checks;
 mod cut_off;
 mod ejection;
 mod hands;
+mod operations;
 mod outliers;
+mod sharing;
 mod tracked;

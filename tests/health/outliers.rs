@@ -6,7 +6,7 @@ use mainstay::{
     balance::Load,
     health::{
         HealthOptions, Trip,
-        outlier::{Grpc, Outliers},
+        outlier::{Grpc, LatencyRule, Outliers},
     },
     resolve,
     telemetry::Event,
@@ -167,4 +167,97 @@ async fn endpoints_that_become_enough_are_compared_by_what_they_show_from_then_o
     give(&stage, &client, 1, 4_000).await;
     tokio::time::sleep(secs(20)).await;
     assert_eq!(ejections(&heard)[0].0, "a:1");
+}
+
+/// With the rule on, and the default load, so that a slow endpoint gets little; or each as much as any other.
+fn watching_latency(stage: &Stage, heard: &Heard, load: Load, rule: Option<LatencyRule>) -> Client {
+    stage
+        .builder(resolve::fixed(NAMES))
+        .options(options(|options| {
+            options.load = load;
+            if let Some(Outliers::Robust(rules)) = &mut options.health.outliers {
+                rules.latency = rule;
+            }
+        }))
+        .random(mainstay::random::Seeded::new(7))
+        .observe(heard.observer())
+        .build()
+        .unwrap()
+}
+
+/// Three minutes in which so many callers send so many requests a second, one after the other; returns how many of them `a:1` was given in the last one.
+async fn three_minutes(stage: &Stage, client: &Client, callers: u32, each: u32) -> usize {
+    let mut before = 0;
+    for second in 0..180 {
+        if second == 120 {
+            before = stage.server("a:1").served();
+        }
+        let callers: Vec<_> = (0..callers)
+            .map(|_| {
+                let client = client.clone();
+                tokio::spawn(async move {
+                    for number in 0..each {
+                        let _ = client.send(number).await;
+                    }
+                })
+            })
+            .collect();
+        for caller in callers {
+            caller.await.unwrap();
+        }
+        tokio::time::sleep(ms(500)).await;
+    }
+    settle().await;
+    stage.server("a:1").served() - before
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_takes_ten_times_as_long_goes_where_latency_is_compared_and_not_elsewhere() {
+    for (rule, expected) in [(Some(LatencyRule::default()), 1), (None, 0)] {
+        let (stage, heard) = (Stage::default(), Heard::default());
+        let client = watching_latency(&stage, &heard, Load::InFlight, rule);
+        NAMES.iter().for_each(|name| stage.server(name).set(Mode::Vary));
+        stage.server("a:1").set(Mode::Answer(ms(100)));
+        three_minutes(&stage, &client, 10, 25).await;
+        let ejections = ejections(&heard);
+        assert_eq!(ejections.len().min(1), expected, "{ejections:?}");
+        for (name, why, _) in ejections {
+            let Trip::Latency(slowness) = why else { panic!("{why}") };
+            assert_eq!(name, "a:1");
+            assert!(slowness.median() > ms(90) && slowness.limit() < ms(60), "{slowness}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_endpoint_that_is_given_little_is_judged_by_that_little() {
+    let (stage, heard) = (Stage::default(), Heard::default());
+    // Never judged, so that its share shows.
+    let client = watching_latency(&stage, &heard, Load::default(), None);
+    NAMES.iter().for_each(|name| stage.server(name).set(Mode::Vary));
+    stage.server("a:1").set(Mode::Answer(ms(45)));
+    let share = three_minutes(&stage, &client, 40, 8).await;
+    assert!(
+        share < 600 && share > 60,
+        "{share} in a minute: under 100 in ten seconds, and more than 30 in half a minute"
+    );
+
+    let (stage, heard) = (Stage::default(), Heard::default());
+    let client = watching_latency(&stage, &heard, Load::default(), Some(LatencyRule::default()));
+    NAMES.iter().for_each(|name| stage.server(name).set(Mode::Vary));
+    stage.server("a:1").set(Mode::Answer(ms(45)));
+    three_minutes(&stage, &client, 40, 8).await;
+    let first = ejections(&heard).first().cloned();
+    assert!(matches!(first, Some((name, Trip::Latency(_), _)) if name == "a:1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_as_slow_as_the_others_vary_is_left_alone_however_little_it_is_given() {
+    let (stage, heard) = (Stage::default(), Heard::default());
+    let client = watching_latency(&stage, &heard, Load::default(), Some(LatencyRule::default()));
+    NAMES.iter().for_each(|name| stage.server(name).set(Mode::Vary));
+    // Two and a half times as long as the others usually take.
+    stage.server("a:1").set(Mode::Answer(ms(25)));
+    three_minutes(&stage, &client, 10, 25).await;
+    assert!(ejections(&heard).is_empty(), "{:?}", ejections(&heard));
 }

@@ -18,6 +18,8 @@ pub fn refuses(parameter: &str, value: f64) -> Option<&'static str> {
         "fails" | "errors" => ((0.0..=1.0).contains(&value), "a share from 0 to 1"),
         "network_ms" => ((0.0..=1_000.0).contains(&value), "0 to 1,000 ms"),
         "slow_ms" => (whole && (1.0..=60_000.0).contains(&value), "a whole number from 1 to 60,000 ms"),
+        // A server that is back before clients know that it went never was away to them.
+        "told_s" => (value > 0.0 && value <= 15.0, "more than 0 and at most 15 s"),
         "down_s" => (value > 0.0 && value <= 60.0, "more than 0 and at most 60 s"),
         _ => return None,
     };

@@ -202,6 +202,16 @@ fn a_fleet_that_blinks_is_soon_used_whole_again() {
 }
 
 #[test]
+fn a_rolling_deploy_costs_no_request_told_in_time_or_not() {
+    for told in [0.5, 7.0] {
+        let short = Short::of("rolling_deploy", &[("told_s", told)], 0.2);
+        for seed in 1..=3 {
+            assert_eq!(short.metric("mainstay", seed, "failed"), 0.0, "told after {told} s, seed {seed}");
+        }
+    }
+}
+
+#[test]
 fn a_lost_zone_costs_next_to_nothing_and_its_traffic_is_borne_by_all() {
     for partial in [0.0, 1.0] {
         let short = Short::of("zone_loss", &[("partial", partial)], 1.0);

@@ -153,7 +153,9 @@ fn sample(member: &Member, before: Option<Counted>, rules: &Outliers, now: Insta
         && robust.latency.is_some()
         && settled()
     {
-        sample.latency = member.recent.counts(now).quantile(0.5).filter(|latency| *latency > Duration::ZERO);
+        let latencies = member.recent.counts(now);
+        sample.latency = latencies.quantile(0.5).filter(|latency| *latency > Duration::ZERO);
+        sample.latencies = latencies.total();
     }
     (sample, counted)
 }

@@ -64,6 +64,7 @@ impl<S: Send + Sync + 'static> Control<S> {
                 slot.dialing = false;
                 slot.stands = None;
                 self.fleet.ledger.leave(&slot.member.health);
+                self.fleet.operations.all().iter().for_each(|own| own.present(*id, false));
                 slot.member.health.connect(false, &self.fleet.ledger);
                 arm(&mut self.timers, slot, now + keep);
             }
@@ -101,6 +102,7 @@ impl<S: Send + Sync + 'static> Control<S> {
                 if back {
                     slot.ramps = ramps;
                     self.fleet.ledger.join(&slot.member.health);
+                    self.fleet.operations.all().iter().for_each(|own| own.present(slot.member.id, true));
                     self.queue.push_back(slot.member.id);
                 }
                 (slot.member.id, back)
@@ -111,6 +113,9 @@ impl<S: Send + Sync + 'static> Control<S> {
                 let member = Arc::new(Member::new(id, endpoint.clone(), self.fleet.clone()));
                 member.health.connect(false, &self.fleet.ledger);
                 self.fleet.ledger.join(&member.health);
+                if let Some(shared) = &self.fleet.shared {
+                    shared.join(&member);
+                }
                 let slot = Slot {
                     member,
                     endpoint: endpoint.clone(),

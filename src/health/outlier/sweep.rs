@@ -22,12 +22,15 @@ pub struct Sample {
     pub out: bool,
     /// Its median latency of late, if it is known and the endpoint was available all that time.
     pub latency: Option<Duration>,
+    /// Of how many latencies that is the median.
+    pub latencies: u64,
 }
 
 impl Sample {
     /// Of so many requests to endpoint `id`, which is not ejected, so many failed.
     pub fn new(id: u64, requests: u64, failures: u64) -> Self {
-        Self { id, successes: requests.saturating_sub(failures), failures, out: false, latency: None }
+        let successes = requests.saturating_sub(failures);
+        Self { id, successes, failures, out: false, latency: None, latencies: 0 }
     }
 
     /// How many requests there were.

@@ -126,6 +126,7 @@ fn latency_is_looked_at_only_where_asked_and_says_by_how_much_it_is_too_long() {
     let mut samples = fleet((0..8).map(|_| (500, 0)));
     for sample in &mut samples {
         sample.latency = Some(Duration::from_millis(if sample.id == 3 { 400 } else { 20 + sample.id }));
+        sample.latencies = 100;
     }
     assert_eq!(ids(&robust(), &samples), [0; 0]);
     let rules = Robust { latency: Some(LatencyRule::default()), ..Robust::default() };
@@ -199,7 +200,7 @@ fn what_is_not_enforced_is_counted() {
 fn each_option_is_held_to_its_rule_and_all_mistakes_are_told_at_once() {
     let mut robust = Robust::default();
     (robust.endpoints, robust.margin, robust.longest) = (2, Ratio::ZERO, Duration::from_secs(1));
-    robust.latency = Some(LatencyRule { factor: f64::NAN, least: Duration::ZERO });
+    robust.latency = Some(LatencyRule { factor: f64::NAN, least: Duration::ZERO, samples: 0 });
     let mut options = HealthOptions { outliers: Some(Outliers::Robust(robust)), ..HealthOptions::default() };
     let mut check = Check::default();
     options.check(&mut check);
@@ -207,7 +208,13 @@ fn each_option_is_held_to_its_rule_and_all_mistakes_are_told_at_once() {
     let fields: Vec<_> = problems.problems().iter().map(|problem| problem.field.as_str()).collect();
     assert_eq!(
         fields,
-        ["outliers.endpoints", "outliers.longest", "outliers.margin", "outliers.latency.factor"]
+        [
+            "outliers.endpoints",
+            "outliers.longest",
+            "outliers.margin",
+            "outliers.latency.factor",
+            "outliers.latency.samples"
+        ]
     );
     options.outliers = Some(grpc(|grpc| grpc.max_ejection_percent = 101));
     let mut check = Check::default();

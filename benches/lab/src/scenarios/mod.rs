@@ -14,6 +14,7 @@ pub mod overload;
 pub mod priority;
 pub mod reconnect_storm;
 pub mod retry_frontier;
+pub mod rolling_deploy;
 pub mod scale;
 pub mod sinkhole;
 pub mod slow_replica;
@@ -41,6 +42,7 @@ pub static ALL: &[&dyn Scenario] = &[
     &overload::Overload,
     &priority::Priority,
     &hedging_frontier::HedgingFrontier,
+    &rolling_deploy::RollingDeploy,
     &zone_loss::ZoneLoss,
     &reconnect_storm::ReconnectStorm,
     &scale::Scale,
@@ -50,17 +52,9 @@ pub static ALL: &[&dyn Scenario] = &[
 ];
 
 /// Those that wait for their layer.
-pub static WAITING: &[Waiting] = &[
-    Waiting {
-        number: 15,
-        name: "cold_start",
-        question: "A tenth of the fleet is new and cold: who notices?",
-        waits_for: "balancing that is ready for it",
-    },
-    Waiting {
-        number: 16,
-        name: "rolling_deploy",
-        question: "A hundred servers are replaced in batches: does a request fail?",
-        waits_for: "drain and probation in full",
-    },
-];
+pub static WAITING: &[Waiting] = &[Waiting {
+    number: 15,
+    name: "cold_start",
+    question: "A tenth of the fleet is new and cold: who notices?",
+    waits_for: "balancing that is ready for it",
+}];

@@ -1,0 +1,45 @@
+//! What is only heard of an endpoint.
+
+use std::time::{Duration, Instant};
+
+use super::{Health, HealthOptions, Ledger, Transition, Trip, state::Phase};
+use crate::sync::lock;
+
+impl Health {
+    /// Somebody else finds the endpoint dead: the next request decides, and without one it returns after `lasts`, at most
+    /// [`probe_wait`](HealthOptions::probe_wait). That is a judgement, and nothing comes of it where a request has just succeeded.
+    pub fn suspect(
+        &self,
+        lasts: Duration,
+        now: Instant,
+        options: &HealthOptions,
+        ledger: &Ledger,
+    ) -> Option<Transition> {
+        if !options.enabled || self.has_just_succeeded(now) {
+            return None;
+        }
+        let mut detail = lock(&self.detail);
+        if detail.phase != Phase::In || !ledger.permit(&mut detail, true, options.max_ejected.get()) {
+            return None;
+        }
+        (detail.judged, detail.why) = (true, Trip::Hearsay);
+        detail.until = Some(now + lasts.min(options.probe_wait));
+        self.enter(&mut detail, Phase::Probation, now, ledger);
+        Some(Transition::Suspected)
+    }
+
+    /// Somebody else was asked to leave the endpoint alone for `lasts`: it is, for at most
+    /// [`back_off`](HealthOptions::back_off), unless a request has just succeeded.
+    pub fn heed(
+        &self,
+        lasts: Duration,
+        now: Instant,
+        options: &HealthOptions,
+        ledger: &Ledger,
+    ) -> Option<Transition> {
+        if !self.is_member() || self.has_just_succeeded(now) {
+            return None;
+        }
+        self.back_off(Some(lasts.min(options.back_off)), now, options, ledger)
+    }
+}
