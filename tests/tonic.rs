@@ -7,6 +7,8 @@
 mod greeter;
 #[path = "tonic/calls.rs"]
 mod calls;
+#[path = "tonic/config.rs"]
+mod config;
 #[path = "tonic/failures.rs"]
 mod failures;
 #[path = "tonic/server.rs"]

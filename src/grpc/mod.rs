@@ -11,6 +11,7 @@
 //! - [`Classifier`] gives the verdict at the head where the status is there, and leaves it open where it is not.
 //! - [`BodyTrack`] gives it at the end, by the trailers: streams count in flight until then, and one that ends with
 //!   UNAVAILABLE, or without a status, is a failure of its endpoint.
+//! - [`ServiceConfig`] is gRPC's own document on timeouts, retries and hedges, method by method.
 //!
 //! What came after the head is not repeated: the head was handed on (gRFC A6 commits there as well). Servers send a
 //! failure of a unary call as headers only, so those are.
@@ -41,11 +42,17 @@
 //! gRPC's PROTOCOL-HTTP2 and http-grpc-status-mapping; gRFC A6 for pushback and previous attempts.
 
 mod classify;
+mod config;
 mod describe;
 mod status;
 mod timeout;
 
 pub use classify::{BodyTrack, Classifier};
+pub use config::{Attempts, Codes, LoadBalancing, MethodPolicy, RetryThrottling, ServiceConfig};
+
 pub use describe::{Description, DescriptionOptions, PREVIOUS_ATTEMPTS};
 pub use status::{PUSHBACK, STATUS};
 pub use timeout::{TIMEOUT, read_timeout};
+
+#[cfg(feature = "tonic")]
+pub(crate) use {config::Methods, status::pushed_back};
