@@ -11,5 +11,7 @@ mod calls;
 mod config;
 #[path = "tonic/failures.rs"]
 mod failures;
+#[path = "tonic/health.rs"]
+mod health;
 #[path = "tonic/server.rs"]
 mod server;

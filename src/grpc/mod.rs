@@ -11,6 +11,7 @@
 //! - [`Classifier`] gives the verdict at the head where the status is there, and leaves it open where it is not.
 //! - [`BodyTrack`] gives it at the end, by the trailers: streams count in flight until then, and one that ends with
 //!   UNAVAILABLE, or without a status, is a failure of its endpoint.
+//! - [`HealthCheck`] asks an endpoint whether it is well, for [active checks](crate::health::Checks).
 //! - [`ServiceConfig`] is gRPC's own document on timeouts, retries and hedges, method by method.
 //!
 //! What came after the head is not repeated: the head was handed on (gRFC A6 commits there as well). Servers send a
@@ -44,6 +45,7 @@
 mod classify;
 mod config;
 mod describe;
+mod health;
 mod status;
 mod timeout;
 
@@ -51,6 +53,7 @@ pub use classify::{BodyTrack, Classifier};
 pub use config::{Attempts, Codes, LoadBalancing, MethodPolicy, RetryThrottling, ServiceConfig};
 
 pub use describe::{Description, DescriptionOptions, PREVIOUS_ATTEMPTS};
+pub use health::{HealthCheck, Question};
 pub use status::{PUSHBACK, STATUS};
 pub use timeout::{TIMEOUT, read_timeout};
 

@@ -27,8 +27,8 @@ use crate::{
     clock,
     error::Error,
     grpc::{
-        BodyTrack, Classifier, Description, DescriptionOptions, Methods, RetryThrottling, ServiceConfig,
-        read_timeout,
+        BodyTrack, Classifier, Description, DescriptionOptions, HealthCheck, Methods, RetryThrottling,
+        ServiceConfig, read_timeout,
     },
     hedge::HedgeOptions,
     http::{Idempotent, Replay, Tracked},
@@ -321,6 +321,15 @@ impl ClientBuilder {
     pub fn replayed_body(mut self, bytes: usize) -> Self {
         self.replayed = bytes;
         self
+    }
+
+    /// Asks each endpoint whether it is well, over its connection, at the times of
+    /// [`CheckOptions`](crate::health::CheckOptions) \[no checks\]. What is asked is whether it serves, by gRPC's health protocol.
+    #[must_use]
+    pub fn check(self, check: HealthCheck) -> Self {
+        self.with(|inner| {
+            inner.check(move |service, _| check.ask(service, |question| Replay::new(Body::new(question))))
+        })
     }
 
     /// What tells failures from successes, at the head \[[`grpc::Classifier`](Classifier)\].
