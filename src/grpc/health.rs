@@ -13,7 +13,10 @@ use bytes::{Buf, BufMut as _, Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use tower::{BoxError, Service, ServiceExt as _};
 
-use super::status::STATUS;
+use super::{
+    protobuf::{Field, Wire, put_bytes},
+    status::STATUS,
+};
 use crate::invalid::{self, Invalid};
 
 const PATH: &str = "/grpc.health.v1.Health/Check";
@@ -149,37 +152,11 @@ fn status(framed: &[u8]) -> Option<u64> {
     }
     let (mut rest, mut status) = (message, 0);
     while !rest.is_empty() {
-        let tag = varint(&mut rest)?;
-        match tag & 7 {
-            0 => {
-                let value = varint(&mut rest)?;
-                if tag >> 3 == 1 {
-                    status = value;
-                }
-            }
-            1 => rest = rest.get(8..)?,
-            2 => {
-                let length = usize::try_from(varint(&mut rest)?).ok()?;
-                rest = rest.get(length..)?;
-            }
-            5 => rest = rest.get(4..)?,
-            _ => return None,
+        if let Field { number: 1, value: Wire::Varint(value) } = Field::read(&mut rest)? {
+            status = value;
         }
     }
     Some(status)
-}
-
-fn varint(rest: &mut &[u8]) -> Option<u64> {
-    let mut value = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let (byte, more) = rest.split_first()?;
-        *rest = more;
-        value |= u64::from(byte & 0x7F) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 /// All data and the trailers of a body, if it is no longer than an answer can be.
@@ -205,21 +182,14 @@ pub struct Question(Option<Bytes>);
 impl Question {
     /// `HealthCheckRequest`, whose field 1 is the service, framed.
     fn of(service: &str) -> Self {
-        let mut message = BytesMut::new();
+        let mut message = Vec::new();
         if !service.is_empty() {
-            message.put_u8(0x0A);
-            let mut length = service.len();
-            while length >= 0x80 {
-                message.put_u8(length as u8 | 0x80);
-                length >>= 7;
-            }
-            message.put_u8(length as u8);
-            message.put_slice(service.as_bytes());
+            put_bytes(&mut message, 1, service.as_bytes());
         }
         let mut framed = BytesMut::with_capacity(5 + message.len());
         framed.put_u8(0);
         framed.put_u32(u32::try_from(message.len()).expect("a name is shorter than 4 GiB"));
-        framed.put(message);
+        framed.put_slice(&message);
         Self(Some(framed.freeze()))
     }
 
