@@ -78,8 +78,17 @@ pub struct Verdict {
     sent: Sent,
     again: Word,
     provisional: bool,
+    wish: Wish,
     /// How long to wait before another attempt, if `again` says so.
     millis: u32,
+}
+
+/// What somebody who knows the method says of another attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Wish {
+    Unsaid,
+    Wanted,
+    Settled,
 }
 
 /// [`Again`] without the time.
@@ -92,7 +101,14 @@ enum Word {
 
 impl Verdict {
     const fn new(class: Class) -> Self {
-        Self { class, sent: Sent::Maybe, again: Word::Policy, provisional: false, millis: 0 }
+        Self {
+            class,
+            sent: Sent::Maybe,
+            again: Word::Policy,
+            provisional: false,
+            wish: Wish::Unsaid,
+            millis: 0,
+        }
     }
 
     /// The endpoint did its work.
@@ -148,6 +164,22 @@ impl Verdict {
         self
     }
 
+    /// The same verdict on an end that is to be followed by another attempt, as far as policy and budget allow one: whatever it
+    /// says of the endpoint, and whether the request may be processed twice or not. Who says so knows the method.
+    #[must_use]
+    pub const fn wanted(mut self) -> Self {
+        self.wish = Wish::Wanted;
+        self
+    }
+
+    /// The same verdict on an end that the request is over with, whatever it says of the endpoint, and when that asks to be let
+    /// alone. It is no success to a budget, and no failure.
+    #[must_use]
+    pub const fn settled(mut self) -> Self {
+        self.wish = Wish::Settled;
+        self
+    }
+
     /// What the attempt says about its endpoint.
     pub const fn class(&self) -> Class {
         self.class
@@ -170,6 +202,21 @@ impl Verdict {
     /// Whether only the end of the body proves this verdict.
     pub const fn is_provisional(&self) -> bool {
         self.provisional
+    }
+
+    /// Whether another attempt is to follow whatever the class.
+    pub const fn is_wanted(&self) -> bool {
+        matches!(self.wish, Wish::Wanted)
+    }
+
+    /// Whether none is to follow whatever the class.
+    pub const fn is_settled(&self) -> bool {
+        matches!(self.wish, Wish::Settled)
+    }
+
+    /// Whether the endpoint did its work, and nobody says that this is not all there is to it.
+    pub(crate) const fn is_plain_success(&self) -> bool {
+        self.is_success() && matches!(self.wish, Wish::Unsaid)
     }
 
     /// Whether the endpoint did its work.

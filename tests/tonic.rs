@@ -7,7 +7,11 @@
 mod greeter;
 #[path = "tonic/calls.rs"]
 mod calls;
+#[path = "tonic/config.rs"]
+mod config;
 #[path = "tonic/failures.rs"]
 mod failures;
+#[path = "tonic/health.rs"]
+mod health;
 #[path = "tonic/server.rs"]
 mod server;

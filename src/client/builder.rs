@@ -130,6 +130,13 @@ where
         self
     }
 
+    /// Changes how endpoints are picked, as it is set so far.
+    #[cfg(feature = "tonic")]
+    pub(crate) fn map_balance(mut self, change: impl FnOnce(BalanceOptions) -> BalanceOptions) -> Self {
+        self.options.balance = change(self.options.balance);
+        self
+    }
+
     /// Until when an attempt counts \[the head of the response\].
     #[must_use]
     pub fn track(mut self, track: impl Track<S::Response>) -> Self {

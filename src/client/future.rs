@@ -69,7 +69,7 @@ where
         let wishes = Wishes { max_attempts, steps_aside: false, idempotent: view.idempotent };
         Self {
             session: Session::new(
-                ClientEnv { lane: lane.clone(), method: view.breaker.clone() },
+                ClientEnv { lane: lane.clone(), method: view.breaker.clone(), terms: view.terms.clone() },
                 request,
                 wishes,
             ),

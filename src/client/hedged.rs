@@ -84,7 +84,6 @@ where
     type Attempt = Guarded<S, Req>;
 
     fn arm(&mut self, call: &Call, now: Instant) -> Arm {
-        let core = self.env.core();
         // While a probe is out its endpoint is being judged by it alone.
         if !self.idempotent || self.copy.is_none() || call.probe {
             return Arm::Never;
@@ -93,21 +92,21 @@ where
             // In a line, or waiting for an endpoint: that another attempt would do as well.
             return Arm::NotYet;
         }
-        let Some(pace) = core.pace() else { return Arm::Never };
+        let Some(pace) = self.env.pace() else { return Arm::Never };
         pace.waited_for(now);
         self.every(now).map_or(Arm::Never, Arm::After)
     }
 
     fn every(&mut self, now: Instant) -> Option<Duration> {
         let core = self.env.core();
-        match core.due(core.pace()?, now) {
+        match core.due(self.env.pace()?, now) {
             Due::After(delay) => Some(delay),
             Due::Unknown | Due::NoRoom => None,
         }
     }
 
     fn most(&self) -> u32 {
-        self.env.core().pace().map_or(1, |pace| pace.max_attempts())
+        self.env.pace().map_or(1, |pace| pace.max_attempts())
     }
 
     fn affords(&self, at: Instant, now: Instant) -> bool {
@@ -120,7 +119,7 @@ where
         if !self.has_room(now) {
             return None;
         }
-        let pace = core.pace()?;
+        let pace = self.env.pace()?;
         let share = if why == Trigger::Time { pace.withdraw(now)? } else { None };
         let paid = Paid { share, budget: core.parts.budget.withdraw(now)? };
         // A copy that cannot be copied any more may have lost a part of its body.

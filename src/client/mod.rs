@@ -36,6 +36,7 @@ mod hedged;
 mod options;
 mod service;
 mod status;
+mod terms;
 
 pub use builder::ClientBuilder;
 pub use explain::{Explanation, Origin, Setting, WorstCase};
@@ -43,3 +44,6 @@ pub use future::ResponseFuture;
 pub use options::ClientOptions;
 pub use service::Client;
 pub use status::{ClientStatus, Latency};
+
+#[cfg(feature = "tonic")]
+pub(crate) use terms::Terms;

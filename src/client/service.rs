@@ -20,6 +20,7 @@ use super::{
     hedged::{Beside, race},
     options::ClientOptions,
     status::ClientStatus,
+    terms::Terms,
 };
 use crate::{
     balance::Balance,
@@ -247,6 +248,8 @@ pub(super) struct View {
     pub(super) idempotent: Option<bool>,
     pub(super) max_attempts: Option<u32>,
     pub(super) breaker: Option<BreakerHandle>,
+    /// In place of the client's retries and hedges.
+    pub(super) terms: Option<Terms>,
 }
 
 /// A client: finds the instances behind a name, sends each request to the best of them, and keeps working while they are
@@ -416,6 +419,27 @@ where
         &self.lane().0
     }
 
+    /// The same view with retries and hedges of its own. A number of attempts that the view was given before stands.
+    #[cfg(feature = "tonic")]
+    pub(crate) fn with_terms(mut self, terms: Terms, idempotent: bool) -> Self {
+        self.view.max_attempts.get_or_insert(terms.retry().max_attempts);
+        self.view.idempotent.get_or_insert(idempotent);
+        self.view.terms = Some(terms);
+        self
+    }
+
+    /// Whether this view was told that its requests must not be processed twice.
+    #[cfg(feature = "tonic")]
+    pub(crate) fn is_said_not_idempotent(&self) -> bool {
+        self.view.idempotent == Some(false)
+    }
+
+    /// The deadline of this view, where it was given one.
+    #[cfg(feature = "tonic")]
+    pub(crate) fn own_deadline(&self) -> Option<Duration> {
+        self.view.deadline
+    }
+
     /// How long a request of this view may take in all.
     #[cfg(feature = "tonic")]
     pub(crate) fn total(&self) -> Option<Duration> {
@@ -484,6 +508,8 @@ where
     pub(super) lane: Arc<Lane<S, Req>>,
     /// The breaker of the method.
     pub(super) method: Option<BreakerHandle>,
+    /// The retries and hedges of the method, in place of the client's.
+    pub(super) terms: Option<Terms>,
 }
 
 impl<S, Req> ClientEnv<S, Req>
@@ -493,6 +519,15 @@ where
     #[inline]
     pub(super) fn core(&self) -> &Core<S, Req> {
         &self.lane.0
+    }
+
+    /// The pace of hedges, if they are wanted.
+    #[inline]
+    pub(super) fn pace(&self) -> Option<&Pace> {
+        match &self.terms {
+            None => self.core().pace(),
+            Some(terms) => terms.pace(),
+        }
     }
 }
 
@@ -540,7 +575,10 @@ where
 
     #[inline]
     fn beside(&self) -> Option<Self::Beside> {
-        (self.core().gates.load(Relaxed) & HEDGE != 0).then(Race::new)
+        match &self.terms {
+            None => (self.core().gates.load(Relaxed) & HEDGE != 0).then(Race::new),
+            Some(terms) => terms.pace().map(|_| Race::new()),
+        }
     }
 
     fn poll_beside(
@@ -558,7 +596,10 @@ where
     }
 
     fn policy(&self) -> RetryPolicy {
-        self.lane.0.options.load().retry.clone()
+        match &self.terms {
+            None => self.lane.0.options.load().retry.clone(),
+            Some(terms) => terms.retry().clone(),
+        }
     }
 
     #[inline]

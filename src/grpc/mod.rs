@@ -11,6 +11,9 @@
 //! - [`Classifier`] gives the verdict at the head where the status is there, and leaves it open where it is not.
 //! - [`BodyTrack`] gives it at the end, by the trailers: streams count in flight until then, and one that ends with
 //!   UNAVAILABLE, or without a status, is a failure of its endpoint.
+//! - [`HealthCheck`] asks an endpoint whether it is well, for [active checks](crate::health::Checks).
+//! - [`LoadReport`] reads and writes what servers say of their load.
+//! - [`ServiceConfig`] is gRPC's own document on timeouts, retries and hedges, method by method.
 //!
 //! What came after the head is not repeated: the head was handed on (gRFC A6 commits there as well). Servers send a
 //! failure of a unary call as headers only, so those are.
@@ -40,12 +43,24 @@
 //! # Sources
 //! gRPC's PROTOCOL-HTTP2 and http-grpc-status-mapping; gRFC A6 for pushback and previous attempts.
 
+mod base64;
 mod classify;
+mod config;
 mod describe;
+mod health;
+mod load_report;
+mod protobuf;
 mod status;
 mod timeout;
 
 pub use classify::{BodyTrack, Classifier};
+pub use config::{Attempts, Codes, LoadBalancing, MethodPolicy, RetryThrottling, ServiceConfig};
+
 pub use describe::{Description, DescriptionOptions, PREVIOUS_ATTEMPTS};
+pub use health::{HealthCheck, Question};
+pub use load_report::{LOAD_METRICS, LOAD_METRICS_BIN, LoadReport};
 pub use status::{PUSHBACK, STATUS};
 pub use timeout::{TIMEOUT, read_timeout};
+
+#[cfg(feature = "tonic")]
+pub(crate) use {config::Methods, status::pushed_back};

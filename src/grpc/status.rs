@@ -75,6 +75,16 @@ fn pushback(headers: &HeaderMap) -> Pushback {
     }
 }
 
+/// What the pushback among `headers` says of another attempt, if there is one.
+#[cfg(feature = "tonic")]
+pub(crate) fn pushed_back(headers: &HeaderMap) -> Option<Again> {
+    match pushback(headers) {
+        Pushback::Missing => None,
+        Pushback::Wait(wait) => Some(Again::After(wait)),
+        Pushback::Never => Some(Again::Never),
+    }
+}
+
 #[cfg(all(test, not(mainstay_loom)))]
 mod tests {
     use ::http::HeaderValue;

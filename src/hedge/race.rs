@@ -247,7 +247,7 @@ where
     {
         let verdict = course.verdict(&call, &result);
         call.verdict = Some(verdict);
-        if verdict.is_success() {
+        if verdict.is_plain_success() || verdict.is_settled() {
             (own.verdict, own.probe) = (call.verdict, call.probe);
             if call.hedge {
                 self.others().has_won = true;
@@ -261,6 +261,7 @@ where
             // Whoever keeps the rules of retries knows what follows, and that it is free.
             (_, Sent::No | Sent::Refused, _) => None,
             _ if call.probe => None,
+            (_, _, Again::Policy) if verdict.is_wanted() => Some(Duration::ZERO),
             (Class::Failure, _, Again::Policy) => Some(Duration::ZERO),
             (Class::Failure | Class::BackOff, _, Again::After(wait)) => Some(wait),
             _ => None,

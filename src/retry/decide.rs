@@ -49,7 +49,7 @@ const UNSENT: u32 = 4;
 
 pub(super) fn decide(ended: &Ended) -> Next {
     let verdict = &ended.verdict;
-    if verdict.is_success() || verdict.may_repeat() == Again::Never {
+    if verdict.is_plain_success() || verdict.is_settled() || verdict.may_repeat() == Again::Never {
         return Next::Stop;
     }
     let wait = match verdict.may_repeat() {
@@ -64,6 +64,7 @@ pub(super) fn decide(ended: &Ended) -> Next {
         Sent::Refused if !ended.refused_before => Next::Again { free: true, wait: Wait::No },
         _ if ended.sent >= ended.most => Next::Stop,
         Sent::Refused => Next::Again { free: false, wait },
+        _ if verdict.is_wanted() => Next::Again { free: false, wait },
         _ if !ended.idempotent || verdict.class() == Class::Inconclusive => Next::Stop,
         // The request that proved an endpoint bad did everybody a service.
         _ if ended.probe => Next::Again { free: true, wait: Wait::No },
@@ -129,6 +130,24 @@ mod tests {
     #[test]
     fn a_failed_probe_is_repeated_free() {
         assert_eq!(decide(&Ended { probe: true, ..ended(Verdict::failure()) }), FREE);
+    }
+
+    #[test]
+    fn what_is_wanted_again_is_repeated_whatever_it_is_within_the_number_of_attempts() {
+        for verdict in [Verdict::success(), Verdict::failure(), Verdict::inconclusive()] {
+            let wanted = Ended { idempotent: false, ..ended(verdict.wanted()) };
+            assert_eq!(decide(&wanted), PAID);
+            assert_eq!(decide(&Ended { sent: 3, ..wanted }), Next::Stop);
+            let never = Ended { verdict: verdict.wanted().again(Again::Never), ..wanted };
+            assert_eq!(decide(&never), Next::Stop);
+        }
+    }
+
+    #[test]
+    fn what_is_settled_is_not_repeated_though_its_endpoint_asks_for_time() {
+        for verdict in [Verdict::failure(), Verdict::back_off(Some(Duration::from_secs(1)))] {
+            assert_eq!(decide(&ended(verdict.settled())), Next::Stop);
+        }
     }
 
     #[test]

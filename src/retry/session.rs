@@ -279,7 +279,7 @@ where
                         Some(verdict) => (verdict, context::now()),
                         None => (unjudged(parts, &result), context::fresh_now()),
                     };
-                    if verdict.is_success() {
+                    if verdict.is_plain_success() {
                         parts.budget.deposit_now();
                         this.env.succeeded(now);
                         if this.extras.is_some() {
@@ -478,7 +478,10 @@ where
 fn drains(ended: &Ended, next: Next) -> bool {
     let verdict = &ended.verdict;
     let processed = verdict.was_sent() == Sent::Maybe && verdict.class() != Class::Inconclusive;
-    processed && !verdict.is_success() && !matches!(next, Next::Again { free: true, .. })
+    processed
+        && !verdict.is_plain_success()
+        && !verdict.is_settled()
+        && !matches!(next, Next::Again { free: true, .. })
 }
 
 /// The verdict on what nothing below has judged. A refusal by the whole of what is below is final.

@@ -14,22 +14,31 @@ use ::tonic::{Status, body::Body, transport::Endpoint};
 use pin_project::pin_project;
 use tower::Service;
 
-use super::{Connector, Transport, status::status};
+use super::{
+    Connector, Transport,
+    policy::{ByMethod, Plan},
+    status::status,
+};
 use crate::{
     balance::{BalanceOptions, BodyOptions, SharedHealth},
     breaker::{BreakerHandle, BreakerOptions},
     budget::{Budget, BudgetOptions},
     client::{ClientOptions, ClientStatus, Explanation, ResponseFuture},
+    clock,
     error::Error,
-    grpc::{BodyTrack, Classifier, Description, DescriptionOptions, read_timeout},
+    grpc::{
+        BodyTrack, Classifier, Description, DescriptionOptions, HealthCheck, Methods, RetryThrottling,
+        ServiceConfig, read_timeout,
+    },
     hedge::HedgeOptions,
-    http::{Replay, Tracked},
+    http::{Idempotent, Replay, Tracked},
     invalid::{Check, Invalid},
     limit::{ConcurrencyLimitOptions, rate::RateLimitOptions, throttle::ThrottleOptions},
     outcome::Classify,
     random::Random,
     resolve::Resolve,
     retry::RetryPolicy,
+    sync::{Mutex, Swap, lock},
     telemetry::Observer,
 };
 
@@ -45,18 +54,28 @@ type InnerBuilder = crate::client::ClientBuilder<Transport, Call>;
 pub struct Client {
     inner: Inner,
     replayed: usize,
+    policies: Arc<Policies>,
+}
+
+/// What a service config says, which all views go by.
+struct Policies {
+    plans: Swap<Methods<Plan>>,
+    /// The throttle that the budget was made of. Held while a document is replaced.
+    throttling: Mutex<Option<RetryThrottling>>,
 }
 
 impl Client {
     /// Begins to build a client. `label` names it in errors, events and metrics; `endpoint` is what its channels are made
     /// of, under the logical name that is its URI: see [`endpoint`](super::endpoint).
     pub fn builder(label: impl Into<Arc<str>>, endpoint: Endpoint) -> ClientBuilder {
-        let inner = Inner::builder(label).classify(Classifier).track(BodyTrack);
+        let inner = Inner::builder(label).classify(ByMethod(Classifier)).track(BodyTrack);
         ClientBuilder {
             inner,
             connector: Connector::new(endpoint),
             replayed: Replay::<Body>::LIMIT,
             description: DescriptionOptions::default(),
+            config: None,
+            shares_budget: false,
         }
     }
 
@@ -65,45 +84,70 @@ impl Client {
     /// A `grpc-timeout` that the call has, from `tonic::Request::set_timeout`, is its deadline, if no other is earlier.
     pub fn send(&self, request: Request<Body>) -> CallFuture {
         let own = read_timeout(request.headers());
-        let call = request.map(|body| Replay::with_limit(body, self.replayed));
-        let inner = match own {
-            None => self.inner.send(call),
-            Some(own) => {
-                let total = self.inner.total().map_or(own, |total| total.min(own));
-                self.inner.clone().deadline(total).send(call)
+        let mut call = request.map(|body| Replay::with_limit(body, self.replayed));
+        let plans = self.policies.plans.load();
+        let plan = plans.get(call.uri().path());
+        let inner = match (own, plan) {
+            (None, None) => self.inner.send(call),
+            _ => {
+                let view = self.view(own, plan, &mut call);
+                view.send(call)
             }
         };
         CallFuture { inner }
     }
 
+    /// The view for one call, as its method's policy and its own timeout say.
+    fn view(&self, own: Option<Duration>, plan: Option<&Plan>, call: &mut Call) -> Inner {
+        let inner = &self.inner;
+        let total = match plan.and_then(|plan| plan.timeout) {
+            None => inner.total(),
+            Some(timeout) => Some(inner.own_deadline().map_or(timeout, |own| own.min(timeout))),
+        };
+        let mut view = inner.clone();
+        if let Some(total) = total.into_iter().chain(own).min() {
+            view = view.deadline(total);
+        }
+        let forbidden = inner.is_said_not_idempotent() || call.extensions().get() == Some(&Idempotent(false));
+        if let Some(planned) = plan.and_then(|plan| plan.attempts.as_ref()).filter(|_| !forbidden) {
+            call.extensions_mut().insert(planned.on);
+            view = view.with_terms(planned.terms.clone(), planned.without_an_answer);
+        }
+        view
+    }
+
+    fn with(self, change: impl FnOnce(Inner) -> Inner) -> Self {
+        Self { inner: change(self.inner), ..self }
+    }
+
     /// A view for one method: the same endpoints, health and budget. `operation` names it in traces.
     #[must_use]
     pub fn method(&self, operation: impl Into<Arc<str>>) -> Self {
-        Self { inner: self.inner.method(operation), replayed: self.replayed }
+        self.clone().with(|inner| inner.method(operation))
     }
 
     /// The same view with another total deadline; zero refuses every request.
     #[must_use]
     pub fn deadline(self, deadline: Duration) -> Self {
-        Self { inner: self.inner.deadline(deadline), replayed: self.replayed }
+        self.with(|inner| inner.deadline(deadline))
     }
 
     /// The same view for calls that may be processed twice, whatever their method.
     #[must_use]
     pub fn idempotent(self) -> Self {
-        Self { inner: self.inner.idempotent(), replayed: self.replayed }
+        self.with(|inner| inner.idempotent())
     }
 
     /// The same view for calls that must not be processed twice, whatever their method.
     #[must_use]
     pub fn not_idempotent(self) -> Self {
-        Self { inner: self.inner.not_idempotent(), replayed: self.replayed }
+        self.with(|inner| inner.not_idempotent())
     }
 
     /// The same view with another number of attempts in all; 0 and 1 mean no retry.
     #[must_use]
     pub fn max_attempts(self, attempts: u32) -> Self {
-        Self { inner: self.inner.max_attempts(attempts), replayed: self.replayed }
+        self.with(|inner| inner.max_attempts(attempts))
     }
 
     /// The same view behind a breaker of its own, which all its clones share.
@@ -111,7 +155,7 @@ impl Client {
     /// # Errors
     /// [`Invalid`] with every option that breaks its rule.
     pub fn guarded_by(self, options: BreakerOptions) -> Result<Self, Invalid> {
-        Ok(Self { inner: self.inner.guarded_by(options)?, replayed: self.replayed })
+        Ok(Self { inner: self.inner.guarded_by(options)?, ..self })
     }
 
     /// The breaker of this view, or the client's if the view has none of its own.
@@ -139,6 +183,32 @@ impl Client {
     /// [`Invalid`] with all that is wrong.
     pub fn update(&self, options: ClientOptions) -> Result<(), Invalid> {
         self.inner.update(options)
+    }
+
+    /// Goes by another service config from now on: timeouts, retries and hedges of its methods, and its balancing policy if it
+    /// names one. Calls that have begun keep what they began with; all state is kept.
+    ///
+    /// # Errors
+    /// [`Invalid`] if the document's `retryThrottling` is not the one that the client was built with, or the balancing policy
+    /// does not go with the client's other options. The config that was in force stays so.
+    pub fn update_config(&self, config: &ServiceConfig) -> Result<(), Invalid> {
+        let throttling = lock(&self.policies.throttling);
+        let mut check = Check::default();
+        check.rule(
+            config.retry_throttling() == *throttling,
+            "retryThrottling",
+            config.retry_throttling(),
+            format!("cannot change while the client runs ({throttling:?})"),
+        );
+        check.finish()?;
+        let plans = Plan::of(config, clock::now())?;
+        if let Some(balancing) = config.load_balancing() {
+            let mut options = self.options();
+            options.balance = balancing.over(options.balance);
+            self.update(options)?;
+        }
+        self.policies.plans.store(plans);
+        Ok(())
     }
 
     /// The options that are in force.
@@ -199,7 +269,7 @@ impl fmt::Debug for CallFuture {
 
 impl Clone for Client {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), replayed: self.replayed }
+        Self { inner: self.inner.clone(), replayed: self.replayed, policies: self.policies.clone() }
     }
 }
 
@@ -215,6 +285,8 @@ pub struct ClientBuilder {
     connector: Connector,
     replayed: usize,
     description: DescriptionOptions,
+    config: Option<ServiceConfig>,
+    shares_budget: bool,
 }
 
 impl ClientBuilder {
@@ -251,10 +323,19 @@ impl ClientBuilder {
         self
     }
 
+    /// Asks each endpoint whether it is well, over its connection, at the times of
+    /// [`CheckOptions`](crate::health::CheckOptions) \[no checks\]. What is asked is whether it serves, by gRPC's health protocol.
+    #[must_use]
+    pub fn check(self, check: HealthCheck) -> Self {
+        self.with(|inner| {
+            inner.check(move |service, _| check.ask(service, |question| Replay::new(Body::new(question))))
+        })
+    }
+
     /// What tells failures from successes, at the head \[[`grpc::Classifier`](Classifier)\].
     #[must_use]
     pub fn classify(self, classify: impl Classify<Response<Tracked<Body>>>) -> Self {
-        self.with(|inner| inner.classify(classify))
+        self.with(|inner| inner.classify(ByMethod(classify)))
     }
 
     /// How long a call may take in all \[10 s\].
@@ -319,8 +400,17 @@ impl ClientBuilder {
 
     /// A budget that several clients share, instead of one of its own.
     #[must_use]
-    pub fn shared_budget(self, budget: Budget) -> Self {
+    pub fn shared_budget(mut self, budget: Budget) -> Self {
+        self.shares_budget = true;
         self.with(|inner| inner.shared_budget(budget))
+    }
+
+    /// What the owner of the service says of its methods \[nothing\]: see [the module](super) for what is done of it. Its
+    /// balancing policy comes over what the options say, whichever was given first.
+    #[must_use]
+    pub fn service_config(mut self, config: &ServiceConfig) -> Self {
+        self.config = Some(config.clone());
+        self
     }
 
     /// How endpoints are picked, and when they are set aside.
@@ -362,8 +452,26 @@ impl ClientBuilder {
         check.absorb("description", self.description.check());
         // The part is made of defaults if its options are wrong, so that what else is wrong is found, too.
         let description = Description::new(self.description).unwrap_or_default();
-        match self.inner.describe(description).connect_with(self.connector).build() {
-            Ok(inner) => check.finish().map(|()| Client { inner, replayed: self.replayed }),
+        let config = self.config.unwrap_or_default();
+        let mut inner = self.inner;
+        if let Some(balancing) = config.load_balancing() {
+            inner = inner.map_balance(|options| balancing.over(options));
+        }
+        if let Some(budget) = config.retry_throttling().filter(|_| !self.shares_budget).map(|it| it.budget())
+        {
+            match budget {
+                Ok(budget) => inner = inner.shared_budget(budget),
+                Err(invalid) => _ = check.absorb("service_config.retryThrottling", Err(invalid)),
+            }
+        }
+        let plans = Plan::of(&config, clock::now()).unwrap_or_else(|invalid| {
+            check.absorb("service_config", Err(invalid));
+            Methods::default()
+        });
+        let throttling = Mutex::new(config.retry_throttling());
+        let policies = Arc::new(Policies { plans: Swap::new(plans), throttling });
+        match inner.describe(description).connect_with(self.connector).build() {
+            Ok(inner) => check.finish().map(|()| Client { inner, replayed: self.replayed, policies }),
             Err(invalid) => {
                 check.absorb("", Err(invalid));
                 Err(check.finish().err().unwrap_or_else(|| Check::missing("options")))

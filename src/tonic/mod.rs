@@ -54,6 +54,22 @@
 //! | `Closed` | CANCELLED |
 //! | `NoRuntime` | INTERNAL |
 //!
+//! # Service config
+//! What a gRPC [`ServiceConfig`](crate::grpc::ServiceConfig) says is done from [`ClientBuilder::service_config`] or
+//! [`Client::update_config`] on, method by method:
+//!
+//! - `timeout` stands in place of the client's deadline; the earlier of it, a view's deadline and the call's own is kept.
+//! - `retryPolicy` and `hedgingPolicy` stand in place of the client's retries and hedges. Whoever wrote the document knows that
+//!   its methods may be repeated, so they are, after those codes and no others; a caller's word that they must not be
+//!   ([`Client::not_idempotent`]) is above it. A connection that breaks, and an attempt limit, count as UNAVAILABLE; so
+//!   does, for a hedged method, each end without an answer. A method of which the document says neither is repeated as the
+//!   client is set to.
+//! - `retryThrottling` makes the budget, [`Budget::grpc`], unless one is shared. Without it the client's own budget bounds
+//!   retries and hedges, where gRPC would have no bound.
+//! - `loadBalancingConfig` sets the balancing options, as [`LoadBalancing`](crate::grpc::LoadBalancing) says.
+//! - `waitForReady` and `healthCheckConfig` are read and change nothing: calls always wait for an endpoint, within the bounds
+//!   of the options.
+//!
 //! Interceptors go around the client (`GreeterClient::with_interceptor(client, ..)`) and run once for a call, not once for
 //! an attempt. [`Endpoint::timeout`](::tonic::transport::Endpoint::timeout) bounds an attempt, as
 //! [`attempt_limit`](ClientBuilder::attempt_limit) does.
@@ -71,6 +87,7 @@
 
 mod channel;
 mod client;
+mod policy;
 mod status;
 mod transport;
 

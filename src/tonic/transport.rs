@@ -16,6 +16,7 @@ use ::tonic::{ConnectError, TimeoutExpired, body::Body, transport::Channel};
 use pin_project::pin_project;
 use tower::{BoxError, Service};
 
+use super::policy::On;
 use crate::{
     Error, Reason, clock, context,
     error::Cause,
@@ -57,8 +58,9 @@ impl Service<Request<Replay<Body>>> for Transport {
     }
 
     fn call(&mut self, request: Request<Replay<Body>>) -> TransportFuture {
+        let on = request.extensions().get().copied();
         let call = self.channel.call(request.map(Body::new));
-        TransportFuture { call, name: Arc::clone(&self.name), over: false }
+        TransportFuture { call, name: Arc::clone(&self.name), on, over: false }
     }
 }
 
@@ -68,6 +70,8 @@ pub struct TransportFuture {
     #[pin]
     call: <Channel as Service<Request<Body>>>::Future,
     name: Arc<str>,
+    /// What the method's policy says of codes: whoever judges the answer has only that.
+    on: Option<On>,
     /// The channel has given up at the deadline, and the balancer is about to.
     over: bool,
 }
@@ -84,7 +88,12 @@ impl Future for TransportFuture {
             return Poll::Pending;
         }
         let error: BoxError = match ready!(this.call.poll(cx)) {
-            Ok(response) => return Poll::Ready(Ok(response.map(Tracked::new))),
+            Ok(mut response) => {
+                if let Some(on) = this.on.take() {
+                    response.extensions_mut().insert(on);
+                }
+                return Poll::Ready(Ok(response.map(Tracked::new)));
+            }
             Err(error) => error.into(),
         };
         if find::<TimeoutExpired>(&*error).is_some() && is_near_the_deadline() {
