@@ -70,6 +70,8 @@ use std::{
 pub use channel::{Channel, Feed, channel};
 pub use combined::{Combined, Failover, First, Merge, Union, failover, first, union};
 pub use discover::{Discovered, discover};
+#[cfg(feature = "tonic")]
+pub use dns::ServiceConfigs;
 #[cfg(feature = "dns")]
 pub use dns::{Dns, DnsOptions, Families, dns, srv};
 pub use each::Each;

@@ -333,6 +333,42 @@ async fn an_early_look_up_is_made_once_per_floor() {
     assert!(clock::now() - start >= Duration::from_millis(990));
 }
 
+#[cfg(feature = "tonic")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_config_is_given_when_it_changes_where_that_is_asked() {
+    use std::sync::Mutex;
+    let config = Arc::new(Mutex::new(r#"[{"serviceConfig": {"a": 1}}]"#.to_owned()));
+    let served = config.clone();
+    let server = Scripted::start(move |owner, kind, _| match (owner.to_ascii().as_str(), kind) {
+        ("_grpc_config.users.internal.", RecordType::TXT) => {
+            let text = format!("grpc_config={}", served.lock().unwrap());
+            // What is long comes in several strings.
+            let (one, other) = text.split_at(20);
+            let data = rdata::TXT::new(vec![one.to_owned(), other.to_owned()]);
+            says([Record::from_rdata(owner.clone(), 0, RData::TXT(data))])
+        }
+        (_, RecordType::A) => says([a(owner, 0, 1)]),
+        _ => nothing(ResponseCode::NoError, 0),
+    })
+    .await;
+    let given = Arc::new(Mutex::new(Vec::new()));
+    let taker = given.clone();
+    let configs = resolve::ServiceConfigs::new(move |json: Option<&str>| {
+        taker.lock().unwrap().push(json.map(str::to_owned));
+    });
+    let mut watching =
+        Watching::start(Box::new(server.resolve("users.internal:80").service_configs(configs)));
+    for next in [r#"[{"serviceConfig": {"a": 2}}]"#, "{broken", "[]"] {
+        let told = watching.seen().told;
+        watching.until("a few more", SOON, |seen| seen.told > told + 3).await;
+        *config.lock().unwrap() = next.to_owned();
+    }
+    let told = watching.seen().told;
+    watching.until("a few more", SOON, |seen| seen.told > told + 3).await;
+    let expected = [Some(r#"{"a":1}"#.to_owned()), Some(r#"{"a":2}"#.to_owned()), None];
+    assert_eq!(*given.lock().unwrap(), expected);
+}
+
 #[tokio::test]
 async fn names_and_servers_are_read_from_a_name() {
     for good in ["dns:///users.internal:80", "dns://127.0.0.1/users:80", "dns://[::1]:5353,10.0.0.1/users:80"]

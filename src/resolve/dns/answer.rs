@@ -70,6 +70,17 @@ impl Answer {
         }
     }
 
+    /// The texts in it, each with all of its strings one after the other.
+    #[cfg(feature = "tonic")]
+    pub(super) fn texts(&self) -> Vec<Vec<u8>> {
+        let Self::Records { records, .. } = self else { return Vec::new() };
+        let text = |record: &Record| match &record.data {
+            RData::TXT(text) => Some(text.txt_data.concat()),
+            _ => None,
+        };
+        records.iter().filter_map(text).collect()
+    }
+
     /// The targets in it. One that is the root says that the service is not to be had.
     pub(super) fn targets(&self) -> Vec<Target> {
         let Self::Records { records, .. } = self else { return Vec::new() };

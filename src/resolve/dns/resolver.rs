@@ -15,6 +15,8 @@ use futures::future::{join, join_all};
 use hickory_resolver::proto::rr::RecordType;
 use tokio::runtime::Handle;
 
+#[cfg(feature = "tonic")]
+use super::config::ServiceConfigs;
 use super::{
     answer::{Answer, Target, endpoints},
     ask::{Pool, pool},
@@ -94,7 +96,19 @@ pub struct Dns {
     options: DnsOptions,
     question: Question,
     early: Arc<AtomicBool>,
+    #[cfg(feature = "tonic")]
+    configs: Option<Arc<Configs>>,
     periodic: Periodic,
+}
+
+/// Who takes service configs, and what was given last.
+#[cfg(feature = "tonic")]
+#[derive(Debug)]
+struct Configs {
+    configs: ServiceConfigs,
+    /// Which share of the clients this one is among, from 0 to 99, for as long as it lives.
+    percent: u8,
+    given: Mutex<Option<String>>,
 }
 
 #[derive(Clone, Debug)]
@@ -109,8 +123,16 @@ impl Dns {
     fn new(scheme: &'static str, name: String, question: Question) -> Self {
         let periodic =
             Periodic::new(DnsOptions::default().pace(), || Box::pin(async { Resolution::Pending.into() }));
-        let dns =
-            Self { scheme, name, options: DnsOptions::default(), question, early: Arc::default(), periodic };
+        let dns = Self {
+            scheme,
+            name,
+            options: DnsOptions::default(),
+            question,
+            early: Arc::default(),
+            #[cfg(feature = "tonic")]
+            configs: None,
+            periodic,
+        };
         dns.options(DnsOptions::default())
     }
 
@@ -137,6 +159,8 @@ impl Dns {
             question: self.question.clone(),
             options: options.clone(),
             early: self.early.clone(),
+            #[cfg(feature = "tonic")]
+            configs: self.configs.clone(),
             last: Mutex::default(),
             pool: Mutex::default(),
         });
@@ -147,6 +171,16 @@ impl Dns {
         });
         self.options = options;
         self
+    }
+
+    /// Looks up the service config of gRPC, too \[no\].
+    #[cfg(feature = "tonic")]
+    #[must_use]
+    pub fn service_configs(mut self, configs: ServiceConfigs) -> Self {
+        let percent = (crate::random::Entropy.next() % 100) as u8;
+        self.configs = Some(Arc::new(Configs { configs, percent, given: Mutex::default() }));
+        let options = self.options.clone();
+        self.options(options)
     }
 
     /// Draws jitter from `random` instead of [`Entropy`](crate::random::Entropy).
@@ -199,6 +233,8 @@ struct Asking {
     options: DnsOptions,
     /// Whether an early look-up was asked for: an answer that others had before it is not good enough.
     early: Arc<AtomicBool>,
+    #[cfg(feature = "tonic")]
+    configs: Option<Arc<Configs>>,
     /// The last good addresses of each name and family.
     last: Mutex<HashMap<(String, RecordType), Vec<IpAddr>>>,
     /// Kept from one look-up to the next, with its connections and answers.
@@ -229,10 +265,36 @@ impl Asking {
             Err(error) => return Resolution::Failed(Arc::new(error)).into(),
         };
         *self.pool.lock().unwrap_or_else(PoisonError::into_inner) = Some(pool.clone());
+        #[cfg(feature = "tonic")]
+        self.configure(&pool, early).await;
         match &self.question {
             Question::Host { host, port } => self.host(&pool, host, *port, early).await,
             Question::Service(name) => self.service(&pool, name, early).await,
             Question::Known(_) | Question::Wrong => Resolution::Pending.into(),
+        }
+    }
+
+    /// Gives the service config of the name, if it is another one. What cannot be had or read changes nothing.
+    #[cfg(feature = "tonic")]
+    async fn configure(&self, pool: &Arc<Pool>, early: bool) {
+        let Some(taker) = &self.configs else { return };
+        let (Question::Host { host: name, .. } | Question::Service(name)) = &self.question else { return };
+        let records = match self.answer(pool, &format!("_grpc_config.{name}"), RecordType::TXT, early).await.0
+        {
+            Answer::Failed(_) => return,
+            answer => answer.texts(),
+        };
+        let chosen = match taker.configs.choose_here(&records, taker.percent) {
+            Ok(chosen) => chosen,
+            Err(error) => {
+                tracing::warn!(target: "mainstay", %name, %error, "the service config stays as it is");
+                return;
+            }
+        };
+        let mut given = taker.given.lock().unwrap_or_else(PoisonError::into_inner);
+        if *given != chosen {
+            taker.configs.give(chosen.as_deref());
+            *given = chosen;
         }
     }
 
