@@ -4,14 +4,20 @@
 mod announce;
 #[cfg(any(feature = "etcd", feature = "zookeeper"))]
 mod daemon;
+#[cfg(feature = "consul")]
+mod consul;
 #[cfg(feature = "dns")]
 mod dns;
 #[cfg(feature = "dns")]
 mod dns_answers;
 #[cfg(feature = "etcd")]
 mod etcd;
+#[cfg(feature = "eureka")]
+mod eureka;
 #[cfg(feature = "file")]
 mod file;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod ledger;
 #[cfg(feature = "dns")]
 mod process;
@@ -21,3 +27,5 @@ mod servers;
 mod suite;
 #[cfg(feature = "zookeeper")]
 mod zookeeper;
+#[cfg(feature = "web")]
+mod web;
