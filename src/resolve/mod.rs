@@ -49,6 +49,9 @@ mod ext;
 #[cfg(feature = "file")]
 mod file;
 mod fixed;
+#[cfg(all(fuzzing, feature = "kubernetes", feature = "consul", feature = "eureka"))]
+#[doc(hidden)]
+pub mod fuzz;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
 mod options;

@@ -18,6 +18,7 @@ use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
+use tokio_rustls::TlsAcceptor;
 
 use super::{
     suite::{Watching, World},
@@ -45,7 +46,7 @@ struct Manners {
     late_pages: usize,
 }
 
-struct Api {
+pub(crate) struct Api {
     store: Mutex<Store>,
     changed: watch::Sender<u64>,
     lists: AtomicUsize,
@@ -214,13 +215,17 @@ impl Registry for Api {
     }
 }
 
-struct Cluster {
-    stand: Stand<Api>,
-    folder: PathBuf,
+pub(crate) struct Cluster {
+    pub(crate) stand: Stand<Api>,
+    pub(crate) folder: PathBuf,
 }
 
 impl Cluster {
     async fn start() -> Option<Self> {
+        Some(Self::with_tls(None).await)
+    }
+
+    pub(crate) async fn with_tls(tls: Option<TlsAcceptor>) -> Self {
         static STARTED: AtomicUsize = AtomicUsize::new(0);
         let unique = (std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
         let folder = std::env::temp_dir().join(format!("mainstay-kubernetes-{}-{}", unique.0, unique.1));
@@ -240,7 +245,7 @@ impl Cluster {
             lists: AtomicUsize::new(0),
             watches: AtomicUsize::new(0),
         };
-        Some(Self { stand: Stand::start(api).await, folder })
+        Self { stand: Stand::with_tls(api, tls).await, folder }
     }
 
     fn api(&self) -> &Api {
@@ -252,7 +257,7 @@ impl Cluster {
     }
 
     /// In slices of at most `size`.
-    fn put(&self, instances: &[SocketAddr], size: usize) {
+    pub(crate) fn put(&self, instances: &[SocketAddr], size: usize) {
         let slice = |(index, part): (usize, &[SocketAddr])| {
             let endpoint = |address: &SocketAddr| {
                 json!({"addresses": [address.ip().to_string()], "conditions": {"ready": true}, "zone": "zürich-1",

@@ -23,6 +23,8 @@ mod ledger;
 mod process;
 #[cfg(any(feature = "etcd", feature = "zookeeper"))]
 mod proxy;
+#[cfg(feature = "kubernetes")]
+mod secured;
 mod servers;
 mod suite;
 #[cfg(feature = "zookeeper")]

@@ -147,6 +147,7 @@ pub(crate) struct Stand<R> {
 }
 
 impl<R: Registry> Stand<R> {
+    #[cfg(any(feature = "consul", feature = "eureka"))]
     pub(crate) async fn start(registry: R) -> Self {
         Self::with_tls(registry, None).await
     }

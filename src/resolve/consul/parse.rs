@@ -199,6 +199,16 @@ impl Index {
     }
 }
 
+/// Reads whatever `bytes` are as the health of a service.
+#[cfg(any(test, fuzzing))]
+pub(in crate::resolve) fn fuzz(bytes: &[u8]) {
+    for options in [ConsulOptions::default(), ConsulOptions::default().tagged_address("wan")] {
+        if let Ok(Some(told)) = endpoints(bytes, &options) {
+            let _ = crate::resolve::Resolution::bound(told);
+        }
+    }
+}
+
 #[cfg(all(test, not(mainstay_loom)))]
 mod tests {
     use proptest::prelude::*;
@@ -298,8 +308,19 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics(text in "\\PC{0,60}") {
-            let _ = endpoints(text.as_bytes(), &ConsulOptions::default());
+            fuzz(text.as_bytes());
             let _ = Index::default().after(Some(&text));
+        }
+
+        #[test]
+        fn no_broken_document_panics(at in 0_usize..600, byte in any::<u8>(), cut in 0_usize..1200) {
+            let service = json!({"ID": "u", "Address": "10.0.0.1", "Port": 80, "Weights": {"Passing": 1, "Warning": 1}});
+            let mut bytes = json!([entry(service, &["passing"])]).to_string().into_bytes();
+            if let Some(place) = bytes.get_mut(at) {
+                *place = byte;
+            }
+            bytes.truncate(cut);
+            fuzz(&bytes);
         }
     }
 }

@@ -229,6 +229,20 @@ impl Instance {
     }
 }
 
+/// Reads whatever `bytes` are as applications, and as changes to what they were.
+#[cfg(any(test, fuzzing))]
+pub(in crate::resolve) fn fuzz(bytes: &[u8]) {
+    use super::registry::Registry;
+    let (wanted, options) = (Wanted::default(), EurekaOptions::default().all(true));
+    if let (Ok(all), Ok(delta)) = (applications(bytes), applications(bytes)) {
+        let mut registry = Registry::of(all, &wanted);
+        registry.apply(delta, &wanted);
+        if let Some(told) = registry.endpoints(&wanted, &options) {
+            let _ = crate::resolve::Resolution::bound(told);
+        }
+    }
+}
+
 #[cfg(all(test, not(mainstay_loom)))]
 mod tests {
     use proptest::prelude::*;
@@ -321,7 +335,18 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics(text in "\\PC{0,60}") {
-            let _ = applications(text.as_bytes());
+            fuzz(text.as_bytes());
+        }
+
+        #[test]
+        fn no_broken_document_panics(at in 0_usize..600, byte in any::<u8>(), cut in 0_usize..1200) {
+            let one = json!({"applications": {"application": {"name": "USERS", "instance": [instance()]}}});
+            let mut bytes = one.to_string().into_bytes();
+            if let Some(place) = bytes.get_mut(at) {
+                *place = byte;
+            }
+            bytes.truncate(cut);
+            fuzz(&bytes);
         }
     }
 }

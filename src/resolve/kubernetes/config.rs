@@ -25,7 +25,7 @@ pub(super) enum Source {
     /// The pod's own account.
     Cluster,
     Kubeconfig(PathBuf),
-    Server(Base, Access),
+    Server(Base, Box<Access>),
 }
 
 /// Whom to ask, and how.
@@ -44,7 +44,7 @@ impl Source {
             Self::Cluster => in_cluster(Path::new(ACCOUNT)),
             Self::Kubeconfig(path) => kubeconfigs(std::slice::from_ref(path)),
             Self::Server(base, access) => {
-                Ok(Server { base: base.clone(), access: access.clone(), namespace: "default".to_owned() })
+                Ok(Server { base: base.clone(), access: (**access).clone(), namespace: "default".to_owned() })
             }
         }
     }
@@ -305,6 +305,12 @@ fn pem(data: Option<&str>, path: Option<&Path>) -> Result<Option<Pem>, WebError>
     }
 }
 
+/// Reads whatever `text` is as a kubeconfig.
+#[cfg(any(test, fuzzing))]
+pub(in crate::resolve) fn fuzz(text: &str) {
+    let _ = parse(text, Path::new("/a/b")).and_then(Kubeconfig::server);
+}
+
 #[cfg(all(test, not(mainstay_loom)))]
 mod tests {
     use proptest::prelude::*;
@@ -402,7 +408,13 @@ users:
     proptest! {
         #[test]
         fn no_text_panics(text in "\\PC{0,60}") {
-            let _ = parse(&text, Path::new("/a/b")).and_then(Kubeconfig::server);
+            fuzz(&text);
+        }
+
+        #[test]
+        fn no_broken_kubeconfig_panics(at in 0_usize..1000, put in "\\PC{0,3}", cut in 0_usize..2000) {
+            let (before, after) = WHOLE.split_at(at.min(WHOLE.len()));
+            fuzz(&format!("{before}{put}{after}").chars().take(cut).collect::<String>());
         }
     }
 }

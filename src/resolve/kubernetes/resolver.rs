@@ -179,8 +179,9 @@ impl Kubernetes {
     #[must_use]
     pub fn server(mut self, url: &str, access: Access) -> Self {
         let port = if url.starts_with("https://") { 443 } else { 80 };
-        self.source =
-            Base::parse(url, port).map(|base| Source::Server(base, access)).ok_or_else(|| without_login(url));
+        self.source = Base::parse(url, port)
+            .map(|base| Source::Server(base, Box::new(access)))
+            .ok_or_else(|| without_login(url));
         self
     }
 

@@ -272,17 +272,19 @@ fn keep<'a, K: Ord>(places: &mut BTreeMap<K, &'a Entry>, place: K, entry: &'a En
 
 /// A pod of two families is in two slices, and one endpoint.
 fn by_pod(sockets: BTreeMap<SocketAddr, &Entry>) -> Vec<(Address, &Entry)> {
-    let mut pods: BTreeMap<(&str, Option<SocketAddr>), (Vec<SocketAddr>, &Entry)> = BTreeMap::new();
+    let mut pods: BTreeMap<&str, (Vec<SocketAddr>, &Entry)> = BTreeMap::new();
+    let mut instances = Vec::new();
     for (socket, entry) in sockets {
-        let key = entry.target_ref.uid.as_deref().map_or(("", Some(socket)), |uid| (uid, None));
-        pods.entry(key).or_insert_with(|| (Vec::new(), entry)).0.push(socket);
+        match entry.target_ref.uid.as_deref() {
+            Some(uid) => pods.entry(uid).or_insert_with(|| (Vec::new(), entry)).0.push(socket),
+            None => instances.push((Address::Socket(socket), entry)),
+        }
     }
-    pods.into_values()
-        .map(|(sockets, entry)| match sockets[..] {
-            [socket] => (Address::Socket(socket), entry),
-            _ => (Address::Sockets(sockets.into()), entry),
-        })
-        .collect()
+    instances.extend(pods.into_values().map(|(sockets, entry)| match sockets[..] {
+        [socket] => (Address::Socket(socket), entry),
+        _ => (Address::Sockets(sockets.into()), entry),
+    }));
+    instances
 }
 
 impl Slice {
@@ -328,6 +330,24 @@ impl Entry {
             endpoint = endpoint.with_metadata("for-zones", zones.join(","));
         }
         endpoint
+    }
+}
+
+/// Reads whatever `bytes` are as a page, as an event, and makes endpoints of what is there.
+#[cfg(any(test, fuzzing))]
+pub(in crate::resolve) fn fuzz(bytes: &[u8]) {
+    let mut slices = Slices::default();
+    if let Ok(page) = page(bytes) {
+        page.items.into_iter().for_each(|slice| slices.insert(slice));
+    }
+    if let Ok(event) = Event::parse(bytes) {
+        let _ = event.version();
+        if let Event::Changed(slice) | Event::Deleted(slice) = event {
+            slices.insert(slice);
+        }
+    }
+    for port in [Port::Only, Port::Number(80), Port::Named("http".to_owned())] {
+        let _ = slices.endpoints(&port, Some("a"));
     }
 }
 
@@ -488,7 +508,22 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics(text in "\\PC{0,60}") {
-            let _ = (Event::parse(text.as_bytes()), page(text.as_bytes()));
+            fuzz(text.as_bytes());
+        }
+
+        #[test]
+        fn no_broken_document_panics(at in 0_usize..2000, byte in any::<u8>(), cut in 0_usize..4000) {
+            let entry = json!({"addresses": ["10.0.0.1"], "conditions": {"ready": false, "serving": true, "terminating": true},
+                "zone": "a", "hints": {"forZones": [{"name": "a"}]}, "targetRef": {"uid": "u", "name": "n"}});
+            let known = slice("a", json!([entry]));
+            for whole in [json!({"metadata": {"continue": ""}, "items": [known]}), json!({"type": "ADDED", "object": known})] {
+                let mut bytes = whole.to_string().into_bytes();
+                if let Some(place) = bytes.get_mut(at) {
+                    *place = byte;
+                }
+                bytes.truncate(cut);
+                fuzz(&bytes);
+            }
         }
     }
 }
