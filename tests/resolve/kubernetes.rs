@@ -36,6 +36,10 @@ struct Manners {
     gone_by_status: bool,
     /// Watches say nothing, not even bookmarks.
     mute: bool,
+    /// Watches end as soon as they have begun.
+    short: bool,
+    /// Whatever a watch begins with is too old.
+    always_gone: bool,
     /// A watch is cut in the middle of its first event.
     half: bool,
     /// Events come in pieces of so many bytes.
@@ -142,7 +146,7 @@ impl Api {
         let mut version: u64 = asked.query("resourceVersion").unwrap().parse().unwrap();
         let (manners, is_gone) = {
             let store = self.store();
-            (store.manners.clone(), version < store.kept_since)
+            (store.manners.clone(), version < store.kept_since || store.manners.always_gone)
         };
         if is_gone && manners.gone_by_status {
             return out.whole(410, "", &gone().to_string()).await;
@@ -151,6 +155,9 @@ impl Api {
         if is_gone {
             let line = json!({"type": "ERROR", "object": gone()}).to_string() + "\n";
             out.chunk(line.as_bytes()).await?;
+            return out.end().await;
+        }
+        if manners.short {
             return out.end().await;
         }
         let mut changed = self.changed.subscribe();
@@ -480,6 +487,25 @@ async fn an_api_that_is_too_busy_is_told_and_asked_with_rests() {
         sleep(Duration::from_secs(2)).await;
         assert!(cluster.stand.asked() < 40, "{}", cluster.stand.asked());
         cluster.manners(|manners| manners.status = None);
+        watching.until_set(&all, Cluster::RECOVERY).await;
+    }
+}
+
+#[tokio::test]
+async fn watches_that_come_to_nothing_are_not_a_storm() {
+    for change in
+        [|manners: &mut Manners| manners.short = true, |manners: &mut Manners| manners.always_gone = true]
+    {
+        let cluster = Cluster::start().await.unwrap();
+        let all = addresses(3);
+        cluster.put(&all[..2], 3);
+        cluster.manners(change);
+        let mut watching = Watching::start(cluster.resolver());
+        watching.until("trouble", Cluster::RECOVERY, |seen| seen.failed.is_some()).await;
+        sleep(Duration::from_secs(3)).await;
+        assert!(cluster.stand.asked() < 60, "{}", cluster.stand.asked());
+        cluster.manners(|manners| *manners = Manners::default());
+        cluster.put(&all, 3);
         watching.until_set(&all, Cluster::RECOVERY).await;
     }
 }

@@ -9,6 +9,7 @@ use super::{
     slice::{Event, Slices, page},
 };
 use crate::{
+    clock,
     random::{Entropy, unit},
     resolve::{
         Resolution, Teller,
@@ -18,6 +19,9 @@ use crate::{
 
 /// How many slices are asked for at once.
 const PAGE: usize = 500;
+
+/// A watch that ends before this has not been one.
+const SHORT: Duration = Duration::from_secs(1);
 
 /// `410 Gone`: what is asked for is older than what is kept.
 const GONE: u16 = 410;
@@ -80,25 +84,35 @@ impl Watching<'_> {
     /// Lists if nothing is known, watches, and watches on, until something fails.
     async fn run(&mut self, known: &mut Option<Known>, tell: &Teller, rest: &mut Rest) -> WebError {
         loop {
-            let step = match known {
-                None => self.list().await.map(|listed| {
-                    self.tell(&listed.slices, tell);
-                    *known = Some(listed);
-                }),
-                Some(listed) => self.watch(listed, tell, rest).await,
+            let Some(listed) = known else {
+                match self.list().await {
+                    Ok(listed) => {
+                        self.tell(&listed.slices, tell);
+                        *known = Some(listed);
+                        continue;
+                    }
+                    Err(error) => return error,
+                }
             };
-            if let Err(error) = step {
-                if error.status() != Some(GONE) {
-                    // A watch that could not be understood may have missed something.
-                    if matches!(error, WebError::Document(_)) {
+            let began = clock::now();
+            let watched = self.watch(listed, tell).await;
+            let is_short = clock::now().saturating_duration_since(began) < SHORT;
+            if !is_short {
+                rest.reset();
+            }
+            match watched {
+                Ok(()) if is_short => return WebError::document("the watch ended as soon as it had begun"),
+                Ok(()) => {}
+                Err(error) => {
+                    let is_gone = error.status() == Some(GONE);
+                    // One that could not be understood may have missed something.
+                    if is_gone || matches!(error, WebError::Document(_)) {
                         *known = None;
                     }
-                    return error;
-                }
-                // A list too old to be paged on, or a watch too old to be gone on with: what there is is asked for anew,
-                // once without a rest.
-                if known.take().is_none() {
-                    return error;
+                    // What there is is asked for anew without a rest, unless that is all that happens.
+                    if !is_gone || is_short {
+                        return error;
+                    }
                 }
             }
         }
@@ -108,11 +122,17 @@ impl Watching<'_> {
         let limit = self.options.watch.timeout;
         let (mut slices, mut next) = (Slices::default(), String::new());
         loop {
-            let from = if next.is_empty() { next } else { format!("&continue={}", escape(&next)) };
+            let page_of = next;
+            let from =
+                if page_of.is_empty() { String::new() } else { format!("&continue={}", escape(&page_of)) };
             let reply = self.link.get(&format!("{}&limit={PAGE}{from}", self.path), &[], limit).await?;
             let listed = page(&reply.success(limit).await?)?;
             for slice in listed.items {
                 slices.insert(slice);
+            }
+            // A page that leads to itself would be asked for for ever.
+            if !listed.metadata.next.is_empty() && listed.metadata.next == page_of {
+                return Err(WebError::document("a page that follows itself"));
             }
             next = listed.metadata.next;
             if next.is_empty() {
@@ -122,7 +142,7 @@ impl Watching<'_> {
     }
 
     /// One watch, to its end. `Ok` means that the next may begin where it ended.
-    async fn watch(&mut self, known: &mut Known, tell: &Teller, rest: &mut Rest) -> Result<(), WebError> {
+    async fn watch(&mut self, known: &mut Known, tell: &Teller) -> Result<(), WebError> {
         let options = self.options;
         // So that watches that began together do not end together.
         let longest = options.longest.mul_f64(1.0 - 0.5 * unit(random()));
@@ -138,7 +158,6 @@ impl Watching<'_> {
         if !reply.status.is_success() {
             return Err(reply.refusal(options.watch.timeout).await);
         }
-        rest.reset();
         // It is well again: what was told of trouble is over.
         told(tell, &known.slices, self.port, options.zone.as_deref());
         read(reply, known, options, |slices| told(tell, slices, self.port, options.zone.as_deref())).await
