@@ -42,7 +42,7 @@ struct Manners {
     always_gone: bool,
     /// A watch is cut in the middle of its first event.
     half: bool,
-    /// Events come in pieces of so many bytes.
+    /// Events come slowly, in pieces of so many bytes.
     piece: Option<usize>,
     /// The largest page.
     page: Option<usize>,
@@ -180,6 +180,9 @@ impl Api {
                 }
                 for piece in bytes.chunks(manners.piece.unwrap_or(bytes.len())) {
                     out.chunk(piece).await?;
+                    if manners.piece.is_some() {
+                        sleep(Duration::from_millis(1)).await;
+                    }
                 }
             }
             tokio::select! {
@@ -418,11 +421,11 @@ async fn a_watch_that_breaks_within_an_event_loses_nothing() {
 }
 
 #[tokio::test]
-async fn events_may_be_cut_anywhere() {
+async fn events_may_be_slow_and_cut_anywhere() {
     let cluster = Cluster::start().await.unwrap();
     let all = addresses(5);
     cluster.put(&all[..2], 2);
-    cluster.manners(|manners| manners.piece = Some(1));
+    cluster.manners(|manners| manners.piece = Some(3));
     let mut watching = cluster.watching(&all[..2]).await;
     cluster.put(&all, 2);
     let seen = watching.until_set(&all, Cluster::PATIENCE).await;
