@@ -2,10 +2,10 @@
 
 #[cfg(any(feature = "etcd", feature = "zookeeper"))]
 mod announce;
-#[cfg(any(feature = "etcd", feature = "zookeeper"))]
-mod daemon;
 #[cfg(feature = "consul")]
 mod consul;
+#[cfg(any(feature = "etcd", feature = "zookeeper"))]
+mod daemon;
 #[cfg(feature = "dns")]
 mod dns;
 #[cfg(feature = "dns")]
@@ -27,7 +27,7 @@ mod proxy;
 mod secured;
 mod servers;
 mod suite;
-#[cfg(feature = "zookeeper")]
-mod zookeeper;
 #[cfg(feature = "web")]
 mod web;
+#[cfg(feature = "zookeeper")]
+mod zookeeper;
