@@ -132,6 +132,7 @@
 //! | `file` | off | endpoints from files (`resolve::file`), and the last good ones kept in one (`ResolveExt::saved`) |
 //! | `etcd` | off | endpoints from etcd (`resolve::etcd`), and `announce` there; TLS with the feature `tls` |
 //! | `zookeeper` | off | endpoints from ZooKeeper (`resolve::zookeeper`): serversets, Nerve; and `announce` there |
+//! | `kubernetes`, `consul`, `eureka` | off | services in these registries, over HTTP: the functions of these names in `resolve`; tested against stand-ins only |
 //! | `redis` | off | `limit::quota::Redis`: a rate that a fleet of processes shares |
 //! | `testing` | off | the module `testing`: a virtual fleet on tokio's paused clock, and a layer that makes trouble |
 //! | `hyper` | off | the module `hyper`: a pooled HTTP/1.1 and HTTP/2 transport, and the client over it; implies `http` |

@@ -20,6 +20,7 @@
 //! | a host name, through DNS | `dns` and `srv`, with the feature `dns` |
 //! | a host name, through the system's resolver | [`system`] |
 //! | a file | `file`, with the feature of that name |
+//! | a service in Kubernetes, Consul or Eureka | `kubernetes`, `consul`, `eureka`, with the features of these names |
 //! | a function that is asked from time to time | [`poll`] |
 //! | the application, when it likes; a stream | [`channel`]; [`stream`] |
 //! | etcd, ZooKeeper | `etcd`, `zookeeper`, with the features of these names |
@@ -34,16 +35,25 @@
 mod alarm;
 mod channel;
 mod combined;
+#[cfg(feature = "consul")]
+mod consul;
 mod discover;
 #[cfg(feature = "dns")]
 mod dns;
 mod each;
 #[cfg(feature = "etcd")]
 mod etcd;
+#[cfg(feature = "eureka")]
+mod eureka;
 mod ext;
 #[cfg(feature = "file")]
 mod file;
 mod fixed;
+#[cfg(all(fuzzing, feature = "kubernetes", feature = "consul", feature = "eureka"))]
+#[doc(hidden)]
+pub mod fuzz;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod options;
 mod periodic;
 mod poll;
@@ -57,6 +67,8 @@ mod target;
 #[cfg(any(feature = "etcd", feature = "zookeeper"))]
 mod told;
 mod watched;
+#[cfg(feature = "web")]
+mod web;
 #[cfg(feature = "zookeeper")]
 mod zookeeper;
 
@@ -69,6 +81,8 @@ use std::{
 
 pub use channel::{Channel, Feed, channel};
 pub use combined::{Combined, Failover, First, Merge, Union, failover, first, union};
+#[cfg(feature = "consul")]
+pub use consul::{Consul, ConsulOptions, Reading, consul};
 pub use discover::{Discovered, discover};
 #[cfg(feature = "tonic")]
 pub use dns::ServiceConfigs;
@@ -77,10 +91,14 @@ pub use dns::{Dns, DnsOptions, Families, dns, srv};
 pub use each::Each;
 #[cfg(feature = "etcd")]
 pub use etcd::{Etcd, etcd};
+#[cfg(feature = "eureka")]
+pub use eureka::{Eureka, EurekaOptions, eureka};
 pub use ext::ResolveExt;
 #[cfg(feature = "file")]
 pub use file::{DocumentError, File, FileOptions, Format, Saved, SavedOptions, file};
 pub use fixed::{Fixed, fixed};
+#[cfg(feature = "kubernetes")]
+pub use kubernetes::{Kubernetes, KubernetesOptions, kubernetes};
 pub use options::{PollOptions, WatchOptions};
 pub use poll::{Polled, poll};
 pub use schemes::{Named, Schemes, name};
@@ -91,6 +109,8 @@ pub use stream::{Streamed, stream};
 pub use system::{System, system};
 pub use target::Target;
 pub use watched::{Teller, Watched, watch};
+#[cfg(feature = "web")]
+pub use web::{Access, Pem, Secret};
 #[cfg(feature = "zookeeper")]
 pub use zookeeper::{ZooKeeper, zookeeper};
 

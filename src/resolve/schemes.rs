@@ -22,6 +22,9 @@ use crate::{Invalid, invalid::Check};
 /// | `file:///etc/mesh/users.yaml` | a file, by its extension YAML, JSON or TOML | `file` |
 /// | `etcd:///services/users`, `etcd://host:2379,host2:2379/services/users` | keys of etcd under `services/users/` | `etcd` |
 /// | `zookeeper:///services/users`, `zookeeper://zk1:2181,zk2:2181/services/users` | children of a node of ZooKeeper | `zookeeper` |
+/// | `kubernetes:///users.prod:http` | a service in Kubernetes | `kubernetes` |
+/// | `consul:///users?tag=v2` | a service in Consul | `consul` |
+/// | `eureka://10.0.0.1:8761/USERS` | an application in Eureka | `eureka` |
 ///
 /// Mistakes are told when a client is built. For schemes of your own see [`Schemes`].
 ///
@@ -98,8 +101,16 @@ impl Schemes {
 }
 
 /// Schemes that a feature brings, and the feature.
-const FEATURES: &[(&str, &str)] =
-    &[("dns", "dns"), ("etcd", "etcd"), ("file", "file"), ("srv", "dns"), ("zookeeper", "zookeeper")];
+const FEATURES: &[(&str, &str)] = &[
+    ("consul", "consul"),
+    ("dns", "dns"),
+    ("etcd", "etcd"),
+    ("eureka", "eureka"),
+    ("file", "file"),
+    ("kubernetes", "kubernetes"),
+    ("srv", "dns"),
+    ("zookeeper", "zookeeper"),
+];
 
 impl Default for Schemes {
     fn default() -> Self {
@@ -112,6 +123,12 @@ impl Default for Schemes {
             target.only(&[])?;
             Ok(Box::new(super::system(target.path())))
         });
+        #[cfg(feature = "consul")]
+        schemes.register("consul", |target| Ok(Box::new(super::Consul::of(target)?)));
+        #[cfg(feature = "eureka")]
+        schemes.register("eureka", |target| Ok(Box::new(super::Eureka::of(target)?)));
+        #[cfg(feature = "kubernetes")]
+        schemes.register("kubernetes", |target| Ok(Box::new(super::Kubernetes::of(target)?)));
         #[cfg(feature = "file")]
         schemes.register("file", |target| Ok(Box::new(super::File::of(target)?)));
         schemes.register("fixed", |target| {

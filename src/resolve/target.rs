@@ -48,7 +48,7 @@ impl Target {
             plain.map(Cow::into_owned).unwrap_or_default()
         };
         let path = unescaped(path);
-        let query = query
+        let query: Vec<(String, String)> = query
             .split('&')
             .filter(|pair| !pair.is_empty())
             .map(|pair| {
@@ -57,7 +57,7 @@ impl Target {
             })
             .collect();
         let rule = "scheme:///name, for example dns:///users.internal:8080";
-        check.rule(!path.is_empty() || !authority.is_empty(), "name", shown(text), rule);
+        check.rule(!path.is_empty() || !authority.is_empty() || !query.is_empty(), "name", shown(text), rule);
         check.finish()?;
         Ok(Self {
             scheme: scheme.to_ascii_lowercase(),

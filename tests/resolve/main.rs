@@ -2,6 +2,8 @@
 
 #[cfg(any(feature = "etcd", feature = "zookeeper"))]
 mod announce;
+#[cfg(feature = "consul")]
+mod consul;
 #[cfg(any(feature = "etcd", feature = "zookeeper"))]
 mod daemon;
 #[cfg(feature = "dns")]
@@ -10,14 +12,22 @@ mod dns;
 mod dns_answers;
 #[cfg(feature = "etcd")]
 mod etcd;
+#[cfg(feature = "eureka")]
+mod eureka;
 #[cfg(feature = "file")]
 mod file;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod ledger;
 #[cfg(feature = "dns")]
 mod process;
 #[cfg(any(feature = "etcd", feature = "zookeeper"))]
 mod proxy;
+#[cfg(feature = "kubernetes")]
+mod secured;
 mod servers;
 mod suite;
+#[cfg(feature = "web")]
+mod web;
 #[cfg(feature = "zookeeper")]
 mod zookeeper;
