@@ -27,11 +27,13 @@ pub(super) type Answer = Pin<Box<dyn Future<Output = Told> + Send>>;
 pub(super) struct Told {
     pub(super) resolution: Resolution,
     pub(super) holds: Option<Duration>,
+    /// What could not be found out of it, which is told after it.
+    pub(super) trouble: Option<Resolution>,
 }
 
 impl From<Resolution> for Told {
     fn from(resolution: Resolution) -> Self {
-        Self { resolution, holds: None }
+        Self { resolution, holds: None, trouble: None }
     }
 }
 
@@ -46,6 +48,8 @@ pub(super) struct Periodic {
     phase: Phase,
     /// The runtime that the timers belong to.
     runtime: Option<Id>,
+    /// Told next.
+    trouble: Option<Resolution>,
     waker: Option<Waker>,
     failures: u32,
     /// The rest before, which a decorrelated back-off goes by.
@@ -68,6 +72,7 @@ impl Periodic {
             ask: Box::new(ask),
             phase: Phase::New,
             runtime: None,
+            trouble: None,
             waker: None,
             failures: 0,
             rest: Duration::ZERO,
@@ -107,6 +112,9 @@ impl Periodic {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Resolution>> {
         self.move_to_current_runtime();
         self.waker = Some(cx.waker().clone());
+        if let Some(trouble) = self.trouble.take() {
+            return Poll::Ready(Some(trouble));
+        }
         loop {
             match &mut self.phase {
                 Phase::Resting { until, alarm, .. } => {
@@ -128,6 +136,7 @@ impl Periodic {
                         }
                     };
                     self.rest_after(&told);
+                    self.trouble = told.trouble;
                     return Poll::Ready(Some(told.resolution));
                 }
             }

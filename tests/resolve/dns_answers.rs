@@ -199,7 +199,9 @@ async fn a_family_that_cannot_be_looked_up_does_not_hide_the_other() {
         _ => code(ResponseCode::ServFail),
     })
     .await;
-    assert_eq!(first(server.resolve("users.internal:80")).await.set.unwrap().len(), 2);
+    let mut watching = Watching::start(Box::new(server.resolve("users.internal:80")));
+    watching.until_set(&set([1, 2]), SOON).await;
+    watching.until("the trouble beside it", SOON, |seen| seen.failed.is_some() && seen.set.is_some()).await;
     let server = Scripted::start(|_, kind, _| match kind {
         RecordType::A => code(ResponseCode::ServFail),
         _ => nothing(ResponseCode::NoError, 60),
@@ -310,6 +312,50 @@ async fn servers_that_are_dead_are_not_stormed() {
     }
     // Each would have asked some four times by now, for two families.
     assert!(server.asked() <= 100, "{} questions in five seconds", server.asked());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_serves_all_clients_for_a_second() {
+    let server = Scripted::start(|_, _, _| code(ResponseCode::ServFail)).await;
+    let start = || {
+        let mut options = server.options().attempts(1);
+        options.backoff = DnsOptions::default().backoff;
+        Watching::start(Box::new(resolve::dns("users.internal:80").options(options)))
+    };
+    let mut clients: Vec<Watching> = (0..100).map(|_| start()).collect();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    for client in &mut clients {
+        client.until("trouble", SOON, |seen| seen.failed.is_some()).await;
+    }
+    // Two families, at most once a second.
+    assert!(server.asked() <= 12, "{} questions in four seconds", server.asked());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_server_cannot_say_another_is_asked_and_who_could_not_is_named() {
+    let sick = Scripted::start(|_, _, _| code(ResponseCode::ServFail)).await;
+    let well = Scripted::start(|owner, kind, _| match kind {
+        RecordType::A => says([a(owner, 60, 1)]),
+        _ => nothing(ResponseCode::NoError, 60),
+    })
+    .await;
+    let options = sick.options().servers([sick.address, well.address]);
+    let seen = first(resolve::dns("users.internal:80").options(options)).await;
+    assert_eq!(seen.set, Some(set([1]).into_iter().collect()), "{:?}", seen.failed);
+    let seen = first(sick.resolve("others.internal:80")).await;
+    let told = seen.failed.unwrap();
+    assert!(told.contains(&sick.address.to_string()) && told.contains("others.internal"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn aliases_in_a_circle_are_trouble_and_not_an_empty_set() {
+    let server = Scripted::start(|owner, _, _| {
+        let other = if owner.to_ascii().starts_with("one") { "two.internal." } else { "one.internal." };
+        says([Record::from_rdata(owner.clone(), 60, RData::CNAME(rdata::CNAME(name(other))))])
+    })
+    .await;
+    let seen = first(server.resolve("one.internal:80")).await;
+    assert!(seen.failed.is_some() && !seen.gone, "{seen:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,24 +37,23 @@ pub(super) struct Target {
 }
 
 impl Answer {
-    pub(super) fn of(answered: Result<(Vec<Record>, Vec<Record>), NetError>, question: &str) -> Self {
+    /// What one server has said, or why it could not say.
+    pub(super) fn of(answered: Result<(Vec<Record>, Vec<Record>), NetError>) -> Result<Self, String> {
         match answered {
             Ok((records, along)) => {
                 let ttl = records.iter().map(|record| record.ttl).min().unwrap_or(0);
                 let ttl = Duration::from_secs(ttl.into());
-                Self::Records { records: records.into(), along: along.into(), ttl }
+                Ok(Self::Records { records: records.into(), along: along.into(), ttl })
             }
             Err(NetError::Dns(DnsError::NoRecordsFound(none)))
                 if matches!(none.response_code, ResponseCode::NXDomain | ResponseCode::NoError) =>
             {
                 let absent = none.response_code == ResponseCode::NXDomain;
                 let ttl = none.negative_ttl.map(|ttl| Duration::from_secs(ttl.into()));
-                Self::Nothing { absent, ttl }
+                Ok(Self::Nothing { absent, ttl })
             }
-            Err(NetError::Dns(DnsError::NoRecordsFound(none))) => {
-                Self::failed(question, &none.response_code.to_string())
-            }
-            Err(error) => Self::failed(question, &error.to_string()),
+            Err(NetError::Dns(DnsError::NoRecordsFound(none))) => Err(none.response_code.to_string()),
+            Err(error) => Err(error.to_string()),
         }
     }
 
@@ -173,7 +172,7 @@ mod tests {
         let alias = rdata::CNAME(name("b.internal."));
         let alias = Record::from_rdata(name("a.internal."), 7, RData::CNAME(alias));
         let answer =
-            Answer::of(Ok((vec![alias, a("b.internal.", 60, 1), a("b.internal.", 60, 2)], vec![])), "");
+            Answer::of(Ok((vec![alias, a("b.internal.", 60, 1), a("b.internal.", 60, 2)], vec![]))).unwrap();
         let Answer::Records { ttl, .. } = &answer else { panic!("{answer:?}") };
         assert_eq!(ttl.as_secs(), 7);
         assert_eq!(answer.addresses().len(), 2);
@@ -181,13 +180,13 @@ mod tests {
 
     #[test]
     fn a_service_that_is_not_to_be_had_has_no_target() {
-        assert_eq!(Answer::of(Ok((vec![srv(0, 0, ".")], vec![])), "").targets(), []);
+        assert_eq!(Answer::of(Ok((vec![srv(0, 0, ".")], vec![]))).unwrap().targets(), []);
     }
 
     #[test]
     fn addresses_that_were_sent_along_are_found_by_their_name() {
         let along = vec![a("One.internal.", 30, 1), a("two.internal.", 9, 2), a("one.internal.", 20, 3)];
-        let answer = Answer::of(Ok((vec![srv(0, 1, "one.internal.")], along)), "");
+        let answer = Answer::of(Ok((vec![srv(0, 1, "one.internal.")], along))).unwrap();
         let (addresses, ttl) = answer.along(&answer.targets()[0].name).unwrap();
         assert_eq!((addresses.len(), ttl.as_secs()), (2, 20));
         assert!(answer.along("three.internal.").is_none());

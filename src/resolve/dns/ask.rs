@@ -5,7 +5,10 @@ use std::{
     fs,
     net::SocketAddr,
     path::Path,
-    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -13,6 +16,7 @@ use futures::future::{BoxFuture, FutureExt as _, Shared, WeakShared};
 use hickory_resolver::{
     TokioResolver,
     config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts},
+    lookup::Lookup,
     net::{NetError, runtime::TokioRuntimeProvider},
     proto::rr::{Name, RecordType},
     system_conf::read_system_conf,
@@ -47,12 +51,20 @@ struct Key {
 
 type Pools = Mutex<HashMap<Key, Weak<Pool>>>;
 
-/// A resolver, the questions under way, and the answers of late.
+/// The servers, the questions under way, and the answers of late.
 pub(super) struct Pool {
+    servers: Vec<Server>,
+    /// The one that answered last.
+    preferred: AtomicUsize,
+    questions: Mutex<HashMap<(String, RecordType), Question>>,
+}
+
+/// One server, asked by itself: what one cannot say another may, and who could not is told by name.
+struct Server {
+    name: String,
     resolver: TokioResolver,
     /// Asks over TCP, where nothing comes over UDP: some networks let nothing else through.
     over_tcp: Option<TokioResolver>,
-    questions: Mutex<HashMap<(String, RecordType), Question>>,
 }
 
 #[derive(Default)]
@@ -63,6 +75,8 @@ struct Question {
 
 /// More answers than this are not kept.
 const KEPT: usize = 1024;
+/// For so long a failure serves others, too (RFC 9520): servers in trouble are not asked by each client for itself.
+const FAILED: Duration = Duration::from_secs(1);
 
 /// The pool for `options` as the system is set up now. It blocks: files are read.
 pub(super) fn pool(options: &DnsOptions, handle: &Handle) -> Result<Arc<Pool>, NetError> {
@@ -83,32 +97,23 @@ pub(super) fn pool(options: &DnsOptions, handle: &Handle) -> Result<Arc<Pool>, N
     if let Some(pool) = pools.get(&key).and_then(Weak::upgrade) {
         return Ok(pool);
     }
-    let over_tcp = (!options.tcp).then(|| resolver(&options.clone().tcp(true))).transpose()?;
-    let pool = Arc::new(Pool { resolver: resolver(options)?, over_tcp, questions: Mutex::default() });
+    let servers = servers(options)?;
+    let pool = Arc::new(Pool { servers, preferred: AtomicUsize::new(0), questions: Mutex::default() });
     pools.retain(|_, pool| pool.strong_count() > 0);
     pools.insert(key, Arc::downgrade(&pool));
     Ok(pool)
 }
 
-fn resolver(options: &DnsOptions) -> Result<TokioResolver, NetError> {
-    let (mut config, mut how) = if options.servers.is_empty() {
+fn servers(options: &DnsOptions) -> Result<Vec<Server>, NetError> {
+    let (config, mut how) = if options.servers.is_empty() {
         read_system_conf()?
     } else {
-        let servers = options.servers.iter().map(|server| name_server(*server, options.tcp)).collect();
-        (ResolverConfig::from_parts(None, Vec::new(), servers), ResolverOpts::default())
+        (ResolverConfig::from_parts(None, Vec::new(), Vec::new()), ResolverOpts::default())
     };
-    if options.servers.is_empty() && options.tcp {
-        let (domain, search, servers) = config.into_parts();
-        let servers = servers.into_iter().map(|server| {
-            let port = server.connections.first().map_or(53, |connection| connection.port);
-            name_server(SocketAddr::new(server.ip, port), true)
-        });
-        config = ResolverConfig::from_parts(domain, search, servers.collect());
-    }
+    let (mut domain, mut search, found) = config.into_parts();
     if let Some(domains) = &options.search {
-        let (_, _, servers) = config.into_parts();
-        let domains = domains.iter().map(Name::from_ascii).collect::<Result<_, _>>()?;
-        config = ResolverConfig::from_parts(None, domains, servers);
+        domain = None;
+        search = domains.iter().map(Name::from_ascii).collect::<Result<_, _>>()?;
     }
     if let Some(ndots) = options.ndots {
         how.ndots = ndots;
@@ -119,9 +124,27 @@ fn resolver(options: &DnsOptions) -> Result<TokioResolver, NetError> {
     how.cache_size = 0;
     how.preserve_intermediates = true;
     how.use_hosts_file = ResolveHosts::Always;
-    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-    *builder.options_mut() = how;
-    builder.build()
+    let mut addresses: Vec<SocketAddr> = options.servers.clone();
+    // The system lists a server once for each protocol that it speaks.
+    for server in found {
+        let port = server.connections.first().map_or(53, |connection| connection.port);
+        let address = SocketAddr::new(server.ip, port);
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    let build = |server: SocketAddr, tcp: bool| {
+        let servers = vec![name_server(server, tcp)];
+        let config = ResolverConfig::from_parts(domain.clone(), search.clone(), servers);
+        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        *builder.options_mut() = how.clone();
+        builder.build()
+    };
+    let one = |server: &SocketAddr| {
+        let over_tcp = (!options.tcp).then(|| build(*server, true)).transpose()?;
+        Ok(Server { name: server.to_string(), resolver: build(*server, options.tcp)?, over_tcp })
+    };
+    addresses.iter().map(one).collect()
 }
 
 fn name_server(server: SocketAddr, tcp: bool) -> NameServerConfig {
@@ -135,6 +158,16 @@ fn name_server(server: SocketAddr, tcp: bool) -> NameServerConfig {
         })
         .collect();
     name_server
+}
+
+impl Server {
+    async fn ask(&self, name: &str, kind: RecordType) -> Result<Lookup, NetError> {
+        let answered = self.resolver.lookup(name, kind).await;
+        match (&answered, &self.over_tcp) {
+            (Err(NetError::Timeout), Some(over_tcp)) => over_tcp.lookup(name, kind).await.or(answered),
+            _ => answered,
+        }
+    }
 }
 
 impl Pool {
@@ -161,7 +194,7 @@ impl Pool {
                     Answer::Nothing { ttl, .. } => Some(ttl.unwrap_or_default()),
                     Answer::Failed(_) => None,
                 };
-                if ttl.is_some_and(|ttl| age < window(ttl)) {
+                if age < ttl.map_or(FAILED, &window) {
                     return (answer.clone(), age);
                 }
             }
@@ -180,15 +213,26 @@ impl Pool {
     async fn look_up(self: Arc<Self>, name: String, kind: RecordType) -> Answer {
         let question = format!("{kind} {name}");
         let Ok(_turn) = TURNS.acquire().await else { return Answer::failed(&question, "no turn") };
-        let mut answered = self.resolver.lookup(name.as_str(), kind).await;
-        if matches!(answered, Err(NetError::Timeout))
-            && let Some(over_tcp) = &self.over_tcp
-            && let Ok(answer) = over_tcp.lookup(name.as_str(), kind).await
-        {
-            answered = Ok(answer);
+        let (first, count) = (self.preferred.load(Relaxed), self.servers.len());
+        let (mut answer, mut why) = (None, Vec::new());
+        for turn in 0..count {
+            let index = (first + turn) % count;
+            let server = &self.servers[index];
+            let answered = server.ask(&name, kind).await;
+            let parts = answered.map(|answer| (answer.answers().to_vec(), answer.additionals().to_vec()));
+            match Answer::of(parts) {
+                Ok(found) => {
+                    self.preferred.store(index, Relaxed);
+                    answer = Some(found);
+                    break;
+                }
+                Err(reason) => why.push(format!("{}: {reason}", server.name)),
+            }
         }
-        let parts = answered.map(|answer| (answer.answers().to_vec(), answer.additionals().to_vec()));
-        let answer = Answer::of(parts, &question);
+        let answer = answer.unwrap_or_else(|| match why.as_slice() {
+            [] => Answer::failed(&question, "there is no server to ask"),
+            why => Answer::failed(&question, &why.join("; ")),
+        });
         let mut questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(question) = questions.get_mut(&(name, kind)) {
             question.answered = Some((clock::now(), answer.clone()));

@@ -248,15 +248,17 @@ struct Found {
     holds: Option<Duration>,
     /// The name does not exist.
     absent: bool,
-    /// Nothing could be looked up. If only one family could not, its last addresses are among the others.
+    /// Nothing could be looked up.
     failure: Option<Cause>,
+    /// One family could not: its last addresses, if any, are among the others.
+    trouble: Option<Cause>,
 }
 
 impl Asking {
     async fn ask(&self) -> Told {
         let early = self.early.swap(false, Relaxed);
         if let Question::Known(address) = &self.question {
-            return Told { resolution: Resolution::bound([*address]), holds: Some(self.options.cap) };
+            return self.told(Resolution::bound([*address]), Some(self.options.cap), None);
         }
         let (options, handle) = (self.options.clone(), Handle::current());
         let pool = match tokio::task::spawn_blocking(move || pool(&options, &handle)).await {
@@ -305,7 +307,13 @@ impl Asking {
             None if found.absent => Resolution::Absent,
             None => Resolution::bound(self.routed(&found.addresses, port)),
         };
-        Told { resolution, holds: found.holds.map(|ttl| self.options.holds(ttl)) }
+        self.told(resolution, found.holds, found.trouble)
+    }
+
+    /// What is told, with how long it holds by its records.
+    fn told(&self, resolution: Resolution, ttl: Option<Duration>, trouble: Option<Cause>) -> Told {
+        let holds = ttl.map(|ttl| self.options.holds(ttl));
+        Told { resolution, holds, trouble: trouble.map(Resolution::Failed) }
     }
 
     async fn service(&self, pool: &Arc<Pool>, name: &str, early: bool) -> Told {
@@ -315,7 +323,7 @@ impl Asking {
             Answer::Nothing { absent, ttl } => {
                 let nothing = Resolution::bound(Vec::<SocketAddr>::new());
                 let resolution = if *absent { Resolution::Absent } else { nothing };
-                return Told { resolution, holds: ttl.map(|ttl| self.options.holds(ttl)) };
+                return self.told(resolution, *ttl, None);
             }
             Answer::Records { ttl, .. } => ttl.saturating_sub(age),
         };
@@ -330,7 +338,7 @@ impl Asking {
         let (mut targets, mut failure) = (Vec::<(Target, Vec<IpAddr>)>::new(), None);
         for (target, found) in found {
             holds = holds.min(found.holds.unwrap_or(holds));
-            failure = failure.or(found.failure);
+            failure = failure.or(found.failure).or(found.trouble);
             let sockets = self.routed(&found.addresses, target.port);
             targets.push((target, sockets.iter().map(SocketAddr::ip).collect()));
         }
@@ -338,7 +346,7 @@ impl Asking {
         match failure {
             // Of some targets nothing was ever known; those of which something is are better than none.
             Some(cause) if endpoints.is_empty() => Resolution::Failed(cause).into(),
-            _ => Told { resolution: Resolution::bound(endpoints), holds: Some(self.options.holds(holds)) },
+            trouble => self.told(Resolution::bound(endpoints), Some(holds), trouble),
         }
     }
 
@@ -380,8 +388,15 @@ impl Asking {
         found.holds = found.holds.or(nothing);
         // Of a host with addresses of one family, that those of the other are not known is borne with.
         if failures > 0 && failures < asked && !found.addresses.is_empty() {
-            found.failure = None;
+            found.trouble = found.failure.take();
             found.holds = Some(self.options.floor);
+        }
+        // A server that knows that there is nothing says for how long. An alias that leads nowhere, or to itself, says nothing.
+        if found.addresses.is_empty() && !found.absent && found.failure.is_none() && found.holds.is_none() {
+            let why = "neither an address nor a SOA that says that there is none";
+            if let Answer::Failed(cause) = Answer::failed(host, why) {
+                found.failure = Some(cause);
+            }
         }
         found
     }
