@@ -50,7 +50,7 @@
 //! |---|---|
 //! | `Deadline` | DEADLINE_EXCEEDED |
 //! | `Limit`, `QueueFull`, `RateLimit`, `Throttled`, `NotReady`, `BackingOff` | RESOURCE_EXHAUSTED |
-//! | `Unresolved`, `Absent`, `NoEndpoint`, `Connect`, `Breaker`, `AttemptTimeout` | UNAVAILABLE |
+//! | `Unresolved`, `Absent`, `NoEndpoint`, `Connect`, `Breaker`, `AttemptTimeout`, `Stalled` | UNAVAILABLE |
 //! | `Closed` | CANCELLED |
 //! | `NoRuntime` | INTERNAL |
 //!
@@ -73,6 +73,31 @@
 //! Interceptors go around the client (`GreeterClient::with_interceptor(client, ..)`) and run once for a call, not once for
 //! an attempt. [`Endpoint::timeout`](::tonic::transport::Endpoint::timeout) bounds an attempt, as
 //! [`attempt_limit`](ClientBuilder::attempt_limit) does.
+//!
+//! A config that DNS keeps in a TXT record is handed on by
+//! [`Dns::service_configs`](crate::resolve::Dns::service_configs), which is off by default as in gRPC. The first look-up is
+//! made by the first call, when the client is there to take it:
+//!
+//! ```
+//! use std::sync::{Arc, OnceLock};
+//! use mainstay::{grpc::ServiceConfig, resolve::{self, ServiceConfigs}, tonic::Client};
+//!
+//! # fn main() -> Result<(), tower::BoxError> {
+//! let client = Arc::new(OnceLock::<Client>::new());
+//! let taken = client.clone();
+//! let configs = ServiceConfigs::new(move |json: Option<&str>| {
+//!     let Some((client, json)) = taken.get().zip(json) else { return };
+//!     if let Err(error) = ServiceConfig::parse(json).and_then(|config| client.update_config(&config)) {
+//!         eprintln!("the service config stays as it was: {error}");
+//!     }
+//! });
+//! let greeters = Client::builder("greeter", mainstay::tonic::endpoint("http://greeter.internal")?)
+//!     .resolve(resolve::dns("greeter.internal:50051").service_configs(configs))
+//!     .build()?;
+//! let _ = client.set(greeters);
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # When to use it
 //! For any tonic client of more than one server, and of one that is restarted now and then. Not over `Channel::balance_list`: two
