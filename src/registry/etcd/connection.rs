@@ -1,6 +1,12 @@
 //! A connection to one member of the cluster.
 
-use std::{error::Error, future::Future, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use ::http::uri::PathAndQuery;
 use ::tonic::{
@@ -10,8 +16,9 @@ use ::tonic::{
     transport::{Channel, Endpoint},
 };
 use futures::{StreamExt as _, stream};
+use hyper::rt::Executor;
 use prost::Message;
-use tokio::time::timeout;
+use tokio::{task::AbortHandle, time::timeout};
 use tonic_prost::ProstCodec;
 
 use super::{
@@ -22,7 +29,7 @@ use super::{
         WatchRequest, WatchResponse,
     },
 };
-use crate::registry::Trouble;
+use crate::{registry::Trouble, sync::lock};
 
 /// How many keys are asked for at once.
 const PAGE: i64 = 1_000;
@@ -31,8 +38,10 @@ const LARGEST: usize = 1 << 30;
 
 /// A connection to one member, with the word that lets it in.
 ///
-/// It has tasks of tonic's, which end when it is dropped.
+/// It has tasks of tonic's, which are ended when it is dropped.
 pub(crate) struct Connection {
+    /// Dropped with the connection, whatever state that is in.
+    _tasks: Tasks,
     cluster: Arc<EtcdCluster>,
     at: String,
     grpc: Grpc<Channel>,
@@ -51,12 +60,13 @@ impl Connection {
         let member = cluster.members[turn % cluster.members.len()].clone();
         let limit = cluster.timeout;
         let trouble = |reason| Trouble { registry: "etcd", at: member.clone(), doing: "connecting", reason };
-        let channel = match timeout(limit, dial(&cluster, &member)).await {
+        let tasks = Tasks::default();
+        let channel = match timeout(limit, dial(&cluster, &member, &tasks)).await {
             Ok(dialed) => dialed.map_err(trouble)?,
             Err(_) => return Err(trouble(late(limit))),
         };
         let grpc = Grpc::new(channel).max_decoding_message_size(LARGEST);
-        let mut connection = Self { cluster, at: member, grpc, token: None };
+        let mut connection = Self { _tasks: tasks, cluster, at: member, grpc, token: None };
         connection.authenticate().await?;
         Ok(connection)
     }
@@ -229,9 +239,32 @@ impl Connection {
     }
 }
 
-async fn dial(cluster: &EtcdCluster, member: &str) -> Result<Channel, String> {
+/// The tasks that tonic has for a channel. Left to themselves they end when the server has heard the goodbye, which one that
+/// is frozen never does.
+#[derive(Default)]
+struct Tasks(Arc<Mutex<Vec<AbortHandle>>>);
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        lock(&self.0).iter().for_each(AbortHandle::abort);
+    }
+}
+
+/// What spawns them.
+struct Spawn(Arc<Mutex<Vec<AbortHandle>>>);
+
+impl Executor<Pin<Box<dyn Future<Output = ()> + Send>>> for Spawn {
+    fn execute(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        let mut tasks = lock(&self.0);
+        tasks.retain(|task| !task.is_finished());
+        tasks.push(tokio::spawn(task).abort_handle());
+    }
+}
+
+async fn dial(cluster: &EtcdCluster, member: &str, tasks: &Tasks) -> Result<Channel, String> {
     let endpoint = Endpoint::from_shared(cluster.url(member)).map_err(|error| whole(&error))?;
     let endpoint = endpoint
+        .executor(Spawn(tasks.0.clone()))
         .connect_timeout(cluster.timeout)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(cluster.keep_alive)
