@@ -45,6 +45,14 @@ impl BodyLimits {
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }
+
+    /// The nearer of both.
+    fn and(self, other: Self) -> Self {
+        Self {
+            idle: self.idle.into_iter().chain(other.idle).min(),
+            until: self.until.into_iter().chain(other.until).min(),
+        }
+    }
 }
 
 /// What an attempt holds once its head has arrived; dropping it ends the attempt.
@@ -72,6 +80,7 @@ impl Guard {
             Some(more) => other.and(*more),
             None => other,
         };
+        self.limits = self.limits.and(other.limits);
         self.other = Some(Box::new(other));
         self
     }

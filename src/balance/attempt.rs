@@ -19,6 +19,7 @@ use crate::{
     error::{Cause, Error, Reason},
     estimate::Survival,
     outcome::{Again, Class, Sent, Verdict},
+    sync::Ordering::Relaxed,
     track::BodyLimits,
 };
 
@@ -192,20 +193,23 @@ where
     }
 
     /// When the attempt has lasted as long as it may.
+    #[inline]
     fn limit(&self, lease: &Lease) -> Option<Instant> {
         let most = lease.expires();
+        if self.roster.fleet.fits.load(Relaxed) { self.fitted(lease, most) } else { most }
+    }
+
+    /// The same, where it goes by more than a number.
+    #[cold]
+    fn fitted(&self, lease: &Lease, most: Option<Instant>) -> Option<Instant> {
         let fleet = &self.roster.fleet;
-        let fit = fleet.options.load().attempt_fit;
-        let fitted = match (fit, lease.began()) {
-            (AttemptFit::Fixed, _) | (_, None) => None,
-            (fit, Some(began)) => fit.expires(began, |share| {
-                let now = context::now();
-                fleet.fitted(now, || {
-                    let (ended, cut) = (fleet.latencies(now), fleet.cuts(now));
-                    AttemptFit::latency_of(Survival::new(&ended, &cut), share)
-                })
-            }),
-        };
+        let fitted = fleet.options.load().attempt_fit.expires(lease.began()?, |share| {
+            let now = context::now();
+            fleet.fitted(now, || {
+                let (ended, cut) = (fleet.latencies(now), fleet.cuts(now));
+                AttemptFit::latency_of(Survival::new(&ended, &cut), share)
+            })
+        });
         most.into_iter().chain(fitted).min()
     }
 

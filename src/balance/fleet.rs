@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     context,
+    deadline::AttemptFit,
     estimate::{
         Counts, Recent, bucket_of,
         slices::{Slices, nanos_since},
@@ -51,6 +52,8 @@ pub(crate) struct Fleet {
     pub(crate) statistics: AtomicBool,
     /// Whether a place in flight that is given back may be waited for.
     pub(crate) limited: AtomicBool,
+    /// Whether attempt limits go by more than their number.
+    pub(crate) fits: AtomicBool,
     /// Whether requests are refused.
     pub(crate) closed: AtomicBool,
     /// Whose turn it is, where requests go in turn: each thread goes round by itself.
@@ -101,6 +104,7 @@ impl Fleet {
             estimator: Estimator::new(options.load),
             statistics: AtomicBool::new(options.statistics),
             limited: AtomicBool::new(options.most() != u32::MAX),
+            fits: AtomicBool::new(options.attempt_fit != AttemptFit::Fixed),
             options: ArcSwap::from_pointee(options),
             ledger: Ledger::default(),
             operations: Operations::new(epoch),

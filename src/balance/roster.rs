@@ -17,6 +17,7 @@ use super::{
     snapshot::Snapshot,
 };
 use crate::{
+    deadline::AttemptFit,
     error::{Error, Reason},
     invalid::{Check, Invalid},
     resolve::Resolve,
@@ -111,6 +112,7 @@ impl<S: Send + Sync + 'static> Roster<S> {
             self.fleet.estimator.set(options.load);
             self.fleet.statistics.store(options.statistics, Relaxed);
             self.fleet.limited.store(options.most() != u32::MAX, Relaxed);
+            self.fleet.fits.store(options.attempt_fit != AttemptFit::Fixed, Relaxed);
             (before.with_options(options, crate::clock::now()), ())
         });
         self.fleet.bell.ring(Message::Options);

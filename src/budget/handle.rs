@@ -171,7 +171,15 @@ impl Budget {
     /// Counts a request as under way, where the rule goes by that.
     pub(crate) fn enter(&self) -> Option<Box<Entered>> {
         match &*self.0 {
-            Rule::Concurrent(concurrent) => Some(Entered::begin(self, concurrent)),
+            Rule::Concurrent(concurrent) => Some(Entered::begin(self, concurrent, true)),
+            _ => None,
+        }
+    }
+
+    /// The same for a part of a request that counts already: what it spends is kept to its end.
+    pub(crate) fn enter_within(&self) -> Option<Box<Entered>> {
+        match &*self.0 {
+            Rule::Concurrent(concurrent) => Some(Entered::begin(self, concurrent, false)),
             _ => None,
         }
     }
@@ -231,15 +239,19 @@ impl fmt::Debug for Budget {
 pub(crate) struct Entered {
     budget: Budget,
     stripe: usize,
+    /// Whether it counts as a request under way: not if it is part of one that does.
+    counts: bool,
     retries: u32,
 }
 
 impl Entered {
     #[cold]
-    fn begin(budget: &Budget, concurrent: &Concurrent) -> Box<Self> {
+    fn begin(budget: &Budget, concurrent: &Concurrent, counts: bool) -> Box<Self> {
         let stripe = stripe();
-        concurrent.began(stripe);
-        Box::new(Self { budget: budget.clone(), stripe, retries: 0 })
+        if counts {
+            concurrent.began(stripe);
+        }
+        Box::new(Self { budget: budget.clone(), stripe, counts, retries: 0 })
     }
 
     /// A retry or hedge of this request is under way, until the request is over.
@@ -251,7 +263,9 @@ impl Entered {
 impl Drop for Entered {
     fn drop(&mut self) {
         if let Rule::Concurrent(concurrent) = &*self.budget.0 {
-            concurrent.ended(self.stripe);
+            if self.counts {
+                concurrent.ended(self.stripe);
+            }
             (0..self.retries).for_each(|_| concurrent.give_back());
         }
     }
@@ -274,9 +288,9 @@ impl Withdrawal {
 
     /// The same, of a request that counts as under way to its end.
     pub(crate) fn spend_on(mut self, entered: Option<&mut Entered>) {
-        if let Some(entered) = entered {
-            entered.keep();
-        }
+        // Where nobody keeps it, it goes back at once: a place that is never given back is lost for good.
+        let Some(entered) = entered else { return self.spend() };
+        entered.keep();
         self.spent = true;
     }
 }

@@ -22,8 +22,10 @@ pub enum AttemptFit {
     /// the most while fewer than 100 were answered, or more than the percentile leaves out were cut off.
     ///
     /// A tenth of the endpoints that hang are a tenth of the attempts that are cut off: the percentile has to leave out
-    /// more than what is to be cut. When everything slows down at once too much is cut off to tell, and the limit goes
-    /// back to the most by itself.
+    /// more than what is to be cut. When everything slows down at once beyond the limit, requests are cut off until so
+    /// many of the last minute were that the percentile cannot be told, which may take half a minute; then the limit goes
+    /// back to the most by itself. A layer takes every `Ok` for an answer unless one further in, such as a balancer, has judged
+    /// it: fast failures would make it short.
     Latency {
         /// Which share of the attempts is shorter \[50 %\].
         percentile: Ratio,

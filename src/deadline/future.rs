@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pin_project::pin_project;
+use pin_project::{pin_project, pinned_drop};
 use tower::BoxError;
 
 use super::fit::{AttemptFit, Measured};
@@ -45,7 +45,7 @@ impl Kind {
 }
 
 /// The future of [`Deadline`](super::Deadline) and [`AttemptLimit`](super::AttemptLimit).
-#[pin_project]
+#[pin_project(PinnedDrop)]
 #[derive(Debug)]
 pub struct ResponseFuture<F> {
     /// Dropped as soon as the time is over, so that it stops what it does.
@@ -57,6 +57,17 @@ pub struct ResponseFuture<F> {
     time: Duration,
     /// When it was first polled, and when it ends.
     span: Option<(Instant, Instant)>,
+}
+
+/// An attempt that is given up had lasted so long at least.
+#[pinned_drop]
+impl<F> PinnedDrop for ResponseFuture<F> {
+    fn drop(self: Pin<&mut Self>) {
+        let this = self.project();
+        if let (Some((began, _)), Some(_)) = (*this.span, this.inner.as_pin_mut()) {
+            this.kind.note(began, context::now, false);
+        }
+    }
 }
 
 impl<F> ResponseFuture<F> {
@@ -93,7 +104,12 @@ where
                 future.poll(cx)
             };
             if let Poll::Ready(result) = polled {
-                kind.note(began, context::fresh_now, result.is_ok());
+                inner.set(None);
+                // What a layer further in calls a failure may have come fast, and says nothing of how long answers take.
+                let failed = context::call()
+                    .and_then(|call| call.verdict)
+                    .is_some_and(|verdict| !verdict.is_success());
+                kind.note(began, context::fresh_now, result.is_ok() && !failed);
                 return Poll::Ready(result.map_err(Into::into));
             }
             let now = context::now();
@@ -256,6 +272,26 @@ mod tests {
         assert_eq!(reason(&service.clone().oneshot(()).await), Some(Reason::AttemptTimeout));
         let took = clock::now() - start;
         assert!((MS * 180..MS * 220).contains(&took), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_that_are_given_up_are_not_forgotten() {
+        let takes = Arc::new(AtomicU32::new(20));
+        let now = takes.clone();
+        let inner = service_fn(move |()| self::takes(MS * now.load(SeqCst)));
+        let layer = AttemptLimitLayer::fitted(MS * 3_000, AttemptFit::latency()).unwrap();
+        let service = ServiceBuilder::new().layer(layer).service(inner);
+        for _ in 0..100 {
+            service.clone().oneshot(()).await.unwrap();
+        }
+        takes.store(900, SeqCst);
+        for _ in 0..150 {
+            assert!(tokio::time::timeout(MS * 190, service.clone().oneshot(())).await.is_err());
+        }
+        assert!(
+            service.clone().oneshot(()).await.is_ok(),
+            "more than half were cut off: nobody knows the median"
+        );
     }
 
     #[test]

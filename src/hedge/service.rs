@@ -291,8 +291,8 @@ where
                 if run.idempotent && *may_race {
                     run.copy = parts.describe.copy(&mut request);
                 }
+                run.entered = if *inside { parts.budget.enter_within() } else { parts.budget.enter() };
                 if !*inside {
-                    run.entered = parts.budget.enter();
                     stamp(parts, &mut request, 1);
                 }
                 *began = Some(context::now());
@@ -327,7 +327,7 @@ where
             }
             if *inside {
                 context::change_call(|above| *above = *call);
-            } else if verdict.is_success() {
+            } else if verdict.is_plain_success() {
                 run.shared.parts.budget.deposit_now();
             }
             run.entered = None;

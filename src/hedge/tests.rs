@@ -168,3 +168,20 @@ async fn under_a_retry_layer_both_draw_on_the_budget_that_they_share() {
     }
     assert_eq!(calls.begun(), 5 + 3);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_of_what_is_under_way_gets_back_what_hedges_under_retries_took() {
+    let calls = Calls::default();
+    let budget = Budget::envoy(crate::Ratio::percent::<20>(), 3);
+    let layer = hedges(after(MS * 50).max_attempts(2)).budget(budget.clone());
+    let service = RetryLayer::new(RetryPolicy::default())
+        .unwrap()
+        .budget(budget.clone())
+        .describe(Idempotent)
+        .layer(layer.layer(server(&calls, |_| (MS * 100, true))));
+    for request in 1..=10 {
+        service.clone().oneshot(7).await.unwrap();
+        assert_eq!(calls.begun(), 2 * request, "each is hedged");
+        assert_eq!(budget.available(crate::clock::now()), 3, "after request {request}");
+    }
+}

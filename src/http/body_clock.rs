@@ -9,7 +9,10 @@ use std::{
 };
 
 use http_body::Frame;
-use tokio::time::{Sleep, sleep_until};
+use tokio::{
+    runtime::{Handle, Id},
+    time::{Sleep, sleep_until},
+};
 
 use crate::{
     clock, context,
@@ -31,7 +34,7 @@ pub(crate) struct BodyClock {
     began: Instant,
     /// Since when its reader waits for more of it.
     waits: Option<Instant>,
-    alarm: Option<Pin<Box<Sleep>>>,
+    alarm: Option<(Id, Pin<Box<Sleep>>)>,
     is_over: bool,
 }
 
@@ -61,7 +64,7 @@ impl BodyClock {
     ) -> Option<Error> {
         match polled {
             Poll::Ready(None | Some(Err(_))) => return None,
-            Poll::Ready(Some(Ok(_))) if is_end => return None,
+            Poll::Ready(Some(Ok(frame))) if is_end || frame.is_trailers() => return None,
             Poll::Ready(_) | Poll::Pending => {}
         }
         let error = self.reached(polled.is_pending(), cx)?;
@@ -89,13 +92,21 @@ impl BodyClock {
             return Some(self.error(Reason::Stalled, idle));
         }
         let at = stalled.map(|(at, _)| at).into_iter().chain(until).min()?;
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(at.into())));
+        // A timer dies with its runtime, which a body may outlive; where there is none, time is looked at with each poll.
+        let runtime = Handle::try_current().ok()?.id();
+        if self.alarm.as_ref().is_none_or(|(of, _)| *of != runtime) {
+            self.alarm = Some((runtime, Box::pin(sleep_until(at.into()))));
+        }
+        let (_, alarm) = self.alarm.as_mut()?;
         // An alarm that is too early is left as it is: it is cheaper to be woken once than to set it with each frame.
         if alarm.deadline().into_std() > at || alarm.is_elapsed() {
             alarm.as_mut().reset(at.into());
         }
-        while alarm.as_mut().poll(cx).is_ready() {
+        if alarm.as_mut().poll(cx).is_ready() {
             alarm.as_mut().reset(at.into());
+            if alarm.as_mut().poll(cx).is_ready() {
+                cx.waker().wake_by_ref();
+            }
         }
         None
     }

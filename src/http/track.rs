@@ -61,11 +61,11 @@ impl<B> Tracked<B> {
     where
         B: Body,
     {
-        self.clock = BodyClock::of(&guard).or(self.clock.take());
         self.guard = Some(match self.guard.take() {
             Some(inner) => guard.and(inner),
             None => guard,
         });
+        self.clock = self.guard.as_ref().and_then(BodyClock::of);
         self.at_end = at_end;
         if self.body.is_end_stream() {
             ends(&mut self.guard, Guard::head);
@@ -382,6 +382,43 @@ mod tests {
         assert!(futures::FutureExt::now_or_never(body.frame()).is_none());
         let there = tokio::spawn(async move { reason(body.frame().await) });
         assert_eq!(there.await.ok(), Some(Some(Reason::Stalled)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_guards_of_layers_further_out_take_no_limit_away() {
+        let ended = Arc::new(Ended::default());
+        let guard = || Guard::new(ended.clone(), Verdict::success());
+        let limits = BodyLimits { idle: Some(Duration::from_secs(5)), until: None };
+        let mut response = Response::new(Tracked::new(slow(vec![])));
+        BodyTrack.track(&mut response, guard().within(limits));
+        BodyTrack.track(&mut response, guard());
+        let mut body = Box::pin(response.into_body());
+        let frame = tokio::time::timeout(Duration::from_secs(60), body.frame()).await;
+        assert_eq!(frame.ok().and_then(reason), Some(Reason::Stalled));
+        assert_eq!(ended.told().len(), 2);
+        assert_eq!(guard().and(guard().within(limits)).limits(), limits);
+    }
+
+    #[test]
+    fn a_body_may_outlive_the_runtime_that_it_was_first_read_on() {
+        let (mut body, _) = limited(slow(vec![]), None, Some(3600));
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for _ in 0..2 {
+            let first = async { futures::FutureExt::now_or_never(body.frame()).is_none() };
+            assert!(runtime().block_on(first));
+        }
+        let waker = std::task::Waker::noop();
+        let polled = body.as_mut().poll_frame(&mut Context::from_waker(waker));
+        assert!(polled.is_pending(), "and be read where there is none");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trailers_are_the_end_though_a_body_does_not_know_its_own() {
+        let frames = [Ok::<_, Infallible>(Frame::<Bytes>::trailers(HeaderMap::new()))];
+        let (mut body, ended) = limited(StreamBody::new(futures::stream::iter(frames)), None, Some(10));
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert!(body.frame().await.unwrap().unwrap().is_trailers());
+        assert_eq!(ended.told(), [None]);
     }
 
     #[test]

@@ -67,7 +67,7 @@ where
         let max_attempts = self.shared.policy.max_attempts;
         let wishes = Wishes { max_attempts, steps_aside: true, idempotent: None };
         let own = Own { inner: ready, readied: true, began: None, shared: self.shared.clone() };
-        ResponseFuture { session: Session::new(own, request, wishes), timer: Timer::default() }
+        ResponseFuture { session: Session::new(own, request, wishes), timer: Timer::default(), over: false }
     }
 }
 
@@ -165,6 +165,8 @@ where
     session: OwnSession<S, Req>,
     #[pin]
     timer: Timer,
+    /// Polled after its end it may do anything then but send again.
+    over: bool,
 }
 
 impl<S, Req> Future for ResponseFuture<S, Req>
@@ -178,8 +180,13 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
+        if *this.over {
+            return Poll::Pending;
+        }
         let mut session = this.session;
-        this.timer.poll(cx, |cx| session.as_mut().poll(cx))
+        let polled = this.timer.poll(cx, |cx| session.as_mut().poll(cx));
+        *this.over = polled.is_ready();
+        polled
     }
 }
 
