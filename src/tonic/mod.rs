@@ -64,7 +64,7 @@
 //!   ([`Client::not_idempotent`]) is above it. A connection that breaks, and an attempt limit, count as UNAVAILABLE; so
 //!   does, for a hedged method, each end without an answer. A method of which the document says neither is repeated as the
 //!   client is set to.
-//! - `retryThrottling` makes the budget, [`Budget::grpc`], unless one is shared. Without it the client's own budget bounds
+//! - `retryThrottling` makes the budget, [`Budget::grpc`](crate::budget::Budget::grpc), unless one is shared. Without it the client's own budget bounds
 //!   retries and hedges, where gRPC would have no bound.
 //! - `loadBalancingConfig` sets the balancing options, as [`LoadBalancing`](crate::grpc::LoadBalancing) says.
 //! - `waitForReady` and `healthCheckConfig` are read and change nothing: calls always wait for an endpoint, within the bounds
