@@ -5,11 +5,14 @@ use std::time::Duration;
 use mainstay::{
     Ratio,
     breaker::{Breaker, BreakerLayer, BreakerOptions, Window},
+    deadline::DeadlineLayer,
+    describe::Idempotent,
     limit::{
         Algorithm, ConcurrencyLimit, ConcurrencyLimitLayer, ConcurrencyLimitOptions,
         rate::{RateLimitLayer, RateLimitOptions},
         throttle::{ThrottleLayer, ThrottleOptions},
     },
+    retry::{RetryLayer, RetryPolicy},
 };
 use tower::Layer as _;
 
@@ -37,6 +40,12 @@ pub(crate) fn cases() -> Vec<Case> {
         }),
         Case::shared("throttle", request, |_| {
             ThrottleLayer::new(ThrottleOptions::default()).expect("sound options").layer(AtOnce)
+        }),
+        // A deadline around retries, of requests whose copy is free.
+        Case::shared("retry_deadline", request, |_| {
+            let retries =
+                RetryLayer::new(RetryPolicy::default()).expect("sound options").describe(Idempotent);
+            DeadlineLayer::new(Duration::from_secs(10)).layer(retries.layer(AtOnce))
         }),
     ]
 }

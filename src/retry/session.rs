@@ -277,7 +277,12 @@ where
                     // A balancer below has read the clock when the answer came; a bare service has not.
                     let (verdict, now) = match this.call.verdict {
                         Some(verdict) => (verdict, context::now()),
-                        None => (unjudged(parts, &result), context::fresh_now()),
+                        None => {
+                            let verdict = unjudged(parts, &result);
+                            // What succeeds in the poll in which it began took no time worth another look at the clock.
+                            let at_once = verdict.is_success();
+                            (verdict, if at_once { context::now() } else { context::fresh_now() })
+                        }
                     };
                     if verdict.is_plain_success() {
                         parts.budget.deposit_now();
