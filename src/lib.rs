@@ -140,6 +140,7 @@
 
 #![forbid(unsafe_code)]
 
+mod alarm;
 #[cfg(any(feature = "etcd", feature = "zookeeper"))]
 pub mod announce;
 pub mod backoff;

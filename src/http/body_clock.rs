@@ -1,25 +1,19 @@
 //! How long a body may take.
 
 use std::{
-    future::Future,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use http_body::Frame;
-use tokio::{
-    runtime::{Handle, Id},
-    time::{Sleep, sleep_until},
-};
-
 use crate::{
+    alarm::Alarm,
     clock, context,
     error::{Error, Reason},
     outcome::Sent,
     track::{BodyLimits, Guard},
 };
+use http_body::Frame;
 
 /// Whether the body of this clock was cut off.
 pub(crate) fn is_over(clock: &Option<Box<BodyClock>>) -> bool {
@@ -34,7 +28,7 @@ pub(crate) struct BodyClock {
     began: Instant,
     /// Since when its reader waits for more of it.
     waits: Option<Instant>,
-    alarm: Option<(Id, Pin<Box<Sleep>>)>,
+    alarm: Alarm,
     is_over: bool,
 }
 
@@ -49,7 +43,7 @@ impl BodyClock {
             endpoint: guard.endpoint().cloned(),
             began: context::now(),
             waits: None,
-            alarm: None,
+            alarm: Alarm::default(),
             is_over: false,
         }))
     }
@@ -92,21 +86,9 @@ impl BodyClock {
             return Some(self.error(Reason::Stalled, idle));
         }
         let at = stalled.map(|(at, _)| at).into_iter().chain(until).min()?;
-        // A timer dies with its runtime, which a body may outlive; where there is none, time is looked at with each poll.
-        let runtime = Handle::try_current().ok()?.id();
-        if self.alarm.as_ref().is_none_or(|(of, _)| *of != runtime) {
-            self.alarm = Some((runtime, Box::pin(sleep_until(at.into()))));
-        }
-        let (_, alarm) = self.alarm.as_mut()?;
-        // An alarm that is too early is left as it is: it is cheaper to be woken once than to set it with each frame.
-        if alarm.deadline().into_std() > at || alarm.is_elapsed() {
-            alarm.as_mut().reset(at.into());
-        }
-        if alarm.as_mut().poll(cx).is_ready() {
-            alarm.as_mut().reset(at.into());
-            if alarm.as_mut().poll(cx).is_ready() {
-                cx.waker().wake_by_ref();
-            }
+        if self.alarm.poll(cx, Some(at)) {
+            // It has come since the clock was read.
+            cx.waker().wake_by_ref();
         }
         None
     }

@@ -32,8 +32,8 @@ fn as_at_head(_: Option<&HeaderMap>, head: Verdict) -> Verdict {
 /// caller has lost interest and the head's verdict stands.
 ///
 /// Where the client gives bodies a limit ([`BodyOptions`](crate::balance::BodyOptions)), one that is over it ends with an
-/// [`Error`](crate::Error): [`Reason::Stalled`], a failure of the attempt, or [`Reason::Deadline`], which is as an early drop. Any other
-/// error is the body's own. What it holds is given back then; the connection is when the body is dropped.
+/// [`Error`](crate::Error): [`Reason::Stalled`], a failure of the attempt, or [`Reason::Deadline`], which is as an early
+/// drop. Any other error is the body's own. What it holds is given back then; the connection is when the body is dropped.
 #[pin_project]
 #[derive(Debug)]
 pub struct Tracked<B> {
@@ -65,11 +65,11 @@ impl<B> Tracked<B> {
             Some(inner) => guard.and(inner),
             None => guard,
         });
-        self.clock = self.guard.as_ref().and_then(BodyClock::of);
         self.at_end = at_end;
         if self.body.is_end_stream() {
             ends(&mut self.guard, Guard::head);
         }
+        self.clock = self.guard.as_ref().and_then(BodyClock::of);
     }
 }
 

@@ -32,7 +32,6 @@
 //!
 //! **Cost.** Nothing of this runs on a request's way.
 
-mod alarm;
 mod channel;
 mod combined;
 #[cfg(feature = "consul")]

@@ -5,18 +5,17 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
-use tokio::{
-    runtime::{Handle, Id},
-    time::Sleep,
-};
+use tokio::runtime::{Handle, Id};
 
 use super::{PollOptions, Resolution};
 use crate::{
-    Invalid, clock,
+    Invalid,
+    alarm::Alarm,
+    clock,
     random::{Entropy, Random, unit},
 };
 
@@ -46,7 +45,8 @@ pub(super) struct Periodic {
     random: Arc<dyn Random>,
     ask: Box<dyn FnMut() -> Answer + Send>,
     phase: Phase,
-    /// The runtime that the timers belong to.
+    alarm: Alarm,
+    /// The runtime that a look-up belongs to.
     runtime: Option<Id>,
     /// Told next.
     trouble: Option<Resolution>,
@@ -59,8 +59,8 @@ pub(super) struct Periodic {
 enum Phase {
     New,
     Due,
-    Asking { answer: Answer, limit: Pin<Box<Sleep>> },
-    Resting { since: Instant, until: Instant, alarm: Option<Pin<Box<Sleep>>> },
+    Asking { answer: Answer, limit: Instant },
+    Resting { since: Instant, until: Instant },
     Over,
 }
 
@@ -71,6 +71,7 @@ impl Periodic {
             random: Arc::new(Entropy),
             ask: Box::new(ask),
             phase: Phase::New,
+            alarm: Alarm::default(),
             runtime: None,
             trouble: None,
             waker: None,
@@ -117,13 +118,14 @@ impl Periodic {
         }
         loop {
             match &mut self.phase {
-                Phase::Resting { until, alarm, .. } => {
-                    let alarm = alarm.get_or_insert_with(|| sleep_until(*until));
-                    ready!(alarm.as_mut().poll(cx));
+                Phase::Resting { until, .. } => {
+                    if !self.alarm.poll(cx, Some(*until)) {
+                        return Poll::Pending;
+                    }
                     self.phase = Phase::Due;
                 }
                 Phase::New | Phase::Due => {
-                    let limit = sleep_until(clock::now() + self.options.timeout);
+                    let limit = clock::now() + self.options.timeout;
                     self.phase = Phase::Asking { answer: (self.ask)(), limit };
                 }
                 Phase::Over => return Poll::Ready(None),
@@ -131,7 +133,9 @@ impl Periodic {
                     let told = match answer.as_mut().poll(cx) {
                         Poll::Ready(told) => told,
                         Poll::Pending => {
-                            ready!(limit.as_mut().poll(cx));
+                            if !self.alarm.poll(cx, Some(*limit)) {
+                                return Poll::Pending;
+                            }
                             Resolution::Failed(Arc::new(TooSlow(self.options.timeout))).into()
                         }
                     };
@@ -151,7 +155,7 @@ impl Periodic {
         if self.failures > 0 || early >= until {
             return;
         }
-        self.phase = Phase::Resting { since, until: early, alarm: None };
+        self.phase = Phase::Resting { since, until: early };
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -167,25 +171,19 @@ impl Periodic {
             told.holds.unwrap_or(self.options.interval).mul_f64(1.0 + spread)
         };
         let now = clock::now();
-        self.phase = Phase::Resting { since: now, until: now + self.rest, alarm: None };
+        self.phase = Phase::Resting { since: now, until: now + self.rest };
     }
 
-    /// A timer dies with its runtime; a resolver may outlive it and be polled on another one.
+    /// A look-up dies with its runtime; a resolver may outlive it and be polled on another one.
     fn move_to_current_runtime(&mut self) {
         let current = Handle::try_current().ok().map(|handle| handle.id());
         if self.runtime != current {
             self.runtime = current;
-            match &mut self.phase {
-                Phase::New | Phase::Due | Phase::Over => {}
-                Phase::Resting { alarm, .. } => *alarm = None,
-                Phase::Asking { .. } => self.phase = Phase::Due,
+            if matches!(self.phase, Phase::Asking { .. }) {
+                self.phase = Phase::Due;
             }
         }
     }
-}
-
-fn sleep_until(at: Instant) -> Pin<Box<Sleep>> {
-    Box::pin(tokio::time::sleep_until(at.into()))
 }
 
 impl fmt::Debug for Periodic {

@@ -9,8 +9,8 @@ use std::{
 
 use tokio::task::coop::poll_proceed;
 
-use super::{Endpoints, Resolution, Resolve, alarm::Alarm};
-use crate::{Endpoint, Invalid, Ratio, clock, invalid::Check};
+use super::{Endpoints, Resolution, Resolve};
+use crate::{Endpoint, Invalid, Ratio, alarm::Alarm, clock, invalid::Check};
 
 /// When losses are believed.
 #[derive(Clone, Debug, PartialEq)]

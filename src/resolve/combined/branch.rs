@@ -8,8 +8,10 @@ use std::{
 };
 
 use crate::{
-    Endpoint, clock,
-    resolve::{Effective, Endpoints, Resolve, Steady, alarm::Alarm},
+    Endpoint,
+    alarm::Alarm,
+    clock,
+    resolve::{Effective, Endpoints, Resolve, Steady},
 };
 
 /// One resolver, and what requests would go by if it were alone.

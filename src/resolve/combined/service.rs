@@ -13,9 +13,11 @@ use super::{
     merge::{Failover, First, Merge, Union},
 };
 use crate::{
-    Invalid, clock,
+    Invalid,
+    alarm::Alarm,
+    clock,
     invalid::Check,
-    resolve::{Effective, Endpoints, Resolution, Resolve, alarm::Alarm},
+    resolve::{Effective, Endpoints, Resolution, Resolve},
 };
 
 /// The endpoints of the first resolver, in the order in which they are added, that has any.

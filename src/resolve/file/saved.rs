@@ -14,10 +14,12 @@ use tokio::task::{JoinHandle, coop::poll_proceed};
 
 use super::document::{self, Format};
 use crate::{
-    Invalid, clock,
+    Invalid,
+    alarm::Alarm,
+    clock,
     error::Cause,
     invalid::Check,
-    resolve::{Endpoints, Resolution, Resolve, alarm::Alarm},
+    resolve::{Endpoints, Resolution, Resolve},
 };
 
 /// When the last good set is kept, and when it is used.
