@@ -15,12 +15,10 @@ use tower::{BoxError, Service};
 use super::{bell::Message, lane::Lane, lease::Lease, place::Held};
 use crate::{
     context::{self, HideCall, Timer},
-    deadline::AttemptFit,
     error::{Cause, Error, Reason},
-    estimate::Survival,
     outcome::{Again, Class, Sent, Verdict},
     sync::Ordering::Relaxed,
-    track::BodyLimits,
+    track::{BodyLimits, Guard},
 };
 
 /// The future of [`Balance`](super::Balance): picks when it is first polled, and ends with the head of the response.
@@ -162,9 +160,8 @@ where
         match (result, &self.track) {
             (Ok(mut response), Some(track)) => {
                 if let Some(guard) = lease.head(now, verdict, true) {
-                    let body = self.roster.fleet.options.load().body;
-                    let until = if body.within_deadline { context::deadline() } else { None };
-                    track.track(&mut response, guard.within(BodyLimits { idle: body.idle, until }));
+                    let limited = self.roster.fleet.bodies.load(Relaxed);
+                    track.track(&mut response, if limited { self.limit_body(guard) } else { guard });
                 }
                 Ok(response)
             }
@@ -180,6 +177,14 @@ where
                 Err(error)
             }
         }
+    }
+
+    /// Gives the body of a response its limits.
+    #[cold]
+    fn limit_body(&self, guard: Guard) -> Guard {
+        let body = self.roster.fleet.options.load().body;
+        let until = if body.within_deadline { context::deadline() } else { None };
+        guard.within(BodyLimits { idle: body.idle, until })
     }
 
     /// The connection of this endpoint is gone: the background task makes another.
@@ -203,13 +208,8 @@ where
     #[cold]
     fn fitted(&self, lease: &Lease, most: Option<Instant>) -> Option<Instant> {
         let fleet = &self.roster.fleet;
-        let fitted = fleet.options.load().attempt_fit.expires(lease.began()?, |share| {
-            let now = context::now();
-            fleet.fitted(now, || {
-                let (ended, cut) = (fleet.latencies(now), fleet.cuts(now));
-                AttemptFit::latency_of(Survival::new(&ended, &cut), share)
-            })
-        });
+        let fit = fleet.options.load().attempt_fit;
+        let fitted = fit.expires(lease.began()?, |share| fleet.fitted(context::now(), share));
         most.into_iter().chain(fitted).min()
     }
 

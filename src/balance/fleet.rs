@@ -13,14 +13,14 @@ use super::{
     estimator::{At, Estimator},
     hearsay::SharedHealth,
     member::Member,
-    options::BalanceOptions,
+    options::{BalanceOptions, BodyOptions},
     wake::WakeSet,
 };
 use crate::{
     context,
     deadline::AttemptFit,
     estimate::{
-        Counts, Recent, bucket_of,
+        Counts, Memo, Recent, Survival, bucket_of,
         slices::{Slices, nanos_since},
     },
     health::{Ledger, Operation, Operations, Transition},
@@ -54,6 +54,8 @@ pub(crate) struct Fleet {
     pub(crate) limited: AtomicBool,
     /// Whether attempt limits go by more than their number.
     pub(crate) fits: AtomicBool,
+    /// Whether bodies have limits.
+    pub(crate) bodies: AtomicBool,
     /// Whether requests are refused.
     pub(crate) closed: AtomicBool,
     /// Whose turn it is, where requests go in turn: each thread goes round by itself.
@@ -64,14 +66,13 @@ pub(crate) struct Fleet {
     latencies: Box<[Padded<Recent>]>,
     /// How long attempts had lasted that failed, or were cut off.
     cuts: Box<[Padded<Recent>]>,
-    /// When the 99th percentile was last taken (in ms since the epoch, plus 1) and what it was (in us).
-    p99: AtomicU64,
-    /// The mean latency estimate when it was last taken, as `p99`.
-    typical: AtomicU64,
-    /// What attempt limits go by when it was last taken, as `p99`.
-    fitted: AtomicU64,
-    /// Which part of the places was taken, in millionths, as `p99`.
-    used: AtomicU64,
+    /// The 99th percentile of recent latencies, and their median.
+    p99: Memo,
+    typical: Memo,
+    /// What attempt limits go by, in us.
+    fitted: Memo,
+    /// Which part of the places is taken, in millionths.
+    used: Memo,
 }
 
 /// A time, and how many nanoseconds after the fleet's epoch it is: taking the difference of two `Instant`s costs more than
@@ -98,13 +99,14 @@ impl Fleet {
     ) -> Self {
         let epoch = crate::clock::now();
         let recent = || (0..stripes()).map(|_| Padded(Recent::new(epoch, Recent::PERIOD))).collect();
-        Self {
+        let fleet = Self {
             label,
             epoch,
             estimator: Estimator::new(options.load),
-            statistics: AtomicBool::new(options.statistics),
-            limited: AtomicBool::new(options.most() != u32::MAX),
-            fits: AtomicBool::new(options.attempt_fit != AttemptFit::Fixed),
+            statistics: AtomicBool::default(),
+            limited: AtomicBool::default(),
+            fits: AtomicBool::default(),
+            bodies: AtomicBool::default(),
             options: ArcSwap::from_pointee(options),
             ledger: Ledger::default(),
             operations: Operations::new(epoch),
@@ -120,11 +122,21 @@ impl Fleet {
             periods: Slices::new(epoch, Recent::PERIOD),
             latencies: recent(),
             cuts: recent(),
-            p99: AtomicU64::new(0),
-            typical: AtomicU64::new(0),
-            fitted: AtomicU64::new(0),
-            used: AtomicU64::new(0),
-        }
+            p99: Memo::default(),
+            typical: Memo::default(),
+            fitted: Memo::default(),
+            used: Memo::default(),
+        };
+        fleet.go_by(&fleet.options.load());
+        fleet
+    }
+
+    /// Says in words of their own what is asked on the way of requests.
+    pub(super) fn go_by(&self, options: &BalanceOptions) {
+        self.statistics.store(options.statistics, Relaxed);
+        self.limited.store(options.most() != u32::MAX, Relaxed);
+        self.fits.store(options.attempt_fit != AttemptFit::Fixed, Relaxed);
+        self.bodies.store(options.body != BodyOptions::default(), Relaxed);
     }
 
     /// `now` in both the forms that an attempt needs.
@@ -197,24 +209,26 @@ impl Fleet {
         counts
     }
 
-    /// The 99th percentile of recent latencies, taken at most every 100 ms; `None` while there are too few.
+    /// The 99th percentile of recent latencies; `None` while there are too few.
     pub(crate) fn p99(&self, now: Instant) -> Option<Duration> {
-        let micros = self.cached(&self.p99, now, || {
+        self.p99.time(self.epoch, now, || {
             let counts = self.latencies(now);
             if counts.total() < ENOUGH { None } else { counts.quantile(0.99) }
-        })?;
-        Some(Duration::from_micros(micros))
+        })
     }
 
-    /// What an attempt usually takes, taken at most every 100 ms.
+    /// What an attempt usually takes.
     pub(crate) fn typical(&self, now: Instant) -> Option<Duration> {
-        let micros = self.cached(&self.typical, now, || self.latencies(now).quantile(0.5))?;
-        Some(Duration::from_micros(micros))
+        self.typical.time(self.epoch, now, || self.latencies(now).quantile(0.5))
     }
 
-    /// What attempt limits go by, taken at most every 100 ms.
-    pub(crate) fn fitted(&self, now: Instant, take: impl FnOnce() -> Option<Duration>) -> Option<Duration> {
-        self.cached(&self.fitted, now, take).map(Duration::from_micros)
+    /// The share of attempts that are shorter, as attempt limits go by it.
+    pub(crate) fn fitted(&self, now: Instant, share: f64) -> Option<Duration> {
+        let micros = self.fitted.get(self.epoch, now, || {
+            let (ended, cut) = (self.latencies(now), self.cuts(now));
+            AttemptFit::latency_of(Survival::new(&ended, &cut), share)
+        });
+        micros.map(Duration::from_micros)
     }
 
     /// Which part of the places is taken, where there is a limit; `count` gives those that are, and all.
@@ -222,34 +236,11 @@ impl Fleet {
         if !self.limited.load(Relaxed) {
             return None;
         }
-        let millionths = self.cached(&self.used, now, || {
+        let millionths = self.used.get(self.epoch, now, || {
             let (taken, places) = count();
-            let used = taken as f64 / places.max(1) as f64;
-            Some(Duration::from_micros((used * 1e6) as u64))
+            Some((taken as f64 / places.max(1) as f64 * 1e6) as u64)
         });
         millionths.map(|used| used as f64 / 1e6)
-    }
-
-    /// The value in `word` if it is fresh, else what `compute` finds; 0 us stands for nothing.
-    fn cached(
-        &self,
-        word: &AtomicU64,
-        now: Instant,
-        compute: impl FnOnce() -> Option<Duration>,
-    ) -> Option<u64> {
-        let tick = (now.saturating_duration_since(self.epoch).as_millis() as u64 / 100 + 1) & 0xFFFF_FFFF;
-        let found = word.load(Relaxed);
-        let micros = if found >> 32 == tick {
-            found & 0xFFFF_FFFF
-        } else {
-            let micros = compute().map_or(0, |value| value.as_micros().clamp(1, 0xFFFF_FFFF) as u64);
-            // That nothing is known yet may change with the next answer.
-            if micros != 0 {
-                word.store(tick << 32 | micros, Relaxed);
-            }
-            micros
-        };
-        (micros != 0).then_some(micros)
     }
 
     /// Makes a transition of `member` known to observers, to the background task, and to those who wait.

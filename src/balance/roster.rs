@@ -17,7 +17,6 @@ use super::{
     snapshot::Snapshot,
 };
 use crate::{
-    deadline::AttemptFit,
     error::{Error, Reason},
     invalid::{Check, Invalid},
     resolve::Resolve,
@@ -110,9 +109,7 @@ impl<S: Send + Sync + 'static> Roster<S> {
         self.publish(|before| {
             self.fleet.options.store(options.clone());
             self.fleet.estimator.set(options.load);
-            self.fleet.statistics.store(options.statistics, Relaxed);
-            self.fleet.limited.store(options.most() != u32::MAX, Relaxed);
-            self.fleet.fits.store(options.attempt_fit != AttemptFit::Fixed, Relaxed);
+            self.fleet.go_by(&options);
             (before.with_options(options, crate::clock::now()), ())
         });
         self.fleet.bell.ring(Message::Options);

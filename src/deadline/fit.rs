@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::{
     context,
-    estimate::{Counts, Recent, Survival},
+    estimate::{Counts, Memo, Recent, Survival},
     invalid::{Check, Ratio},
-    sync::{AtomicU64, Ordering::Relaxed, Padded, stripe, stripes},
+    sync::{Padded, stripe, stripes},
 };
 
 /// How long an attempt may take, within a limit that is the most: the
@@ -35,8 +35,8 @@ pub enum AttemptFit {
         least: Duration,
     },
     /// An equal share of what is left of the deadline, for this attempt and each of those that may follow it: with 900 ms
-    /// and three attempts, 300 ms. The last one, and one that must not be repeated, gets what is left. (A budget that is spent refuses the next attempt
-    /// only when this one has been cut off.)
+    /// and three attempts, 300 ms. The last one, and one that must not be repeated, gets what is left. (A budget that is
+    /// spent refuses the next attempt only when this one has been cut off.)
     Share {
         /// The shortest limit \[10 ms\].
         least: Duration,
@@ -100,9 +100,10 @@ impl AttemptFit {
         }
     }
 
-    /// The percentile, if enough is known of it.
-    pub(crate) fn latency_of(latencies: Survival<'_>, share: f64) -> Option<Duration> {
-        if latencies.ended() < ENOUGH { None } else { latencies.quantile(share) }
+    /// The percentile in microseconds, if enough is known of it.
+    pub(crate) fn latency_of(latencies: Survival<'_>, share: f64) -> Option<u64> {
+        let latency = if latencies.ended() < ENOUGH { None } else { latencies.quantile(share) };
+        latency.map(|latency| u64::try_from(latency.as_micros()).unwrap_or(u64::MAX))
     }
 }
 
@@ -111,15 +112,15 @@ impl AttemptFit {
 pub(super) struct Measured {
     epoch: Instant,
     stripes: Box<[Padded<(Recent, Recent)>]>,
-    /// The percentile when it was last taken (in us: the low half), and when (in tenths of a second, plus 1).
-    taken: AtomicU64,
+    /// The percentile, in us.
+    taken: Memo,
 }
 
 impl Measured {
     pub(super) fn new(epoch: Instant) -> Self {
         let recent = || Recent::new(epoch, Recent::PERIOD);
         let stripes = (0..stripes()).map(|_| Padded((recent(), recent()))).collect();
-        Self { epoch, stripes, taken: AtomicU64::new(0) }
+        Self { epoch, stripes, taken: Memo::default() }
     }
 
     pub(super) fn note(&self, now: Instant, took: Duration, answered: bool) {
@@ -128,22 +129,14 @@ impl Measured {
     }
 
     pub(super) fn latency(&self, now: Instant, share: f64) -> Option<Duration> {
-        let passed = now.saturating_duration_since(self.epoch).as_millis() as u64;
-        let tick = (passed / 100 + 1) & 0xFFFF_FFFF;
-        let found = self.taken.load(Relaxed);
-        let micros = if found >> 32 == tick {
-            found & 0xFFFF_FFFF
-        } else {
+        let micros = self.taken.get(self.epoch, now, || {
             let (mut ended, mut cut) = (Counts::default(), Counts::default());
             for stripe in &self.stripes {
                 ended.add(&stripe.0.0.counts(now));
                 cut.add(&stripe.0.1.counts(now));
             }
-            let latency = AttemptFit::latency_of(Survival::new(&ended, &cut), share);
-            let micros = latency.map_or(0, |latency| latency.as_micros().clamp(1, 0xFFFF_FFFF) as u64);
-            self.taken.store(tick << 32 | micros, Relaxed);
-            micros
-        };
-        (micros != 0).then(|| Duration::from_micros(micros))
+            AttemptFit::latency_of(Survival::new(&ended, &cut), share)
+        });
+        micros.map(Duration::from_micros)
     }
 }

@@ -35,11 +35,22 @@ impl Kind {
         if self.is_total() { Reason::Deadline } else { Reason::AttemptTimeout }
     }
 
-    /// Notes how long an attempt has lasted, where limits go by that.
-    fn note(&self, began: Instant, now: impl FnOnce() -> Instant, answered: bool) {
+    /// Notes how long an attempt has lasted that came to an end, where limits go by that.
+    fn ended(&self, began: Instant, is_ok: bool) {
         if let Self::Attempt(_, Some(measured)) = self {
-            let now = now();
+            // What a layer further in calls a failure may have come fast, and says nothing of how long answers take.
+            let verdict = context::call().and_then(|call| call.verdict);
+            let answered = is_ok && verdict.is_none_or(|verdict| verdict.is_success());
+            let now = context::fresh_now();
             measured.note(now, now.saturating_duration_since(began), answered);
+        }
+    }
+
+    /// The same of one that was cut off, or given up.
+    fn cut(&self, began: Instant) {
+        if let Self::Attempt(_, Some(measured)) = self {
+            let now = context::now();
+            measured.note(now, now.saturating_duration_since(began), false);
         }
     }
 }
@@ -65,7 +76,7 @@ impl<F> PinnedDrop for ResponseFuture<F> {
     fn drop(self: Pin<&mut Self>) {
         let this = self.project();
         if let (Some((began, _)), Some(_)) = (*this.span, this.inner.as_pin_mut()) {
-            this.kind.note(began, context::now, false);
+            this.kind.cut(began);
         }
     }
 }
@@ -105,16 +116,12 @@ where
             };
             if let Poll::Ready(result) = polled {
                 inner.set(None);
-                // What a layer further in calls a failure may have come fast, and says nothing of how long answers take.
-                let failed = context::call()
-                    .and_then(|call| call.verdict)
-                    .is_some_and(|verdict| !verdict.is_success());
-                kind.note(began, context::fresh_now, result.is_ok() && !failed);
+                kind.ended(began, result.is_ok());
                 return Poll::Ready(result.map_err(Into::into));
             }
             let now = context::now();
             if now >= until {
-                kind.note(began, || now, false);
+                kind.cut(began);
                 inner.set(None);
                 return over(began, now, Sent::Maybe);
             }

@@ -58,6 +58,7 @@
 mod ewma;
 mod histogram;
 mod mean;
+mod memo;
 #[cfg(all(test, mainstay_loom))]
 mod model;
 mod recent;
@@ -69,6 +70,7 @@ pub use ewma::{Decay, Moment, PeakEwma};
 pub(crate) use histogram::bucket_of;
 pub use histogram::{Counts, Histogram};
 pub use mean::{FadingMean, Known};
+pub(crate) use memo::Memo;
 pub use recent::Recent;
 pub use survival::Survival;
 pub use window::SuccessRate;
