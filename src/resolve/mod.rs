@@ -56,6 +56,8 @@ mod kubernetes;
 mod options;
 mod periodic;
 mod poll;
+#[cfg(any(feature = "etcd", feature = "zookeeper"))]
+mod reading;
 mod schemes;
 mod shared;
 mod stable;

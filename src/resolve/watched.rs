@@ -17,6 +17,8 @@ use tokio::{
 use tower::BoxError;
 
 use super::{Resolution, Resolve};
+#[cfg(any(feature = "etcd", feature = "file", feature = "web", feature = "zookeeper"))]
+use crate::Invalid;
 
 /// A watch under way. It ends only when there is nothing more to be told, ever.
 type Watch = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -120,6 +122,48 @@ impl fmt::Debug for Watched {
             .field("begun", &self.watch.is_some())
             .field("ended", &self.ended)
             .finish_non_exhaustive()
+    }
+}
+
+/// A watch that is begun when it is first polled. If what was to be watched breaks a rule, that is told in its place.
+#[cfg(any(feature = "etcd", feature = "file", feature = "web", feature = "zookeeper"))]
+#[derive(Debug, Default)]
+pub(super) enum Begun {
+    #[default]
+    Not,
+    Watching(Watched),
+    Refused(Option<Invalid>),
+}
+
+#[cfg(any(feature = "etcd", feature = "file", feature = "web", feature = "zookeeper"))]
+impl Begun {
+    pub(super) fn is_new(&self) -> bool {
+        matches!(self, Self::Not)
+    }
+
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Resolution>> {
+        match self {
+            Self::Watching(watched) => watched.poll_next(cx),
+            Self::Refused(invalid) => {
+                Poll::Ready(invalid.take().map(|invalid| Resolution::Failed(Arc::new(invalid))))
+            }
+            Self::Not => Poll::Pending,
+        }
+    }
+
+    /// Asks for an early look-up.
+    #[cfg(feature = "eureka")]
+    pub(super) fn refresh(&mut self) {
+        if let Self::Watching(watched) = self {
+            watched.refresh();
+        }
+    }
+}
+
+#[cfg(any(feature = "etcd", feature = "file", feature = "web", feature = "zookeeper"))]
+impl From<Result<Watched, Invalid>> for Begun {
+    fn from(begun: Result<Watched, Invalid>) -> Self {
+        begun.map_or_else(|invalid| Self::Refused(Some(invalid)), Self::Watching)
     }
 }
 

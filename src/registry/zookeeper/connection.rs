@@ -133,8 +133,13 @@ impl<'a> Connection<'a> {
         use futures::FutureExt as _;
         while self.events.is_empty() {
             match self.frame().now_or_never() {
-                // What is wrong with it will be found again.
-                Some(Ok(frame)) if self.take(&frame).is_ok() => {}
+                Some(Ok(frame)) => {
+                    if self.take(&frame).is_err() {
+                        // Something may have been told that was not understood: whoever asks for the next event starts anew.
+                        self.events.push_back(Event { kind: EventKind::Session, path: String::new() });
+                    }
+                }
+                // What is wrong with the connection will be found again.
                 _ => return false,
             }
         }

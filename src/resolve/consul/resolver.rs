@@ -2,7 +2,6 @@
 
 use std::{
     env,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -13,6 +12,7 @@ use crate::{
     invalid::Check,
     resolve::{
         Resolution, Resolve, Target, WatchOptions, Watched, watch,
+        watched::Begun,
         web::{Access, Base, Secret},
     },
 };
@@ -63,8 +63,7 @@ pub fn consul(service: impl Into<String>) -> Consul {
         server: None,
         access: Access::default(),
         options: ConsulOptions::default(),
-        watched: None,
-        refused: false,
+        begun: Begun::default(),
     }
 }
 
@@ -223,8 +222,7 @@ pub struct Consul {
     server: Option<Result<Base, String>>,
     access: Access,
     options: ConsulOptions,
-    watched: Option<Watched>,
-    refused: bool,
+    begun: Begun,
 }
 
 impl Consul {
@@ -331,22 +329,22 @@ fn base(url: &str, is_tls: bool) -> Result<Base, String> {
     Base::parse(&whole, PORT).ok_or_else(|| url.rsplit_once('@').map_or(url, |(_, host)| host).to_owned())
 }
 
-impl Resolve for Consul {
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Resolution>> {
-        if self.refused {
-            return Poll::Ready(None);
-        }
-        if let Some(watched) = &mut self.watched {
-            return watched.poll_next(cx);
-        }
-        let (Ok(()), Ok(base)) = (self.validate(), self.base()) else {
-            self.refused = true;
-            let invalid = self.validate().err().unwrap_or_else(|| Check::missing("consul.server"));
-            return Poll::Ready(Some(Resolution::Failed(Arc::new(invalid))));
-        };
+impl Consul {
+    fn begin(&self) -> Result<Watched, Invalid> {
+        self.validate()?;
+        let base = self.base().map_err(|url| Check::problem("consul.server", url, "an address"))?;
         let (access, service, options) = (self.shown(), self.service.clone(), self.options.clone());
         let begin = move |tell| follow(base.clone(), access.clone(), service.clone(), options.clone(), tell);
-        self.watched.insert(watch(self.describe(), begin)).poll_next(cx)
+        Ok(watch(self.describe(), begin))
+    }
+}
+
+impl Resolve for Consul {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Resolution>> {
+        if self.begun.is_new() {
+            self.begun = self.begin().into();
+        }
+        self.begun.poll_next(cx)
     }
 
     fn describe(&self) -> String {

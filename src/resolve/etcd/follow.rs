@@ -88,8 +88,7 @@ impl Known<'_> {
         match change {
             Change::Put(kv) => {
                 let name = self.name(&kv.key);
-                let node =
-                    Node::read(self.asked.encoding, last(&name), &kv.value, self.asked.endpoint.as_deref());
+                let node = self.asked.reading.node(last(&name), &kv.value);
                 self.nodes.insert(name, node);
             }
             Change::Deleted(key) => _ = self.nodes.remove(&self.name(&key)),

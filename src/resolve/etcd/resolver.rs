@@ -12,7 +12,12 @@ use crate::{
     invalid::Check,
     random::{Entropy, Random},
     registry::{Encoding, EtcdCluster, Source, Tls},
-    resolve::{Resolution, Resolve, Target, WatchOptions, Watched, watch},
+    resolve::{
+        Resolution, Resolve, Target, WatchOptions, Watched,
+        reading::{Reading, login},
+        watch,
+        watched::Begun,
+    },
 };
 
 /// Resolves the instances whose keys begin with `prefix` and a slash, in etcd's v3 store: `services/users` stands for
@@ -59,19 +64,18 @@ pub fn etcd(prefix: impl Into<String>) -> Etcd {
         asked: Asked {
             prefix: prefix.into(),
             cluster: Arc::default(),
-            encoding: None,
-            endpoint: None,
+            reading: Reading::default(),
             options: WatchOptions::default(),
             random: Arc::new(Entropy),
         },
-        watched: None,
+        begun: Begun::default(),
     }
 }
 
 /// The resolver made by [`etcd`].
 pub struct Etcd {
     asked: Asked,
-    watched: Option<Watched>,
+    begun: Begun,
 }
 
 /// What is to be resolved, and how.
@@ -79,8 +83,7 @@ pub struct Etcd {
 pub(super) struct Asked {
     pub(super) prefix: String,
     pub(super) cluster: Arc<EtcdCluster>,
-    pub(super) encoding: Option<Encoding>,
-    pub(super) endpoint: Option<String>,
+    pub(super) reading: Reading,
     pub(super) options: WatchOptions,
     pub(super) random: Arc<dyn Random>,
 }
@@ -96,14 +99,14 @@ impl Etcd {
     /// How instances are written there \[found out for each value\].
     #[must_use]
     pub fn encoding(mut self, encoding: Encoding) -> Self {
-        self.asked.encoding = Some(encoding);
+        self.asked.reading.encoding = Some(encoding);
         self
     }
 
     /// The additional endpoint of serversets that is meant, such as `http` \[the service's own\].
     #[must_use]
     pub fn endpoint(mut self, name: impl Into<String>) -> Self {
-        self.asked.endpoint = Some(name.into());
+        self.asked.reading.endpoint = Some(name.into());
         self
     }
 
@@ -125,7 +128,7 @@ impl Etcd {
     pub(in crate::resolve) fn named(target: &Target) -> Result<Self, Invalid> {
         let mut check = Check::default();
         const TLS: [&str; 5] = ["tls", "ca_file", "cert_file", "key_file", "server_name"];
-        let known = [&["encoding", "endpoint", "user", "password_file"][..], &TLS].concat();
+        let known = [&Reading::OPTIONS[..], &TLS].concat();
         check.absorb("", target.only(&known));
         let said = |key: &str| target.value(key);
         let mut etcd = etcd(target.path());
@@ -133,12 +136,8 @@ impl Etcd {
             "" => EtcdCluster::default(),
             members => EtcdCluster::new(members.split(',')),
         };
-        let both = "user and password_file go together";
-        match (said("user"), said("password_file")) {
-            (Some(user), Some(file)) => cluster = cluster.user(user, Source::file(file)),
-            (user, file) => {
-                _ = check.rule(user.or(file).is_none(), "name.user", user.unwrap_or_default(), both)
-            }
+        if let Some((user, password)) = login(target, &mut check) {
+            cluster = cluster.user(user, password);
         }
         if TLS.iter().any(|key| said(key).is_some()) {
             let rule = "true, or leave it out";
@@ -157,36 +156,23 @@ impl Etcd {
             }
             cluster = cluster.tls(tls);
         }
-        if let Some(name) = said("encoding") {
-            etcd.asked.encoding = Encoding::parse(name);
-            let rule = "one of plain, grpc, nerve, nerve_path, serverset";
-            check.rule(etcd.asked.encoding.is_some(), "name.encoding", name, rule);
-        }
-        etcd.asked.endpoint = said("endpoint").map(str::to_owned);
+        etcd.asked.reading = Reading::of(target, &mut check);
         check.finish().map(|()| etcd.cluster(cluster))
     }
 
-    fn begin(&self) -> Watched {
-        let described = self.describe();
-        match self.validate() {
-            Ok(()) => {
-                let asked = self.asked.clone();
-                watch(described, move |tell| follow(asked.clone(), tell))
-            }
-            Err(invalid) => watch(described, move |tell| {
-                tell.failed(invalid.clone());
-                async {}
-            }),
-        }
+    fn begin(&self) -> Result<Watched, Invalid> {
+        self.validate()?;
+        let asked = self.asked.clone();
+        Ok(watch(self.describe(), move |tell| follow(asked.clone(), tell)))
     }
 }
 
 impl Resolve for Etcd {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Resolution>> {
-        if self.watched.is_none() {
-            self.watched = Some(self.begin());
+        if self.begun.is_new() {
+            self.begun = self.begin().into();
         }
-        self.watched.as_mut().map_or(Poll::Ready(None), |watched| watched.poll_next(cx))
+        self.begun.poll_next(cx)
     }
 
     fn describe(&self) -> String {
@@ -211,8 +197,7 @@ impl fmt::Debug for Etcd {
         f.debug_struct("Etcd")
             .field("prefix", &self.asked.prefix)
             .field("cluster", &self.asked.cluster)
-            .field("encoding", &self.asked.encoding)
-            .field("endpoint", &self.asked.endpoint)
+            .field("reading", &self.asked.reading)
             .finish_non_exhaustive()
     }
 }

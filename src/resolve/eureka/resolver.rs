@@ -1,9 +1,6 @@
 //! The resolver, and how it is asked for.
 
-use std::{
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::task::{Context, Poll};
 
 use super::follow::follow;
 use crate::{
@@ -11,6 +8,7 @@ use crate::{
     invalid::Check,
     resolve::{
         PollOptions, Resolution, Resolve, Target, Watched, watch,
+        watched::Begun,
         web::{Access, Base},
     },
 };
@@ -70,8 +68,7 @@ pub fn eureka(application: impl Into<String>) -> Eureka {
         servers: Vec::new(),
         access: Access::default(),
         options: EurekaOptions::default(),
-        watched: None,
-        refused: false,
+        begun: Begun::default(),
     }
 }
 
@@ -131,8 +128,7 @@ pub struct Eureka {
     servers: Vec<Result<Base, String>>,
     access: Access,
     options: EurekaOptions,
-    watched: Option<Watched>,
-    refused: bool,
+    begun: Begun,
 }
 
 impl Eureka {
@@ -206,28 +202,26 @@ impl Eureka {
     }
 }
 
-impl Resolve for Eureka {
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Resolution>> {
-        if self.refused {
-            return Poll::Ready(None);
-        }
-        if let Some(watched) = &mut self.watched {
-            return watched.poll_next(cx);
-        }
-        if let Err(invalid) = self.validate() {
-            self.refused = true;
-            return Poll::Ready(Some(Resolution::Failed(Arc::new(invalid))));
-        }
+impl Eureka {
+    fn begin(&self) -> Result<Watched, Invalid> {
+        self.validate()?;
         let (bases, access) = (self.bases(), self.access.clone());
         let (wanted, options) = (self.wanted(), self.options.clone());
         let begin = move |tell| follow(bases.clone(), access.clone(), wanted.clone(), options.clone(), tell);
-        self.watched.insert(watch(self.describe(), begin)).poll_next(cx)
+        Ok(watch(self.describe(), begin))
+    }
+}
+
+impl Resolve for Eureka {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Resolution>> {
+        if self.begun.is_new() {
+            self.begun = self.begin().into();
+        }
+        self.begun.poll_next(cx)
     }
 
     fn refresh(&mut self) {
-        if let Some(watched) = &mut self.watched {
-            watched.refresh();
-        }
+        self.begun.refresh();
     }
 
     fn describe(&self) -> String {

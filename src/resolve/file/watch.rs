@@ -14,7 +14,7 @@ use super::document::{DocumentError, Format};
 use crate::{
     Invalid, clock,
     invalid::Check,
-    resolve::{Resolution, Resolve, Target, Teller, Watched, watch},
+    resolve::{Resolution, Resolve, Target, Teller, Watched, watch, watched::Begun},
 };
 
 /// Resolves to the endpoints that the file at `path` lists, as YAML, JSON or TOML by its extension, and reads it again
@@ -50,7 +50,7 @@ use crate::{
 /// assert!(resolve::file("/etc/mesh/users.conf").validate().is_err());
 /// ```
 pub fn file(path: impl Into<PathBuf>) -> File {
-    File { path: path.into(), options: FileOptions::default(), watched: None, refused: false }
+    File { path: path.into(), options: FileOptions::default(), begun: Begun::default() }
 }
 
 /// When a file is read, and how much of it.
@@ -109,8 +109,7 @@ impl Default for FileOptions {
 pub struct File {
     path: PathBuf,
     options: FileOptions,
-    watched: Option<Watched>,
-    refused: bool,
+    begun: Begun,
 }
 
 impl File {
@@ -137,22 +136,22 @@ impl File {
     }
 }
 
-impl Resolve for File {
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Resolution>> {
-        if self.refused {
-            return Poll::Ready(None);
-        }
-        if let Some(watched) = &mut self.watched {
-            return watched.poll_next(cx);
-        }
-        let (Ok(()), Some(format)) = (self.validate(), self.format()) else {
-            self.refused = true;
-            let invalid = self.validate().err().unwrap_or_else(|| Check::missing("file.format"));
-            return Poll::Ready(Some(Resolution::Failed(Arc::new(invalid))));
-        };
+impl File {
+    fn begin(&self) -> Result<Watched, Invalid> {
+        self.validate()?;
+        let format = self.format().ok_or_else(|| Check::missing("file.format"))?;
         let (path, options) = (self.path.clone(), self.options.clone());
         let begin = move |tell| follow(Sight::new(path.clone(), format, options.clone()), tell);
-        self.watched.insert(watch(self.describe(), begin)).poll_next(cx)
+        Ok(watch(self.describe(), begin))
+    }
+}
+
+impl Resolve for File {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Resolution>> {
+        if self.begun.is_new() {
+            self.begun = self.begin().into();
+        }
+        self.begun.poll_next(cx)
     }
 
     fn describe(&self) -> String {

@@ -2,7 +2,6 @@
 
 use std::{
     path::PathBuf,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -17,6 +16,7 @@ use crate::{
     invalid::Check,
     resolve::{
         Resolution, Resolve, Target, WatchOptions, Watched, watch,
+        watched::Begun,
         web::{Access, Base},
     },
 };
@@ -67,8 +67,7 @@ pub fn kubernetes(name: impl Into<String>) -> Kubernetes {
         name: name.into(),
         source: Ok(Source::Infer),
         options: KubernetesOptions::default(),
-        watched: None,
-        refused: false,
+        begun: Begun::default(),
     }
 }
 
@@ -149,8 +148,7 @@ pub struct Kubernetes {
     /// Or the text that is no address.
     source: Result<Source, String>,
     options: KubernetesOptions,
-    watched: Option<Watched>,
-    refused: bool,
+    begun: Begun,
 }
 
 impl Kubernetes {
@@ -204,22 +202,24 @@ fn without_login(text: &str) -> String {
     text.rsplit_once('@').map_or(text, |(_, host)| host).to_owned()
 }
 
+impl Kubernetes {
+    fn begin(&self) -> Result<Watched, Invalid> {
+        self.validate()?;
+        let name = Name::parse(&self.name)?;
+        let source =
+            self.source.clone().map_err(|url| Check::problem("kubernetes.server", url, "an address"))?;
+        let options = self.options.clone();
+        let begin = move |tell| follow(source.clone(), name.clone(), options.clone(), tell);
+        Ok(watch(self.describe(), begin))
+    }
+}
+
 impl Resolve for Kubernetes {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Resolution>> {
-        if self.refused {
-            return Poll::Ready(None);
+        if self.begun.is_new() {
+            self.begun = self.begin().into();
         }
-        if let Some(watched) = &mut self.watched {
-            return watched.poll_next(cx);
-        }
-        let (Ok(()), Ok(name), Ok(source)) = (self.validate(), Name::parse(&self.name), &self.source) else {
-            self.refused = true;
-            let invalid = self.validate().err().unwrap_or_else(|| Check::missing("kubernetes.name"));
-            return Poll::Ready(Some(Resolution::Failed(Arc::new(invalid))));
-        };
-        let (source, options) = (source.clone(), self.options.clone());
-        let begin = move |tell| follow(source.clone(), name.clone(), options.clone(), tell);
-        self.watched.insert(watch(self.describe(), begin)).poll_next(cx)
+        self.begun.poll_next(cx)
     }
 
     fn describe(&self) -> String {

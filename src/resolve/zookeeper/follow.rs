@@ -74,12 +74,26 @@ async fn follow_server(
 struct Known<'a> {
     asked: &'a Asked,
     path: String,
-    /// What each child says, or nothing if it must be read.
-    nodes: BTreeMap<String, Option<Node>>,
+    /// What each child says.
+    nodes: BTreeMap<String, Entry>,
     /// Whether these are all.
     listed: bool,
     /// Whether their parent is there.
     is_there: bool,
+}
+
+/// What a child said when it was last read.
+#[derive(Default)]
+struct Entry {
+    node: Option<Node>,
+    /// Whether it says so still. Until it is read again it counts as it did: one that is written often is there, too.
+    is_fresh: bool,
+}
+
+impl Entry {
+    fn fresh(node: Node) -> Self {
+        Self { node: Some(node), is_fresh: true }
+    }
 }
 
 impl Known<'_> {
@@ -98,9 +112,10 @@ impl Known<'_> {
         };
         let mut before = std::mem::take(&mut self.nodes);
         let read_name = |name: String| {
-            let known = before
-                .remove(&name)
-                .unwrap_or_else(|| is_self_contained(&name).then(|| read(self.asked, &name, &[])));
+            let known = before.remove(&name).unwrap_or_else(|| {
+                let says_all = is_self_contained(&name);
+                if says_all { Entry::fresh(self.asked.reading.node(&name, &[])) } else { Entry::default() }
+            });
             (name, known)
         };
         self.nodes = names.into_iter().map(read_name).collect();
@@ -111,13 +126,13 @@ impl Known<'_> {
     /// Reads what must be read, and sets a watch on each.
     async fn fetch(&mut self, connection: &mut Connection<'_>) -> Result<(), Trouble> {
         let unread: Vec<String> =
-            self.nodes.iter().filter(|(_, entry)| entry.is_none()).map(|(name, _)| name.clone()).collect();
+            self.nodes.iter().filter(|(_, entry)| !entry.is_fresh).map(|(name, _)| name.clone()).collect();
         let paths: Vec<String> = unread.iter().map(|name| format!("{}/{name}", self.path)).collect();
         let (nodes, asked) = (&mut self.nodes, self.asked);
         let take = |index: usize, code, data: Vec<u8>, _| {
             let name = &unread[index];
             let node = match code {
-                Code::OK => read(asked, name, &data),
+                Code::OK => asked.reading.node(name, &data),
                 // It has gone since the list, whose watch will tell.
                 Code::NO_NODE => {
                     nodes.remove(name);
@@ -125,7 +140,7 @@ impl Known<'_> {
                 }
                 code => Node::unreadable(code.to_string()),
             };
-            nodes.insert(name.clone(), Some(node));
+            nodes.insert(name.clone(), Entry::fresh(node));
         };
         connection.data(&paths, true, take).await
     }
@@ -145,22 +160,52 @@ impl Known<'_> {
         {
             match event.kind {
                 EventKind::Deleted => _ = self.nodes.remove(name),
-                _ => _ = self.nodes.entry(name.to_owned()).and_modify(|entry| *entry = None),
+                _ => _ = self.nodes.entry(name.to_owned()).and_modify(|entry| entry.is_fresh = false),
             }
         }
     }
 
     /// Whether something must be asked.
     fn is_stale(&self) -> bool {
-        !self.listed || self.nodes.values().any(Option::is_none)
+        !self.listed || self.nodes.values().any(|entry| !entry.is_fresh)
     }
 
     async fn tell(&self, teller: &Teller) {
-        let nodes = self.nodes.iter().filter_map(|(name, node)| Some((&**name, node.as_ref()?)));
+        let nodes = self.nodes.iter().filter_map(|(name, node)| Some((&**name, node.node.as_ref()?)));
         tell(teller, self.asked.shown(), nodes).await;
     }
 }
 
-fn read(asked: &Asked, name: &str, data: &[u8]) -> Node {
-    Node::read(asked.encoding, name, data, asked.endpoint.as_deref())
+#[cfg(all(test, not(mainstay_loom)))]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+    use crate::resolve::{Resolve as _, watch, zookeeper};
+
+    #[tokio::test]
+    async fn a_child_that_is_written_counts_as_it_did_until_it_is_read_again() {
+        let asked = zookeeper("/users").asked();
+        let mut told = watch("x", move |tell| {
+            let asked = asked.clone();
+            async move {
+                let path = "/users".to_owned();
+                let mut known =
+                    Known { asked: &asked, path, nodes: BTreeMap::new(), listed: true, is_there: true };
+                for name in ["10.0.0.1:80", "10.0.0.2:80"] {
+                    let node = asked.reading.node(name, name.as_bytes());
+                    known.nodes.insert(name.to_owned(), Entry::fresh(node));
+                }
+                known.nodes.insert("new".to_owned(), Entry::default());
+                let written = Event { kind: EventKind::DataChanged, path: "/users/10.0.0.1:80".to_owned() };
+                known.take(&written);
+                assert!(known.is_stale());
+                known.tell(&tell).await;
+            }
+        });
+        let Some(Resolution::Bound(set)) = poll_fn(|cx| told.poll_next(cx)).await else {
+            panic!("nothing was told")
+        };
+        assert_eq!(set.len(), 2);
+    }
 }

@@ -11,8 +11,13 @@ use crate::{
     Invalid,
     invalid::Check,
     random::{Entropy, Random},
-    registry::{Encoding, Ensemble, Source, zookeeper::is_path},
-    resolve::{Resolution, Resolve, Target, WatchOptions, Watched, watch},
+    registry::{Encoding, Ensemble, zookeeper::is_path},
+    resolve::{
+        Resolution, Resolve, Target, WatchOptions, Watched,
+        reading::{Reading, login},
+        watch,
+        watched::Begun,
+    },
 };
 
 /// Resolves the instances that are children of the node `path`, such as `/services/users`: Twitter's serversets, or what
@@ -63,19 +68,18 @@ pub fn zookeeper(path: impl Into<String>) -> ZooKeeper {
         asked: Asked {
             path: path.into(),
             ensemble: Arc::default(),
-            encoding: None,
-            endpoint: None,
+            reading: Reading::default(),
             options: WatchOptions::default(),
             random: Arc::new(Entropy),
         },
-        watched: None,
+        begun: Begun::default(),
     }
 }
 
 /// The resolver made by [`zookeeper`].
 pub struct ZooKeeper {
     asked: Asked,
-    watched: Option<Watched>,
+    begun: Begun,
 }
 
 /// What is to be resolved, and how.
@@ -83,8 +87,7 @@ pub struct ZooKeeper {
 pub(super) struct Asked {
     pub(super) path: String,
     pub(super) ensemble: Arc<Ensemble>,
-    pub(super) encoding: Option<Encoding>,
-    pub(super) endpoint: Option<String>,
+    pub(super) reading: Reading,
     pub(super) options: WatchOptions,
     pub(super) random: Arc<dyn Random>,
 }
@@ -100,14 +103,14 @@ impl ZooKeeper {
     /// How instances are written there \[found out for each node\].
     #[must_use]
     pub fn encoding(mut self, encoding: Encoding) -> Self {
-        self.asked.encoding = Some(encoding);
+        self.asked.reading.encoding = Some(encoding);
         self
     }
 
     /// The additional endpoint of serversets that is meant, such as `http` \[the service's own\].
     #[must_use]
     pub fn endpoint(mut self, name: impl Into<String>) -> Self {
-        self.asked.endpoint = Some(name.into());
+        self.asked.reading.endpoint = Some(name.into());
         self
     }
 
@@ -125,10 +128,15 @@ impl ZooKeeper {
         self
     }
 
+    #[cfg(test)]
+    pub(super) fn asked(&self) -> Asked {
+        self.asked.clone()
+    }
+
     /// What a name asks for.
     pub(in crate::resolve) fn named(target: &Target) -> Result<Self, Invalid> {
         let mut check = Check::default();
-        check.absorb("", target.only(&["encoding", "endpoint", "chroot", "user", "password_file"]));
+        check.absorb("", target.only(&[&Reading::OPTIONS[..], &["chroot"]].concat()));
         let said = |key: &str| target.value(key);
         let mut zookeeper = zookeeper(format!("/{}", target.path()));
         let mut ensemble = match target.authority() {
@@ -138,43 +146,26 @@ impl ZooKeeper {
         if let Some(chroot) = said("chroot") {
             ensemble = ensemble.chroot(chroot);
         }
-        let both = "user and password_file go together";
-        match (said("user"), said("password_file")) {
-            (Some(user), Some(file)) => ensemble = ensemble.digest(user, Source::file(file)),
-            (user, file) => {
-                _ = check.rule(user.or(file).is_none(), "name.user", user.unwrap_or_default(), both)
-            }
+        if let Some((user, password)) = login(target, &mut check) {
+            ensemble = ensemble.digest(user, password);
         }
-        if let Some(name) = said("encoding") {
-            zookeeper.asked.encoding = Encoding::parse(name);
-            let rule = "one of plain, grpc, nerve, nerve_path, serverset";
-            check.rule(zookeeper.asked.encoding.is_some(), "name.encoding", name, rule);
-        }
-        zookeeper.asked.endpoint = said("endpoint").map(str::to_owned);
+        zookeeper.asked.reading = Reading::of(target, &mut check);
         check.finish().map(|()| zookeeper.ensemble(ensemble))
     }
 
-    fn begin(&self) -> Watched {
-        let described = self.describe();
-        match self.validate() {
-            Ok(()) => {
-                let asked = self.asked.clone();
-                watch(described, move |tell| follow(asked.clone(), tell))
-            }
-            Err(invalid) => watch(described, move |tell| {
-                tell.failed(invalid.clone());
-                async {}
-            }),
-        }
+    fn begin(&self) -> Result<Watched, Invalid> {
+        self.validate()?;
+        let asked = self.asked.clone();
+        Ok(watch(self.describe(), move |tell| follow(asked.clone(), tell)))
     }
 }
 
 impl Resolve for ZooKeeper {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Resolution>> {
-        if self.watched.is_none() {
-            self.watched = Some(self.begin());
+        if self.begun.is_new() {
+            self.begun = self.begin().into();
         }
-        self.watched.as_mut().map_or(Poll::Ready(None), |watched| watched.poll_next(cx))
+        self.begun.poll_next(cx)
     }
 
     fn describe(&self) -> String {
@@ -199,8 +190,7 @@ impl fmt::Debug for ZooKeeper {
         f.debug_struct("ZooKeeper")
             .field("path", &self.asked.path)
             .field("ensemble", &self.asked.ensemble)
-            .field("encoding", &self.asked.encoding)
-            .field("endpoint", &self.asked.endpoint)
+            .field("reading", &self.asked.reading)
             .finish_non_exhaustive()
     }
 }
