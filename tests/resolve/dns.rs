@@ -2,7 +2,7 @@
 
 use std::{
     io::Write as _,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -13,7 +13,7 @@ use mainstay::{
 };
 
 use super::{
-    process::{Folder, Server, free_port, is_installed},
+    daemon::{Daemon, Directory, free, is_installed},
     suite::World,
 };
 
@@ -22,12 +22,39 @@ const SECRET: &str = "bm90IGEgc2VjcmV0IG9mIGFueWJvZHkncywgb25seSBhIHRlc3QncyE=";
 
 /// A zone of bind's, and perhaps a cache that is asked in its place.
 struct Zone {
-    folder: Folder,
+    folder: Directory,
     named: Server,
-    bind: u16,
-    cache: Option<(Server, u16)>,
+    cache: Option<Server>,
     update: Child,
     instances: u16,
+}
+
+/// A server of names, which can be started again as it was.
+struct Server {
+    program: &'static str,
+    arguments: Vec<String>,
+    address: SocketAddr,
+    daemon: Option<Daemon>,
+}
+
+impl Server {
+    async fn start(program: &'static str, arguments: Vec<String>, address: SocketAddr) -> Self {
+        let mut server = Self { program, arguments, address, daemon: None };
+        server.restart().await;
+        server
+    }
+
+    async fn restart(&mut self) {
+        self.daemon = Some(Daemon::start(self.program, &self.arguments, &[], self.address).await);
+    }
+
+    async fn kill(&mut self) {
+        self.daemon.take().unwrap().kill().await;
+    }
+
+    fn daemon(&self) -> &Daemon {
+        self.daemon.as_ref().unwrap()
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -39,17 +66,17 @@ enum Cache {
 
 impl Zone {
     async fn start(cache: Cache) -> Option<Self> {
-        let programs = match cache {
-            Cache::None => vec!["named", "nsupdate"],
-            Cache::Dnsmasq => vec!["named", "nsupdate", "dnsmasq"],
-            Cache::Unbound => vec!["named", "nsupdate", "unbound"],
+        let cached = match cache {
+            Cache::None => true,
+            Cache::Dnsmasq => is_installed("dnsmasq", &["--version"]),
+            Cache::Unbound => is_installed("unbound", &["-V"]),
         };
-        if !programs.into_iter().all(is_installed) {
+        if !(is_installed("named", &["-v"]) && is_installed("nsupdate", &["-V"]) && cached) {
             return None;
         }
-        let (folder, bind) = (Folder::new("dns"), free_port());
-        let dir = folder.path("").display().to_string();
-        let config = folder.write(
+        let (folder, address) = (Directory::new(), free());
+        let (dir, bind) = (folder.path().display().to_string(), address.port());
+        let config = folder.file(
             "named.conf",
             &format!(
                 "options {{ directory \"{dir}\"; listen-on port {bind} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};
@@ -61,36 +88,36 @@ impl Zone {
             ),
         );
         let key = format!("key \"update\" {{ algorithm hmac-sha256; secret \"{SECRET}\"; }};");
-        folder.write("update.key", &key);
-        folder.write(
+        folder.file("update.key", &key);
+        folder.file(
             "internal.zone",
             "$TTL 1\n@ SOA ns.internal. root.internal. 1 60 60 3600 1\n@ NS ns.internal.\nns A 127.0.0.1\n",
         );
-        let named = Server::start(move || {
-            let mut command = Command::new("named");
-            command.args(["-f", "-n", "1", "-c"]).arg(&config);
-            command
-        });
+        let arguments = ["-f", "-n", "1", "-c", config.to_str().unwrap()].map(str::to_owned).to_vec();
+        let named = Server::start("named", arguments, address).await;
         let cache = match cache {
             Cache::None => None,
-            Cache::Dnsmasq => Some(dnsmasq(bind)),
-            Cache::Unbound => Some(unbound(&folder, bind)),
+            Cache::Dnsmasq => Some(dnsmasq(bind).await),
+            Cache::Unbound => Some(unbound(&folder, bind).await),
         };
         let update = nsupdate(&folder);
-        let mut zone = Self { folder, named, bind, cache, update, instances: 80 };
+        let mut zone = Self { folder, named, cache, update, instances: 80 };
         zone.up().await;
         Some(zone)
     }
 
     /// Where questions go.
-    fn asked(&self) -> u16 {
-        self.cache.as_ref().map_or(self.bind, |(_, port)| *port)
+    fn asked(&self) -> &Server {
+        self.cache.as_ref().unwrap_or(&self.named)
+    }
+
+    fn asked_mut(&mut self) -> &mut Server {
+        self.cache.as_mut().unwrap_or(&mut self.named)
     }
 
     /// Waits until it answers.
     async fn up(&mut self) {
-        for port in [self.bind, self.asked()] {
-            let server = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        for server in [self.named.address, self.asked().address] {
             let probe = hickory_query("ns.internal.");
             let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
             let mut answer = [0; 512];
@@ -112,7 +139,7 @@ impl Zone {
     }
 
     fn change(&mut self, changes: &str) {
-        let text = format!("server 127.0.0.1 {}\nzone internal\n{changes}send\n", self.bind);
+        let text = format!("server 127.0.0.1 {}\nzone internal\n{changes}send\n", self.named.address.port());
         let input = self.update.stdin.as_mut().unwrap();
         if input.write_all(text.as_bytes()).and_then(|()| input.flush()).is_err() {
             // It gave up on a server that was dead.
@@ -143,28 +170,25 @@ fn hickory_query(name: &str) -> Vec<u8> {
     message.to_vec().unwrap()
 }
 
-fn nsupdate(folder: &Folder) -> Child {
+fn nsupdate(folder: &Directory) -> Child {
     let mut command = Command::new("nsupdate");
-    command.arg("-k").arg(folder.path("update.key"));
+    command.arg("-k").arg(folder.path().join("update.key"));
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-fn dnsmasq(bind: u16) -> (Server, u16) {
-    let port = free_port();
-    let server = Server::start(move || {
-        let mut command = Command::new("dnsmasq");
-        command.args(["--keep-in-foreground", "--no-resolv", "--no-hosts", "--bind-interfaces"]);
-        command.args(["--listen-address=127.0.0.1", "--pid-file=", "--conf-file=/dev/null", "--user=root"]);
-        command.arg(format!("--port={port}")).arg(format!("--server=127.0.0.1#{bind}"));
-        command
-    });
-    (server, port)
+async fn dnsmasq(bind: u16) -> Server {
+    let address = free();
+    let mut arguments = vec![format!("--port={}", address.port()), format!("--server=127.0.0.1#{bind}")];
+    let fixed = "--keep-in-foreground --no-resolv --no-hosts --bind-interfaces --listen-address=127.0.0.1 --pid-file= \
+                 --conf-file=/dev/null --user=root";
+    arguments.extend(fixed.split_whitespace().map(str::to_owned));
+    Server::start("dnsmasq", arguments, address).await
 }
 
-fn unbound(folder: &Folder, bind: u16) -> (Server, u16) {
-    let port = free_port();
-    let dir = folder.path("").display().to_string();
-    let config = folder.write(
+async fn unbound(folder: &Directory, bind: u16) -> Server {
+    let address = free();
+    let (dir, port) = (folder.path().display(), address.port());
+    let config = folder.file(
         "unbound.conf",
         &format!(
             "server:\n  interface: 127.0.0.1@{port}\n  username: \"\"\n  chroot: \"\"\n  directory: \"{dir}\"\n  \
@@ -173,12 +197,8 @@ fn unbound(folder: &Folder, bind: u16) -> (Server, u16) {
              stub-zone:\n  name: \"internal.\"\n  stub-addr: 127.0.0.1@{bind}\n"
         ),
     );
-    let server = Server::start(move || {
-        let mut command = Command::new("unbound");
-        command.args(["-d", "-p", "-c"]).arg(&config);
-        command
-    });
-    (server, port)
+    let arguments = ["-d", "-p", "-c", config.to_str().unwrap()].map(str::to_owned).to_vec();
+    Server::start("unbound", arguments, address).await
 }
 
 impl World for Zone {
@@ -186,7 +206,7 @@ impl World for Zone {
 
     fn resolver(&self) -> Box<dyn Resolve> {
         let options = DnsOptions::default()
-            .servers([SocketAddr::from((Ipv4Addr::LOCALHOST, self.asked()))])
+            .servers([self.asked().address])
             .floor(Duration::from_millis(100))
             .timeout(Duration::from_millis(500))
             .backoff(Backoff::exponential(Duration::from_millis(200)).cap(Duration::from_secs(1)));
@@ -205,32 +225,20 @@ impl World for Zone {
     }
 
     async fn kill(&mut self) {
-        match &mut self.cache {
-            Some((cache, _)) => cache.kill(),
-            None => self.named.kill(),
-        }
+        self.asked_mut().kill().await;
     }
 
     async fn restart(&mut self) {
-        match &mut self.cache {
-            Some((cache, _)) => cache.restart(),
-            None => self.named.restart(),
-        }
+        self.asked_mut().restart().await;
         self.up().await;
     }
 
     async fn freeze(&mut self) {
-        match &self.cache {
-            Some((cache, _)) => cache.freeze(),
-            None => self.named.freeze(),
-        }
+        self.asked().daemon().freeze();
     }
 
     async fn thaw(&mut self) {
-        match &self.cache {
-            Some((cache, _)) => cache.thaw(),
-            None => self.named.thaw(),
-        }
+        self.asked().daemon().thaw();
     }
 
     /// A cache in between changes nothing for our memory.

@@ -1,7 +1,7 @@
 //! What DNS may answer, or not, by a server that says what a test writes.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -25,8 +25,8 @@ use tokio::{
 };
 
 use super::{
-    process::free_port,
-    suite::{Seen, Watching, apart},
+    daemon::free,
+    suite::{Seen, Watching},
 };
 
 /// What is said to a question over UDP, or over TCP if that is true; nothing is silence.
@@ -41,7 +41,7 @@ impl Scripted {
     async fn start(
         script: impl Fn(&Name, RecordType, bool) -> Option<Message> + Send + Sync + 'static,
     ) -> Self {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let address = free();
         let (script, asked): (Arc<Script>, _) = (Arc::new(script), Arc::new(AtomicUsize::new(0)));
         let (udp, tcp) = (UdpSocket::bind(address), TcpListener::bind(address));
         let (udp, tcp) = (Arc::new(udp.await.unwrap()), tcp.await.unwrap());
@@ -71,7 +71,6 @@ impl Scripted {
                 });
             }
         });
-        let _ = apart();
         Self { address, asked }
     }
 

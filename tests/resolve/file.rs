@@ -1,46 +1,30 @@
 //! The suite over files: each change as one writes them, by a rename.
 
-use std::{
-    fs,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
-};
+use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
 
 use mainstay::resolve::{self, FileOptions, Resolve};
 
-use super::suite::World;
+use super::{daemon::Directory, suite::World};
 
 struct Folder {
-    path: PathBuf,
+    directory: Directory,
     format: &'static str,
 }
 
 impl Folder {
     async fn start(format: &'static str) -> Option<Self> {
-        static STARTED: AtomicUsize = AtomicUsize::new(0);
-        let unique = (std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(format!("mainstay-file-{}-{}", unique.0, unique.1));
-        fs::create_dir_all(&path).unwrap();
-        Some(Self { path, format })
+        Some(Self { directory: Directory::new(), format })
     }
 
     fn file(&self) -> PathBuf {
-        self.path.join(format!("users.{}", self.format))
+        self.directory.path().join(format!("users.{}", self.format))
     }
 
     fn put(&self, text: &str) {
-        let beside = self.path.join("beside");
+        let beside = self.directory.path().join("beside");
         fs::write(&beside, text).unwrap();
         let _ = fs::remove_dir(self.file());
         fs::rename(beside, self.file()).unwrap();
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
     }
 }
 

@@ -4,7 +4,8 @@
 mod announce;
 #[cfg(feature = "consul")]
 mod consul;
-#[cfg(any(feature = "etcd", feature = "zookeeper"))]
+#[cfg(any(feature = "dns", feature = "etcd", feature = "file", feature = "zookeeper"))]
+#[allow(dead_code, reason = "each registry uses its part of it")]
 mod daemon;
 #[cfg(feature = "dns")]
 mod dns;
@@ -19,8 +20,6 @@ mod file;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
 mod ledger;
-#[cfg(feature = "dns")]
-mod process;
 #[cfg(any(feature = "etcd", feature = "zookeeper"))]
 mod proxy;
 #[cfg(feature = "kubernetes")]
