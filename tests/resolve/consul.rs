@@ -17,7 +17,7 @@ use tokio::{sync::watch, time::sleep};
 
 use super::{
     suite::{Watching, World},
-    web::{Asked, Out, Registry, Stand},
+    web::{Asked, Out, Registry, Stand, addresses},
 };
 
 const TOKEN: &str = "hidden-acl-token";
@@ -193,25 +193,7 @@ impl World for Datacenter {
         self.put(&[]);
     }
 
-    async fn kill(&mut self) {
-        self.stand.kill().await;
-    }
-
-    async fn restart(&mut self) {
-        self.stand.restart().await;
-    }
-
-    async fn freeze(&mut self) {
-        self.stand.freeze(true);
-    }
-
-    async fn thaw(&mut self) {
-        self.stand.freeze(false);
-    }
-
-    fn asked(&self) -> Option<usize> {
-        Some(self.stand.asked())
-    }
+    crate::as_its_stand_in!();
 
     fn secrets(&self) -> Vec<String> {
         vec![TOKEN.to_owned()]
@@ -220,19 +202,10 @@ impl World for Datacenter {
 
 crate::suite!(Datacenter::start());
 
-fn addresses(count: u16) -> Vec<SocketAddr> {
-    (0..count)
-        .map(|index| {
-            let [high, low] = index.to_be_bytes();
-            SocketAddr::from(([10, 2, high, low], 8080))
-        })
-        .collect()
-}
-
 #[tokio::test]
 async fn an_index_that_goes_backwards_is_not_waited_for() {
     let datacenter = Datacenter::start().await.unwrap();
-    let all = addresses(4);
+    let all = addresses(2, 4);
     datacenter.put(&all[..2]);
     let mut watching = Watching::start(datacenter.resolver());
     watching.until_set(&all[..2], Datacenter::RECOVERY).await;
@@ -258,7 +231,7 @@ async fn an_index_that_goes_backwards_is_not_waited_for() {
 async fn answers_at_once_for_ever_are_not_a_storm() {
     for index in [None, Some("0"), Some("")] {
         let datacenter = Datacenter::start().await.unwrap();
-        let all = addresses(2);
+        let all = addresses(2, 2);
         datacenter.put(&all);
         datacenter.manners(|manners| {
             manners.hasty = true;
@@ -277,7 +250,7 @@ async fn answers_at_once_for_ever_are_not_a_storm() {
 #[tokio::test]
 async fn half_an_answer_loses_nothing() {
     let datacenter = Datacenter::start().await.unwrap();
-    let all = addresses(3);
+    let all = addresses(2, 3);
     datacenter.put(&all);
     let mut watching = Watching::start(datacenter.resolver());
     watching.until_set(&all, Datacenter::RECOVERY).await;
@@ -303,7 +276,7 @@ async fn half_an_answer_loses_nothing() {
 #[tokio::test]
 async fn a_large_answer_is_read() {
     let datacenter = Datacenter::start().await.unwrap();
-    let all = addresses(5000);
+    let all = addresses(2, 5000);
     datacenter.put(&all);
     datacenter.manners(|manners| manners.piece = Some(1000));
     let mut watching = Watching::start(datacenter.resolver());
@@ -313,7 +286,7 @@ async fn a_large_answer_is_read() {
 #[tokio::test]
 async fn a_token_that_is_refused_is_read_again() {
     let datacenter = Datacenter::start().await.unwrap();
-    let all = addresses(2);
+    let all = addresses(2, 2);
     datacenter.put(&all);
     fs::write(datacenter.folder.join("token"), "hidden-and-old").unwrap();
     let mut watching = Watching::start(datacenter.resolver());
@@ -329,7 +302,7 @@ async fn a_token_that_is_refused_is_read_again() {
 async fn an_agent_without_a_leader_is_told_and_asked_with_rests() {
     for status in [500, 429] {
         let datacenter = Datacenter::start().await.unwrap();
-        let all = addresses(2);
+        let all = addresses(2, 2);
         datacenter.put(&all);
         datacenter.manners(|manners| manners.status = Some(status));
         let mut watching = Watching::start(datacenter.resolver());
@@ -350,7 +323,7 @@ async fn what_a_name_says_is_asked_for() {
         "consul://{}/users?tag=v2&tag=blue&passing&dc=eu&near=_agent&stale",
         datacenter.stand.address
     );
-    let all = addresses(2);
+    let all = addresses(2, 2);
     let mut entries: Vec<Value> = all.iter().map(entry).collect();
     entries[1]["Service"]["Tags"] = json!(["v2"]);
     datacenter.stand.registry.put(entries);

@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     suite::{Watching, World},
-    web::{Asked, Out, Registry, Stand},
+    web::{Asked, Out, Registry, Stand, addresses},
 };
 
 const PASSWORD: &str = "hidden-password";
@@ -291,25 +291,7 @@ impl World for Mesh {
         self.put(&[]);
     }
 
-    async fn kill(&mut self) {
-        self.stand.kill().await;
-    }
-
-    async fn restart(&mut self) {
-        self.stand.restart().await;
-    }
-
-    async fn freeze(&mut self) {
-        self.stand.freeze(true);
-    }
-
-    async fn thaw(&mut self) {
-        self.stand.freeze(false);
-    }
-
-    fn asked(&self) -> Option<usize> {
-        Some(self.stand.asked())
-    }
+    crate::as_its_stand_in!();
 
     fn secrets(&self) -> Vec<String> {
         vec![PASSWORD.to_owned(), LOGIN.trim_start_matches("Basic ").to_owned()]
@@ -318,19 +300,10 @@ impl World for Mesh {
 
 crate::suite!(Mesh::start());
 
-fn addresses(count: u16) -> Vec<SocketAddr> {
-    (0..count)
-        .map(|index| {
-            let [high, low] = index.to_be_bytes();
-            SocketAddr::from(([10, 3, high, low], 8080))
-        })
-        .collect()
-}
-
 #[tokio::test]
 async fn changes_are_enough_until_one_is_missed() {
     let mesh = Mesh::start().await.unwrap();
-    let all = addresses(6);
+    let all = addresses(3, 6);
     mesh.put(&all[..3]);
     let mut watching = Watching::start(mesh.resolver());
     watching.until_set(&all[..3], Mesh::RECOVERY).await;
@@ -346,7 +319,7 @@ async fn changes_are_enough_until_one_is_missed() {
 #[tokio::test]
 async fn a_server_that_tells_no_changes_is_asked_for_all() {
     let mesh = Mesh::start().await.unwrap();
-    let all = addresses(3);
+    let all = addresses(3, 3);
     mesh.manners(|manners| manners.no_delta = true);
     mesh.put(&all[..2]);
     let mut watching = Watching::start(mesh.resolver());
@@ -359,7 +332,7 @@ async fn a_server_that_tells_no_changes_is_asked_for_all() {
 #[tokio::test]
 async fn a_server_that_has_just_begun_is_not_believed_at_once() {
     let mesh = Mesh::start().await.unwrap();
-    let all = addresses(4);
+    let all = addresses(3, 4);
     mesh.put(&all);
     let mut watching = Watching::start(mesh.resolver());
     watching.until_set(&all, Mesh::RECOVERY).await;
@@ -374,7 +347,7 @@ async fn a_server_that_has_just_begun_is_not_believed_at_once() {
 #[tokio::test]
 async fn the_next_server_is_asked_when_one_is_gone() {
     let (mut first, second) = (Mesh::start().await.unwrap(), Mesh::start().await.unwrap());
-    let all = addresses(3);
+    let all = addresses(3, 3);
     first.put(&all);
     second.put(&all);
     let mut watching = Watching::start(Box::new(first.built().server(&second.url())));
@@ -389,7 +362,7 @@ async fn the_next_server_is_asked_when_one_is_gone() {
 #[tokio::test]
 async fn half_an_answer_and_a_refusal_lose_nothing() {
     let mesh = Mesh::start().await.unwrap();
-    let all = addresses(5000);
+    let all = addresses(3, 5000);
     mesh.manners(|manners| manners.piece = Some(997));
     mesh.put(&all);
     let mut watching = Watching::start(mesh.resolver());
@@ -409,7 +382,7 @@ async fn half_an_answer_and_a_refusal_lose_nothing() {
 #[tokio::test]
 async fn virtual_addresses_and_statuses_choose_who_is_told() {
     let mesh = Mesh::start().await.unwrap();
-    let all = addresses(3);
+    let all = addresses(3, 3);
     mesh.put(&all);
     mesh.state().change("USERS", &format!("i-{}", all[2]), Some(instance(&all[2], "OUT_OF_SERVICE")));
     let mut watching = Watching::start(mesh.resolver());
@@ -487,7 +460,7 @@ impl Foreign {
 #[tokio::test]
 async fn an_independent_client_writes_what_is_resolved_and_reads_the_same() {
     let mesh = Mesh::start().await.unwrap();
-    let all = addresses(2);
+    let all = addresses(3, 2);
     mesh.put(&all);
     let Some(mut foreign) = Foreign::start(&format!("http://{}/eureka", mesh.stand.address)).await else {
         return;

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fs, io,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     path::PathBuf,
     sync::{
         Mutex, MutexGuard,
@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     suite::{Watching, World},
-    web::{Asked, Out, Registry, Stand},
+    web::{Asked, Out, Registry, Stand, addresses},
 };
 
 const TOKEN: &str = "hidden-token-of-the-account";
@@ -332,25 +332,7 @@ impl World for Cluster {
         self.api().put(BTreeMap::new());
     }
 
-    async fn kill(&mut self) {
-        self.stand.kill().await;
-    }
-
-    async fn restart(&mut self) {
-        self.stand.restart().await;
-    }
-
-    async fn freeze(&mut self) {
-        self.stand.freeze(true);
-    }
-
-    async fn thaw(&mut self) {
-        self.stand.freeze(false);
-    }
-
-    fn asked(&self) -> Option<usize> {
-        Some(self.stand.asked())
-    }
+    crate::as_its_stand_in!();
 
     fn secrets(&self) -> Vec<String> {
         vec![TOKEN.to_owned()]
@@ -359,20 +341,11 @@ impl World for Cluster {
 
 crate::suite!(Cluster::start());
 
-fn addresses(count: u16) -> Vec<SocketAddr> {
-    (0..count)
-        .map(|index| {
-            let [high, low] = index.to_be_bytes();
-            SocketAddr::from((Ipv4Addr::new(10, 1, high, low), 8080))
-        })
-        .collect()
-}
-
 #[tokio::test]
 async fn what_is_too_old_is_listed_anew_however_it_is_told() {
     for gone_by_status in [true, false] {
         let mut cluster = Cluster::start().await.unwrap();
-        let all = addresses(4);
+        let all = addresses(1, 4);
         cluster.put(&all[..2], 3);
         let mut watching = cluster.watching(&all[..2]).await;
         cluster.manners(|manners| manners.gone_by_status = gone_by_status);
@@ -388,7 +361,7 @@ async fn what_is_too_old_is_listed_anew_however_it_is_told() {
 #[tokio::test]
 async fn a_list_whose_pages_are_too_late_is_begun_again() {
     let cluster = Cluster::start().await.unwrap();
-    let all = addresses(5000);
+    let all = addresses(1, 5000);
     cluster.put(&all, 100);
     cluster.manners(|manners| {
         manners.page = Some(7);
@@ -404,7 +377,7 @@ async fn a_list_whose_pages_are_too_late_is_begun_again() {
 #[tokio::test]
 async fn a_watch_that_breaks_within_an_event_loses_nothing() {
     let cluster = Cluster::start().await.unwrap();
-    let all = addresses(5);
+    let all = addresses(1, 5);
     cluster.put(&all[..2], 2);
     cluster.manners(|manners| manners.half = true);
     let mut watching = cluster.watching(&all[..2]).await;
@@ -423,7 +396,7 @@ async fn a_watch_that_breaks_within_an_event_loses_nothing() {
 #[tokio::test]
 async fn events_may_be_slow_and_cut_anywhere() {
     let cluster = Cluster::start().await.unwrap();
-    let all = addresses(5);
+    let all = addresses(1, 5);
     cluster.put(&all[..2], 2);
     cluster.manners(|manners| manners.piece = Some(3));
     let mut watching = cluster.watching(&all[..2]).await;
@@ -435,7 +408,7 @@ async fn events_may_be_slow_and_cut_anywhere() {
 #[tokio::test]
 async fn bookmarks_keep_a_quiet_watch_young() {
     let mut cluster = Cluster::start().await.unwrap();
-    let all = addresses(3);
+    let all = addresses(1, 3);
     cluster.put(&all, 3);
     let mut watching = cluster.watching(&all).await;
     cluster.api().compact();
@@ -451,7 +424,7 @@ async fn bookmarks_keep_a_quiet_watch_young() {
 #[tokio::test]
 async fn a_watch_that_is_silent_is_begun_anew_without_a_gap() {
     let cluster = Cluster::start().await.unwrap();
-    let all = addresses(3);
+    let all = addresses(1, 3);
     cluster.put(&all, 3);
     cluster.manners(|manners| manners.mute = true);
     let mut watching = cluster.watching(&all).await;
@@ -464,7 +437,7 @@ async fn a_watch_that_is_silent_is_begun_anew_without_a_gap() {
 #[tokio::test]
 async fn a_token_that_is_refused_is_read_again() {
     let cluster = Cluster::start().await.unwrap();
-    let all = addresses(2);
+    let all = addresses(1, 2);
     cluster.put(&all, 3);
     fs::write(cluster.folder.join("token"), "hidden-and-old").unwrap();
     let mut watching = Watching::start(cluster.resolver());
@@ -480,7 +453,7 @@ async fn a_token_that_is_refused_is_read_again() {
 async fn an_api_that_is_too_busy_is_told_and_asked_with_rests() {
     for status in [429, 500, 403] {
         let cluster = Cluster::start().await.unwrap();
-        let all = addresses(2);
+        let all = addresses(1, 2);
         cluster.put(&all, 3);
         cluster.manners(|manners| manners.status = Some(status));
         let mut watching = Watching::start(cluster.resolver());
@@ -500,7 +473,7 @@ async fn watches_that_come_to_nothing_are_not_a_storm() {
         [|manners: &mut Manners| manners.short = true, |manners: &mut Manners| manners.always_gone = true]
     {
         let cluster = Cluster::start().await.unwrap();
-        let all = addresses(3);
+        let all = addresses(1, 3);
         cluster.put(&all[..2], 3);
         cluster.manners(change);
         let mut watching = Watching::start(cluster.resolver());
@@ -516,7 +489,7 @@ async fn watches_that_come_to_nothing_are_not_a_storm() {
 #[tokio::test]
 async fn a_port_that_the_service_lacks_is_told_with_those_it_has() {
     let cluster = Cluster::start().await.unwrap();
-    cluster.put(&addresses(2), 3);
+    cluster.put(&addresses(1, 2), 3);
     let access = Access::default().token(Secret::value(TOKEN));
     let url = format!("http://{}", cluster.stand.address);
     let mut watching = Watching::start(Box::new(resolve::kubernetes("users.prod:grpc").server(&url, access)));

@@ -27,6 +27,7 @@ mod secured;
 mod servers;
 mod suite;
 #[cfg(feature = "web")]
+#[allow(dead_code, reason = "each registry uses its part of it")]
 mod web;
 #[cfg(feature = "zookeeper")]
 mod zookeeper;

@@ -220,3 +220,38 @@ impl<R> Drop for Stand<R> {
         }
     }
 }
+
+/// What befalls a registry befalls its stand-in.
+#[macro_export]
+macro_rules! as_its_stand_in {
+    () => {
+        async fn kill(&mut self) {
+            self.stand.kill().await;
+        }
+
+        async fn restart(&mut self) {
+            self.stand.restart().await;
+        }
+
+        async fn freeze(&mut self) {
+            self.stand.freeze(true);
+        }
+
+        async fn thaw(&mut self) {
+            self.stand.freeze(false);
+        }
+
+        fn asked(&self) -> Option<usize> {
+            Some(self.stand.asked())
+        }
+    };
+}
+
+/// So many addresses of one net.
+pub(crate) fn addresses(net: u8, count: u16) -> Vec<SocketAddr> {
+    let address = |index: u16| {
+        let [high, low] = index.to_be_bytes();
+        SocketAddr::from(([10, net, high, low], 8080))
+    };
+    (0..count).map(address).collect()
+}
