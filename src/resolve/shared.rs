@@ -11,6 +11,7 @@ use std::{
 
 use futures::future::{Either, select};
 use tokio::{
+    runtime::Handle,
     sync::Notify,
     task::{AbortHandle, coop::poll_proceed},
 };
@@ -112,11 +113,14 @@ impl Resolve for Shared {
             return Poll::Ready(None);
         }
         *lock(&self.reader.waker) = Some(cx.waker().clone());
-        if let Some(resolver) = state.resolver.take() {
-            let common = Arc::downgrade(&self.common);
-            let lent = Lent { resolver: Some(resolver), common, refresh: self.common.refresh.clone() };
-            state.task = Some(tokio::spawn(lent.run()).abort_handle());
-        }
+        let Ok(runtime) = Handle::try_current() else { return Poll::Pending };
+        let Some(resolver) = state.resolver.take() else { return Poll::Pending };
+        // A runtime that is shutting down drops what it is given, which comes back by the same lock.
+        drop(state);
+        let common = Arc::downgrade(&self.common);
+        let lent = Lent { resolver: Some(resolver), common, refresh: self.common.refresh.clone() };
+        let task = runtime.spawn(lent.run()).abort_handle();
+        lock(&self.common.state).task = Some(task);
         Poll::Pending
     }
 
@@ -317,6 +321,24 @@ mod tests {
         std::thread::sleep(Duration::from_millis(50));
         feed.set(["10.0.0.1:80", "10.0.0.2:80"]);
         assert_eq!(second.block_on(waits).unwrap(), (1, 2));
+    }
+
+    #[test]
+    fn where_nothing_can_be_spawned_nothing_is_lost() {
+        let (feed, fed) = resolve::channel();
+        let mut shared = fed.shared();
+        feed.set(["10.0.0.1:80"]);
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut poll = || shared.poll_next(&mut Context::from_waker(Waker::noop())).is_pending();
+        assert!(poll(), "there is no runtime");
+        let ended = runtime();
+        let handle = ended.handle().clone();
+        drop(ended);
+        {
+            let _entered = handle.enter();
+            assert!(poll(), "and one that has ended is none");
+        }
+        assert!(set(runtime().block_on(next(&mut shared))).is_some());
     }
 
     #[tokio::test(start_paused = true)]
