@@ -153,8 +153,16 @@ impl<R: Resolve> Saved<R> {
     fn fall_back(&mut self, cx: &mut Context<'_>) -> Poll<Resolution> {
         let State::Waiting { until, read, cause } = &mut self.state else { return Poll::Pending };
         if let Reading::Running(running) = read {
-            let found = ready!(Pin::new(running).poll(cx));
-            *read = Reading::Done(found.unwrap_or_else(|error| Err(io::Error::other(error))));
+            match ready!(Pin::new(running).poll(cx)) {
+                Ok(found) => *read = Reading::Done(found),
+                Err(_) => {
+                    // The runtime that read it has ended; this one reads it anew.
+                    let again = Reading::Running(read_of(&self.path, self.options.largest));
+                    *read = again;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
         }
         let has_reason = cause.is_some() || self.ended;
         if !has_reason && !self.alarm.poll(cx, Some(*until)) {
@@ -198,10 +206,9 @@ impl<R: Resolve> Resolve for Saved<R> {
                 self.state = State::Refused;
                 return Poll::Ready(Some(Resolution::Failed(Arc::new(invalid))));
             }
-            let (path, largest) = (self.path.clone(), self.options.largest);
-            let read = tokio::task::spawn_blocking(move || read(&path, largest));
+            let read = Reading::Running(read_of(&self.path, self.options.largest));
             let until = clock::now() + self.options.patience;
-            self.state = State::Waiting { until, read: Reading::Running(read), cause: None };
+            self.state = State::Waiting { until, read, cause: None };
         }
         self.store.poll(cx, &self.path, self.options.interval);
         if let Some(next) = self.next.take() {
@@ -322,6 +329,12 @@ fn save(set: &Endpoints, path: &Path, written: Option<u64>) -> io::Result<u64> {
         let _ = fs::remove_file(&beside);
     })?;
     Ok(hash)
+}
+
+/// Reads what was written to `path`, where that may take its time.
+fn read_of(path: &Path, largest: u64) -> JoinHandle<io::Result<Endpoints>> {
+    let path = path.to_owned();
+    tokio::task::spawn_blocking(move || read(&path, largest))
 }
 
 fn read(path: &Path, largest: u64) -> io::Result<Endpoints> {
@@ -453,6 +466,28 @@ mod tests {
         assert_eq!(next(&mut saved).await, "10.0.0.9:80");
         assert!(clock::now() - before >= Duration::from_millis(200));
         assert!(next(&mut saved).await.ends_with("the registry has not answered"));
+    }
+
+    #[test]
+    fn a_runtime_that_ends_while_the_file_is_read_is_no_reason_to_do_without() {
+        let place = Place::new("runtime");
+        fs::write(place.path(), "{\"endpoints\": [\"10.0.0.9:80\"]}").unwrap();
+        let (feed, mut saved) = place.start();
+        let runtime = || {
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            builder.enable_all().max_blocking_threads(1).build().unwrap()
+        };
+        let busy = runtime();
+        let (leave, left) = std::sync::mpsc::channel::<()>();
+        busy.block_on(async {
+            tokio::task::spawn_blocking(move || left.recv());
+            assert!(poll_fn(|cx| Poll::Ready(saved.poll_next(cx).is_pending())).await);
+        });
+        // What has not begun is not done any more.
+        busy.shutdown_background();
+        drop(leave);
+        feed.send(away());
+        assert_eq!(runtime().block_on(next(&mut saved)), "10.0.0.9:80");
     }
 
     #[tokio::test]
