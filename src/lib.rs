@@ -172,6 +172,7 @@ pub mod outcome;
 pub mod random;
 #[cfg(any(feature = "etcd", feature = "zookeeper"))]
 pub mod registry;
+pub mod report;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
 pub mod resolve;

@@ -24,6 +24,8 @@ use std::time::Duration;
 
 use tower::BoxError;
 
+use crate::report::Report;
+
 /// The end of an attempt, as far as the endpoint is to be blamed or praised for it: what the algorithms count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
@@ -239,6 +241,13 @@ impl Verdict {
 pub trait Classify<Res>: Send + Sync + 'static {
     /// The verdict on `result`, as it is known when the head of the response is there.
     fn classify(&self, result: Result<&Res, &BoxError>) -> Verdict;
+
+    /// What the server says of its load in the head of `response` \[nothing\]. It is asked where the balancer
+    /// [goes by that](crate::balance::BalanceOptions::reports), before the response is handed on.
+    fn report(&self, response: &Res) -> Option<Report> {
+        let _ = response;
+        None
+    }
 }
 
 impl<Res, F> Classify<Res> for F

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::outcome::Verdict;
+use crate::{outcome::Verdict, report::Report};
 
 /// What learns how the rest of an attempt went.
 pub(crate) trait Ends: Send + Sync {
@@ -21,6 +21,16 @@ pub(crate) trait Ends: Send + Sync {
     fn ended_in(self: Arc<Self>, generation: u32, head: Verdict, end: Option<Verdict>) {
         let _ = generation;
         self.ended(head, end);
+    }
+
+    /// Whether it goes by what servers say of their load.
+    fn wants_report(&self) -> bool {
+        false
+    }
+
+    /// The server has said this of its load.
+    fn reported(&self, report: Report) {
+        let _ = report;
     }
 
     /// The endpoint that it is about, if it is about one.
@@ -106,6 +116,22 @@ impl Guard {
     pub fn endpoint(&self) -> Option<&Arc<str>> {
         let own = self.of.as_ref().and_then(|of| of.endpoint());
         own.or_else(|| self.other.as_ref().and_then(|other| other.endpoint()))
+    }
+
+    /// Whether somebody goes by what the server says of its load: else it need not be read.
+    pub fn wants_report(&self) -> bool {
+        self.of.as_ref().is_some_and(|of| of.wants_report())
+            || self.other.as_ref().is_some_and(|other| other.wants_report())
+    }
+
+    /// Hands on what the server says of its load after the head.
+    pub fn report(&self, report: Report) {
+        if let Some(of) = &self.of {
+            of.reported(report);
+        }
+        if let Some(other) = &self.other {
+            other.report(report);
+        }
     }
 
     /// The verdict at the head.

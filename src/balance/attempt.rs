@@ -157,6 +157,11 @@ where
             context::fresh_now();
             self.roster.fleet.now()
         });
+        if self.roster.fleet.reports.load(Relaxed)
+            && let (Ok(response), Some(member)) = (&result, lease.member())
+        {
+            member.hear(self.classify.report(response));
+        }
         match (result, &self.track) {
             (Ok(mut response), Some(track)) => {
                 if let Some(guard) = lease.head(now, verdict, true) {

@@ -120,6 +120,8 @@ pub(crate) struct Control<S> {
     /// Whether some traffic leaves the first priority, or the own zone of a priority.
     spilling: BTreeSet<Arc<str>>,
     ramp_ends: Option<Instant>,
+    /// When weights are computed anew, where they are what servers say of themselves.
+    reweighs: Option<Instant>,
     fitness: Fitness,
     /// When it is looked whether the shares of zones are still right, where there are zones.
     measures: Option<Instant>,
@@ -207,6 +209,7 @@ impl<S: Send + Sync + 'static> Control<S> {
             panicking: BTreeSet::new(),
             spilling: BTreeSet::new(),
             ramp_ends: None,
+            reweighs: None,
             fitness: Fitness::default(),
             measures: None,
             comparison: outliers::Comparison::new(clock::now()),
@@ -273,7 +276,7 @@ impl<S: Send + Sync + 'static> Control<S> {
 
     fn next_time(&self) -> Option<Instant> {
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
-        let own = [self.steady.next(), self.ramp_ends, self.next_redial()];
+        let own = [self.steady.next(), self.ramp_ends, self.reweighs, self.next_redial()];
         let looks = [self.next_comparison(), self.checking.next(), self.measures, self.subsets.next()];
         own.into_iter().chain(looks).chain([timer]).flatten().min()
     }
@@ -324,6 +327,10 @@ impl<S: Send + Sync + 'static> Control<S> {
         self.look_at_width(now);
         if self.ramp_ends.is_some_and(|at| at <= now) {
             self.ramp_ends = None;
+            self.dirty = true;
+        }
+        if self.reweighs.is_some_and(|at| at <= now) {
+            self.reweighs = None;
             self.dirty = true;
         }
         let mut looked = 0;
@@ -459,6 +466,8 @@ impl<S: Send + Sync + 'static> Control<S> {
             (snapshot, (ramp_ends, levels))
         });
         self.ramp_ends = ramp_ends;
+        let every = self.fleet.options.load().distribution.by_reports().map(|options| options.every);
+        self.reweighs = every.map(|every| self.reweighs.unwrap_or(now + every));
         let zones = levels.iter().any(|level| !level.zones.is_empty());
         self.measures = zones.then(|| self.measures.filter(|at| *at > now).unwrap_or(now + MEASURE));
         self.tell_panic(&levels);

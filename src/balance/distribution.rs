@@ -1,6 +1,6 @@
 //! By which rule requests are spread over endpoints.
 
-use super::{maglev::MaglevOptions, ring::RingOptions};
+use super::{maglev::MaglevOptions, reported::ReportedOptions, ring::RingOptions};
 use crate::invalid::Check;
 
 /// By which rule requests are spread over the endpoints of a priority and zone.
@@ -9,7 +9,7 @@ use crate::invalid::Check;
 /// another one, in turn for the next, by key for the one that the key prefers then. Only the endpoints that are used together
 /// (see [`Localities`](super::Localities)) are spread over by it. A key that spills to another priority or zone does so always,
 /// as long as the shares stay.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum Distribution {
     /// To the least loaded of a few drawn at random, as `load` and `choices` say; with two choices this is the power of two
@@ -19,6 +19,11 @@ pub enum Distribution {
     /// In turn, by weight where weights differ; see [`Stride`](super::Stride). It knows nothing of load: where servers or
     /// requests differ it does worse than the default, and after a failure the next one gets all that was meant for it.
     RoundRobin,
+    /// In turn, by weights from what servers say of themselves (see [`Classify::report`](crate::Classify::report)): gRPC's
+    /// weighted round robin. The registry's weights do not count; while fewer than two endpoints have reported for long enough
+    /// requests simply go in turn, and one that has not is given what the others have in the mean. See
+    /// [`ReportedWeight`](super::ReportedWeight).
+    ByReports(ReportedOptions),
     /// Requests with the same key to the same endpoint, on a [`Ring`](super::Ring): when an endpoint comes or goes only its own
     /// keys move. A request without a key goes to the least loaded.
     Ring(RingOptions),
@@ -30,8 +35,17 @@ impl Distribution {
     pub(super) fn check(&self, check: &mut Check) {
         match self {
             Self::LeastLoaded | Self::RoundRobin => {}
+            Self::ByReports(options) => options.check(check),
             Self::Ring(options) => options.check(check),
             Self::Maglev(options) => options.check(check),
+        }
+    }
+
+    /// How reports become weights, if it goes by them.
+    pub(super) fn by_reports(&self) -> Option<&ReportedOptions> {
+        match self {
+            Self::ByReports(options) => Some(options),
+            _ => None,
         }
     }
 
@@ -43,7 +57,7 @@ impl Distribution {
     /// Up to which load an endpoint is given requests by key, in percent of its share.
     pub(super) fn bound(&self) -> Option<u32> {
         match self {
-            Self::LeastLoaded | Self::RoundRobin => None,
+            Self::LeastLoaded | Self::RoundRobin | Self::ByReports(_) => None,
             Self::Ring(options) => options.bound,
             Self::Maglev(options) => options.bound,
         }

@@ -56,6 +56,8 @@ pub(crate) struct Fleet {
     pub(crate) fits: AtomicBool,
     /// Whether bodies have limits.
     pub(crate) bodies: AtomicBool,
+    /// Whether it is asked what servers say of themselves.
+    pub(crate) reports: AtomicBool,
     /// Whether requests are refused.
     pub(crate) closed: AtomicBool,
     /// Whose turn it is, where requests go in turn: each thread goes round by itself.
@@ -107,6 +109,7 @@ impl Fleet {
             limited: AtomicBool::default(),
             fits: AtomicBool::default(),
             bodies: AtomicBool::default(),
+            reports: AtomicBool::default(),
             options: ArcSwap::from_pointee(options),
             ledger: Ledger::default(),
             operations: Operations::new(epoch),
@@ -137,6 +140,7 @@ impl Fleet {
         self.limited.store(options.most() != u32::MAX, Relaxed);
         self.fits.store(options.attempt_fit != AttemptFit::Fixed, Relaxed);
         self.bodies.store(options.body != BodyOptions::default(), Relaxed);
+        self.reports.store(options.reads_reports(), Relaxed);
     }
 
     /// `now` in both the forms that an attempt needs.

@@ -195,7 +195,7 @@ fn slowness(seen: &[Seen<'_>], zones: &BTreeMap<(Distance, &str, &str), Vec<usiz
         let (weight, sum) = members
             .map(|index| seen[*index])
             .filter(Seen::is_available)
-            .filter_map(|one| one.member.latency.known(one.member.fleet.at(now)))
+            .filter_map(|one| one.member.expected(one.member.fleet.at(now)))
             .map(|known| (f64::from(known.weight).min(1e3), f64::from(known.mean)))
             .fold((0.0, 0.0), |(all, sum), (weight, mean)| (all + weight, sum + weight * mean));
         (weight >= ENOUGH).then(|| sum / weight)

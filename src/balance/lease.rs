@@ -14,6 +14,7 @@ use super::{
 use crate::{
     health,
     outcome::{Class, Verdict},
+    report::Report,
     sync::{Mutex, Ordering::Relaxed, lock},
     telemetry::Counter,
     track::{Ends, Guard},
@@ -172,7 +173,7 @@ impl Lease {
             self.bad_head(&member, now, verdict);
         } else if let Some(now) = now {
             let (fleet, elapsed) = (&*member.fleet, now.nanos.saturating_sub(self.started));
-            member.latency.observe(fleet.estimator.at(now.nanos), elapsed);
+            member.took(fleet.estimator.at(now.nanos), elapsed);
             if fleet.statistics.load(Relaxed) {
                 fleet.latency(&member, now, elapsed);
             }
@@ -245,7 +246,7 @@ impl Lease {
                 member.failed(now, self.era, began);
             }
             Class::BackOff => {
-                member.latency.observe_at_least(fleet.at(now), elapsed);
+                member.took_at_least(fleet.at(now), elapsed);
                 let asked = match verdict.may_repeat() {
                     crate::outcome::Again::After(after) => Some(after),
                     _ => None,
@@ -256,7 +257,7 @@ impl Lease {
                 }
             }
             Class::Inconclusive | Class::Success => {
-                member.latency.observe_at_least(fleet.at(now), elapsed);
+                member.took_at_least(fleet.at(now), elapsed);
             }
         }
     }
@@ -348,7 +349,7 @@ impl Lease {
                 // long would look only twice as slow, and go on to cost a hedge for each request that it is given.
                 penalise(&member, now, elapsed);
             } else {
-                member.latency.observe_at_least(fleet.at(now), elapsed);
+                member.took_at_least(fleet.at(now), elapsed);
             }
         }
     }
@@ -375,6 +376,14 @@ impl Undecided {
 }
 
 impl Ends for Undecided {
+    fn wants_report(&self) -> bool {
+        self.member.wants_report()
+    }
+
+    fn reported(&self, report: Report) {
+        self.member.reported(report);
+    }
+
     fn endpoint(&self) -> Option<&Arc<str>> {
         Some(&self.member.name)
     }
@@ -429,5 +438,5 @@ fn settle(member: &Arc<Member>, special: Special, operation: u16, shown: Class, 
 fn penalise(member: &Member, now: Instant, elapsed: Duration) {
     let fleet = &member.fleet;
     let typical = fleet.typical(now).unwrap_or(elapsed.max(LEAST));
-    member.latency.fail(fleet.at(now), elapsed, typical * PENALTY, PENALTY_CAP);
+    member.took_for_nothing(fleet.at(now), elapsed, typical * PENALTY, PENALTY_CAP);
 }

@@ -6,12 +6,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{estimator::Latency, fleet::Fleet, options::SlowStart, width::Width};
+use arc_swap::{ArcSwap, ArcSwapOption};
+
+use super::{
+    estimator::{At, Latency},
+    fleet::Fleet,
+    options::SlowStart,
+    reported::{ReportedOptions, ReportedWeight},
+    told::{SLOWS, Told},
+    width::Width,
+};
 use crate::{
     Endpoint,
-    estimate::Recent,
+    estimate::{Known, Recent},
     health::{Blame, Evidence, Health, Successes},
     outcome::{Class, Verdict},
+    report::Report,
     sync::{AtomicU32, AtomicU64, Mutex, Ordering::Relaxed, lock},
     telemetry::Counter,
     track::Ends,
@@ -26,7 +36,8 @@ const BEATEN: u64 = 5;
 #[repr(C, align(128))]
 pub(crate) struct Member {
     pub(crate) in_flight: AtomicU32,
-    pub(crate) latency: Latency,
+    pub(crate) told: Told,
+    latency: Latency,
     pub(crate) health: Health,
     /// When the ramp began, in ms since the fleet's epoch plus 1; 0 for none.
     ramp: AtomicU64,
@@ -38,10 +49,12 @@ pub(crate) struct Member {
     beaten: AtomicU64,
     pub(crate) recent: Recent,
     pub(crate) name: Arc<str>,
-    endpoint: Mutex<Arc<Endpoint>>,
+    endpoint: ArcSwap<Endpoint>,
     pub(crate) fleet: Arc<Fleet>,
     /// Where its limit is found out.
     pub(crate) width: Option<Box<Width>>,
+    /// Its weight, where that is what servers say of themselves: a word until then.
+    weight: ArcSwapOption<Mutex<ReportedWeight>>,
 }
 
 impl Member {
@@ -51,6 +64,7 @@ impl Member {
         Self {
             width,
             in_flight: AtomicU32::new(0),
+            told: Told::new(),
             latency: Latency::new(),
             health: Health::starting(fleet.epoch, now, &fleet.options.load().health),
             ramp: AtomicU64::new(0),
@@ -60,17 +74,18 @@ impl Member {
             beaten: AtomicU64::new(0),
             recent: Recent::new(fleet.epoch, Recent::PERIOD),
             name: endpoint.identity().to_string().into(),
-            endpoint: Mutex::new(endpoint),
+            endpoint: ArcSwap::new(endpoint),
             fleet,
+            weight: ArcSwapOption::empty(),
         }
     }
 
     pub(crate) fn endpoint(&self) -> Arc<Endpoint> {
-        lock(&self.endpoint).clone()
+        self.endpoint.load_full()
     }
 
     pub(crate) fn set_endpoint(&self, endpoint: Arc<Endpoint>) {
-        *lock(&self.endpoint) = endpoint;
+        self.endpoint.store(endpoint);
     }
 
     /// Another endpoint has answered first, though it was asked later. Whether that is so for the [`BEATEN`]th time with no
@@ -113,6 +128,95 @@ impl Member {
     #[cold]
     fn is_allowed_in_panic(&self) -> bool {
         self.health.is_usable_in_panic()
+    }
+
+    /// An answer has come, with what the server says of itself; the attempt still counts in flight.
+    #[cold]
+    pub(crate) fn hear(&self, report: Option<Report>) {
+        let report = report.unwrap_or_default();
+        match report.in_flight {
+            Some(in_flight) => self.told.report(in_flight, self.others_of_ours()),
+            None => self.told.silence(),
+        }
+        if let Some(utilisation) = report.utilisation
+            && let Some(options) = self.fleet.options.load().distribution.by_reports()
+        {
+            if self.weight.load().is_none() {
+                // Of two that are first one's report is lost.
+                self.weight.store(Some(Arc::new(Mutex::new(ReportedWeight::default()))));
+            }
+            // Who meets another here leaves its report: the next is as good.
+            if let Some(weight) = &*self.weight.load()
+                && let Ok(mut weight) = weight.try_lock()
+            {
+                weight.report(crate::context::now(), utilisation, options);
+            }
+        }
+    }
+
+    /// Requests of this client in flight there, without the one that is answered.
+    fn others_of_ours(&self) -> u32 {
+        self.in_flight.load(Relaxed).saturating_sub(1)
+    }
+
+    /// The weight that its reports give it, if there is one.
+    pub(crate) fn weight(&self, now: Instant, options: &ReportedOptions) -> Option<f64> {
+        lock(self.weight.load().as_ref()?).at(now, options)
+    }
+
+    /// It is connected anew: what it has reported is no weight until it has reported for a while.
+    pub(crate) fn reconnected(&self) {
+        if let Some(weight) = &*self.weight.load() {
+            lock(weight).reconnected();
+        }
+    }
+
+    /// By how much what is in flight at the server makes a request take longer, where it says what that is.
+    fn slowed(&self, ours: u32) -> Option<f32> {
+        let others = self.told.others().filter(|_| self.wants_report())?;
+        Some(1.0 + SLOWS * (others + ours) as f32)
+    }
+
+    /// What of `nanos` a request would have taken alone, as far as the server says who else was there.
+    #[inline]
+    fn alone(&self, nanos: u64) -> u64 {
+        match self.slowed(self.others_of_ours()) {
+            Some(slowed) => (nanos as f64 / f64::from(slowed)) as u64,
+            None => nanos,
+        }
+    }
+
+    fn alone_for(&self, time: Duration) -> Duration {
+        Duration::from_nanos(self.alone(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)))
+    }
+
+    /// An attempt has ended well after so many nanoseconds.
+    #[inline]
+    pub(crate) fn took(&self, at: At, nanos: u64) {
+        self.latency.observe(at, self.alone(nanos));
+    }
+
+    /// An attempt was cut off, or says nothing but that it would have taken at least so long.
+    pub(crate) fn took_at_least(&self, at: At, lasted: Duration) {
+        self.latency.observe_at_least(at, self.alone_for(lasted));
+    }
+
+    /// An attempt has failed; see [`Latency::fail`].
+    pub(crate) fn took_for_nothing(&self, at: At, lasted: Duration, penalty: Duration, most: f32) {
+        self.latency.fail(at, self.alone_for(lasted), self.alone_for(penalty), most);
+    }
+
+    /// What is known of how long a request takes there alone: all of it, where servers tell nothing.
+    #[inline]
+    pub(crate) fn known(&self, at: At) -> Option<Known> {
+        self.latency.known(at)
+    }
+
+    /// What is known of how long a request takes there now.
+    pub(crate) fn expected(&self, at: At) -> Option<Known> {
+        let known = self.known(at)?;
+        let slowed = self.slowed(self.in_flight.load(Relaxed)).unwrap_or(1.0);
+        Some(Known { mean: known.mean * slowed, ..known })
     }
 
     /// Gives the place in flight back, and tells nobody.
@@ -162,6 +266,16 @@ pub(crate) fn operation_of(era: u32) -> u16 {
 }
 
 impl Ends for Member {
+    fn wants_report(&self) -> bool {
+        self.fleet.reports.load(Relaxed)
+    }
+
+    fn reported(&self, report: Report) {
+        if self.wants_report() {
+            self.hear(Some(report));
+        }
+    }
+
     fn endpoint(&self) -> Option<&Arc<str>> {
         Some(&self.name)
     }

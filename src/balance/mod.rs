@@ -74,6 +74,10 @@
 //! # }
 //! ```
 //!
+//! Servers may help: where their answers say what they have in flight, and
+//! [`reports`](BalanceOptions::reports) is on, that is what an endpoint's load goes by;
+//! [`Distribution::ByReports`] goes round by weights from their utilisation, as gRPC does.
+//!
 //! **When not.** Behind a proxy or a virtual address that balances by itself there is only one endpoint to see; the
 //! health rules then do nothing, and an event says so.
 //!
@@ -121,6 +125,7 @@ mod snapshot;
 mod status;
 mod stride;
 mod subset;
+mod told;
 mod wake;
 mod width;
 mod zone;
@@ -137,7 +142,7 @@ pub use hearsay::SharedHealth;
 pub use localities::Localities;
 pub use maglev::{Maglev, MaglevOptions};
 pub use options::{BalanceOptions, BodyOptions, Load, Panic, SlowStart};
-pub use reported::{ReportedOptions, ReportedWeight, Utilisation};
+pub use reported::{ReportedOptions, ReportedWeight};
 pub use ring::{Ring, RingOptions};
 pub use service::{Balance, BalanceBuilder};
 pub use shared::Shared;

@@ -6,6 +6,7 @@ use super::{
     distribution::{Distribution, Sticky},
     localities::Localities,
     subset::Subset,
+    told::SLOWS,
 };
 use crate::{
     backoff::{Backoff, Jitter},
@@ -99,6 +100,11 @@ pub struct BalanceOptions {
     /// What makes an endpoint look loaded \[in flight times mean latency, with a half-life of 10 s\]. Estimates of another
     /// kind begin anew when it is chosen, or stand where they stood when it was last in use.
     pub load: Load,
+    /// Whether that goes by what servers say they have in flight, where they do \[no\]: see
+    /// [`Classify::report`](crate::Classify::report). It is far better than what one client among many can see by itself: what
+    /// others have in flight counts for a fifth of a request of one's own each, or whole where `load` is in flight alone. What a
+    /// server has said holds for 16 answers that say nothing.
+    pub reports: bool,
     /// How many endpoints are drawn for a request, of which it goes to the least loaded \[4, 1 to 8\]. Two are the classical
     /// choice and cost least. The more are drawn, the shorter the tail where endpoints differ; but many clients that know
     /// the same run to the same endpoint.
@@ -189,6 +195,7 @@ impl Default for BalanceOptions {
             distribution: Distribution::default(),
             sticky: Sticky::default(),
             load: Load::default(),
+            reports: false,
             choices: 4,
             health: HealthOptions::default(),
             panic: Panic::default(),
@@ -314,6 +321,20 @@ impl BalanceOptions {
     pub(crate) fn most(&self) -> u32 {
         let unlimited = if self.limit.is_some() { u32::MAX - 1 } else { u32::MAX };
         self.max_in_flight.unwrap_or(unlimited)
+    }
+
+    /// Whether anything goes by what servers say of themselves.
+    pub(crate) fn reads_reports(&self) -> bool {
+        self.reports || self.distribution.by_reports().is_some()
+    }
+
+    /// For how many of one's own a request of others counts that a server tells of; 0 where nobody asks.
+    pub(crate) fn others_count(&self) -> f32 {
+        match self.load {
+            _ if !self.reports => 0.0,
+            Load::InFlight => 1.0,
+            Load::Latency { .. } | Load::PeakEwma { .. } => SLOWS,
+        }
     }
 
     /// Whether anything needs to know how long attempts take.

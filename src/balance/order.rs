@@ -63,7 +63,7 @@ impl Table {
         let lookup = match distribution {
             Distribution::Maglev(options) => Lookup::Maglev(Maglev::new(&named, options)),
             Distribution::Ring(options) => Lookup::Ring(Ring::new(&named, options)),
-            Distribution::LeastLoaded | Distribution::RoundRobin => {
+            Distribution::LeastLoaded | Distribution::RoundRobin | Distribution::ByReports(_) => {
                 Lookup::Ring(Ring::new(&[], Default::default()))
             }
         };

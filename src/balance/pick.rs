@@ -101,9 +101,24 @@ fn look<S>(index: u32, entry: &Entry<S>, by_share: f32, at: Option<At>) -> Look 
     // Signed, because that is one instruction to convert.
     let in_flight = member.in_flight.load(Relaxed) as i32 as f32;
     let (mean, weight, is_silent) = at
-        .and_then(|at| member.latency.known(at))
+        .and_then(|at| member.known(at))
         .map_or((0.0, 0.0, false), |known| (known.mean, known.weight, known.is_silent));
     Look { index, in_flight, by_share, mean, weight, is_silent }
+}
+
+/// The same where servers tell what others have in flight there, each of whom counts for so many.
+#[inline(always)]
+fn look_told<S>(index: u32, entry: &Entry<S>, by_share: f32, at: Option<At>, others: f32) -> Look {
+    let mut look = look(index, entry, by_share, at);
+    if let Some(told) = entry.member.told.others() {
+        let told = others * told as f32;
+        match at {
+            // It is compared by what it takes now; and where many are, one more makes less of a difference.
+            Some(_) => (look.mean, look.by_share) = (look.mean * (1.0 + told), look.by_share / (1.0 + told)),
+            None => look.in_flight += told,
+        }
+    }
+    look
 }
 
 impl<S> Snapshot<S> {
@@ -120,8 +135,37 @@ impl<S> Snapshot<S> {
         if !self.pool.usual || self.pool.len < 2 {
             return self.pick_of_pools(now, fleet);
         }
+        if self.others > 0.0 {
+            return self.told_pick(&self.entries, &self.pool, now, fleet);
+        }
         // The only pool begins where the entries do.
-        of_choices!(self.choices.min(self.pool.len), self.usual_of(&self.entries, &self.pool, now, fleet))
+        of_choices!(
+            self.choices.min(self.pool.len),
+            self.usual_of(&self.entries, &self.pool, now, fleet, |index, entry, at| look(
+                index, entry, 1.0, at
+            ))
+        )
+    }
+
+    /// The usual pick where servers tell what they have in flight.
+    #[inline(never)]
+    fn told_pick<'a>(
+        &'a self,
+        entries: &'a [Entry<S>],
+        pool: &Pool,
+        now: Option<Stamp>,
+        fleet: &Fleet,
+    ) -> Option<&'a Entry<S>> {
+        of_choices!(
+            self.choices.min(pool.len),
+            self.usual_of(entries, pool, now, fleet, |index, entry, at| look_told(
+                index,
+                entry,
+                1.0,
+                at,
+                self.others
+            ))
+        )
     }
 
     /// The usual pick where there are several pools.
@@ -129,7 +173,14 @@ impl<S> Snapshot<S> {
     fn pick_of_pools(&self, now: Option<Stamp>, fleet: &Fleet) -> Option<&Entry<S>> {
         let pools = self.pools.as_ref().filter(|pools| pools.usual)?;
         let pool = pools.draw(fleet.random.next() as u32)?;
-        of_choices!(self.choices.min(pool.len), self.usual_of(self.entries_of(pool), pool, now, fleet))
+        let entries = self.entries_of(pool);
+        if self.others > 0.0 {
+            return self.told_pick(entries, pool, now, fleet);
+        }
+        of_choices!(
+            self.choices.min(pool.len),
+            self.usual_of(entries, pool, now, fleet, |index, entry, at| look(index, entry, 1.0, at))
+        )
     }
 
     /// Draws a few of `pool`, which `entries` begin with and which are all alike, and takes the least loaded of those that
@@ -141,11 +192,12 @@ impl<S> Snapshot<S> {
         pool: &Pool,
         now: Option<Stamp>,
         fleet: &Fleet,
+        look: impl Fn(u32, &Entry<S>, Option<At>) -> Look,
     ) -> Option<&'a Entry<S>> {
         let (drawn, explores) = distinct::<D>(pool.len, &*fleet.random);
         let at = self.at(now, fleet);
         let looks: [Look; D] = std::array::from_fn(|draw| match entries.get(drawn[draw] as usize) {
-            Some(entry) if entry.member.is_allowed(pool.panic) => look(drawn[draw], entry, 1.0, at),
+            Some(entry) if entry.member.is_allowed(pool.panic) => look(drawn[draw], entry, at),
             _ => Look::away(drawn[draw]),
         });
         // Draws have no order, so a tie for the first is a tie at random.
@@ -168,7 +220,7 @@ impl<S> Snapshot<S> {
         }
         let at = self.at(now, fleet);
         let looks: [Look; D] = std::array::from_fn(|draw| match entries.get(drawn[draw] as usize) {
-            Some(entry) if fits(entry) => look(drawn[draw], entry, self.by_share(entry, now), at),
+            Some(entry) if fits(entry) => self.look(drawn[draw], entry, now, at),
             _ => Look::away(drawn[draw]),
         });
         let best = lightest(&looks, explores)?;
@@ -363,6 +415,11 @@ impl<S> Snapshot<S> {
         now.filter(|_| self.load != Load::InFlight).map(|now| fleet.estimator.at(now.nanos))
     }
 
+    /// What is to be seen of an entry, whatever its weight and whoever tells.
+    fn look(&self, index: u32, entry: &Entry<S>, now: Option<Stamp>, at: Option<At>) -> Look {
+        look_told(index, entry, self.by_share(entry, now), at, self.others)
+    }
+
     /// The mean share of the traffic by the endpoint's own: 1 where all are alike.
     fn by_share(&self, entry: &Entry<S>, now: Option<Stamp>) -> f32 {
         let ramp = self.ramp(entry, now).map_or(1.0, |share| share as f32);
@@ -438,7 +495,7 @@ impl<S> Snapshot<S> {
             .filter_map(|index| {
                 let entry = entries.get(index)?;
                 let fits = self.has_room(&entry.member) && fits(&entry.member);
-                fits.then(|| look(index as u32, entry, self.by_share(entry, now), at))
+                fits.then(|| self.look(index as u32, entry, now, at))
             })
             .collect();
         entries.get(lightest(&looks, false)?.index as usize)

@@ -51,6 +51,12 @@ impl Pool {
         let whatever = options.sticky == Sticky::Off && options.health.per_operation.is_none();
         let order = match options.distribution {
             Distribution::RoundRobin => Order::InTurn(Stride::new(&weights())),
+            Distribution::ByReports(reported) => {
+                let own = |entry: &Entry<S>| {
+                    entry.member.weight(now, &reported).map_or(0.0, |weight| weight * f64::from(entry.part))
+                };
+                Order::InTurn(Stride::new(&entries.iter().map(own).collect::<Vec<_>>()))
+            }
             // What goes by key is put in place when all pools are there.
             _ => Order::LeastLoaded,
         };

@@ -3,9 +3,12 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    Ratio,
     invalid::{Check, FOREVER, Invalid},
+    report::Utilisation,
 };
+
+/// gRPC computes weights no more often than this.
+const OFTENEST: Duration = Duration::from_millis(100);
 
 /// How reports become weights; the defaults are those of gRPC.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,11 +20,18 @@ pub struct ReportedOptions {
     pub expiration: Duration,
     /// How much errors count against an endpoint, as a multiple of their share of its requests \[1.0\].
     pub error_penalty: f64,
+    /// How often weights are computed anew \[1 s, at least 100 ms\].
+    pub every: Duration,
 }
 
 impl Default for ReportedOptions {
     fn default() -> Self {
-        Self { blackout: Duration::from_secs(10), expiration: Duration::from_secs(180), error_penalty: 1.0 }
+        Self {
+            blackout: Duration::from_secs(10),
+            expiration: Duration::from_secs(180),
+            error_penalty: 1.0,
+            every: Duration::from_secs(1),
+        }
     }
 }
 
@@ -47,63 +57,30 @@ impl ReportedOptions {
         self
     }
 
+    /// Weights are computed anew so often.
+    #[must_use]
+    pub fn every(mut self, every: Duration) -> Self {
+        self.every = every;
+        self
+    }
+
     /// Checks every option.
     ///
     /// # Errors
     /// [`Invalid`] with all that is wrong.
     pub fn validate(&self) -> Result<(), Invalid> {
         let mut check = Check::default();
+        self.check(&mut check);
+        check.finish()
+    }
+
+    pub(super) fn check(&self, check: &mut Check) {
         let penalty = self.error_penalty;
         check
             .rule(self.blackout <= FOREVER, "blackout", self.blackout, "at most 10 years")
             .duration("expiration", self.expiration)
-            .rule(penalty.is_finite() && penalty >= 0.0, "error_penalty", penalty, "finite, from 0 up");
-        check.finish()
-    }
-}
-
-/// What a server says of itself at one time.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-#[non_exhaustive]
-pub struct Utilisation {
-    /// Requests a second.
-    pub rate: f64,
-    /// Failed requests a second.
-    pub errors: f64,
-    /// How busy it is by the measure of its application: 1.0 is full, more is possible. 0 where it does not say.
-    pub application: f64,
-    /// How busy its processors are, from 0 up. It counts where the application does not say.
-    pub cpu: f64,
-}
-
-impl Utilisation {
-    /// A server that serves so many requests a second, and is so busy by the measure of its application.
-    pub fn new(rate: f64, application: f64) -> Self {
-        Self { rate, application, ..Self::default() }
-    }
-
-    /// Of which so many fail.
-    #[must_use]
-    pub fn errors(mut self, rate: f64) -> Self {
-        self.errors = rate;
-        self
-    }
-
-    /// With its processors so busy.
-    #[must_use]
-    pub fn cpu(mut self, cpu: Ratio) -> Self {
-        self.cpu = cpu.get();
-        self
-    }
-
-    /// What it could serve at most, by what it serves and how busy it is: `rate / (utilisation + errors / rate * penalty)`.
-    /// `None` for a report that says nothing of use.
-    pub fn weight(&self, error_penalty: f64) -> Option<f64> {
-        let busy = if self.application > 0.0 { self.application } else { self.cpu };
-        let penalty =
-            if self.errors > 0.0 && self.rate > 0.0 { self.errors / self.rate * error_penalty } else { 0.0 };
-        let weight = self.rate / (busy + penalty);
-        (self.rate > 0.0 && busy > 0.0 && weight.is_finite() && weight > 0.0).then_some(weight)
+            .rule(penalty.is_finite() && penalty >= 0.0, "error_penalty", penalty, "finite, from 0 up")
+            .rule((OFTENEST..=FOREVER).contains(&self.every), "every", self.every, "100 ms to 10 years");
     }
 }
 
@@ -114,7 +91,7 @@ impl Utilisation {
 ///
 /// ```
 /// use std::time::Duration;
-/// use mainstay::{balance::{ReportedOptions, ReportedWeight, Utilisation}, clock};
+/// use mainstay::{balance::{ReportedOptions, ReportedWeight}, clock, report::Utilisation};
 ///
 /// let (now, options) = (clock::now(), ReportedOptions::default().blackout(Duration::ZERO));
 /// let mut weight = ReportedWeight::default();
@@ -164,24 +141,6 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn weights_are_those_of_the_grfc() {
-        for (report, owed) in [
-            (Utilisation::new(100.0, 0.5), Some(200.0)),
-            (Utilisation::new(100.0, 1.0), Some(100.0)),
-            (Utilisation::new(100.0, 0.0).cpu(Ratio::percent::<50>()), Some(200.0)),
-            (Utilisation::new(100.0, 0.8).cpu(Ratio::percent::<50>()), Some(125.0)),
-            // A tenth of the requests fail.
-            (Utilisation::new(100.0, 0.4).errors(10.0), Some(200.0)),
-            (Utilisation::new(0.0, 0.5), None),
-            (Utilisation::new(100.0, 0.0), None),
-            (Utilisation::new(f64::NAN, 0.5), None),
-        ] {
-            assert_eq!(report.weight(1.0), owed, "{report:?}");
-        }
-        assert_eq!(Utilisation::new(100.0, 0.5).errors(10.0).weight(0.0), Some(200.0), "no penalty");
-    }
-
-    #[test]
     fn a_weight_counts_after_the_blackout_and_up_to_the_expiration() {
         let (start, options) = (crate::clock::now(), ReportedOptions::default());
         let mut weight = ReportedWeight::default();
@@ -215,5 +174,7 @@ mod tests {
     fn options_that_make_no_sense_are_told() {
         let broken = ReportedOptions::default().expiration(Duration::ZERO).error_penalty(-1.0);
         assert_eq!(broken.validate().unwrap_err().problems().len(), 2);
+        let hasty = ReportedOptions::default().every(Duration::from_millis(99));
+        assert_eq!(hasty.validate().unwrap_err().problems()[0].field, "every");
     }
 }

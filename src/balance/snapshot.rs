@@ -96,6 +96,8 @@ pub(crate) struct Snapshot<S> {
     /// Where the endpoints are, by address and by instance, if requests may ask for one.
     pub(crate) names: HashMap<Box<str>, u32>,
     pub(crate) load: Load,
+    /// For how many of one's own a request of others counts that a server tells of; 0 where nobody asks.
+    pub(crate) others: f32,
     /// How many endpoints are drawn for a request.
     pub(crate) choices: u32,
     /// Requests that may be in flight at one endpoint.
@@ -124,6 +126,7 @@ impl<S> Snapshot<S> {
             most: options.most(),
             timed: true,
             load: options.load,
+            others: options.others_count(),
             choices: options.choices,
             attempt_limit: options.attempt_limit,
             options,
@@ -208,6 +211,7 @@ impl<S> Snapshot<S> {
             most: options.most(),
             timed: ramp_ends.is_some() || options.goes_by_time(),
             load: options.load,
+            others: options.others_count(),
             choices: options.choices,
             attempt_limit: options.attempt_limit,
             options,

@@ -12,7 +12,7 @@ use super::{
     roster::Roster,
     snapshot::{Resolved, Snapshot},
 };
-use crate::{Endpoint, clock, endpoint::Locality, health::State, sync::Ordering::Relaxed};
+use crate::{Endpoint, clock, endpoint::Locality, health::State, sync::Ordering::Relaxed, track::Ends};
 
 /// What a balancer knows, does and has done.
 #[derive(Clone, Debug)]
@@ -123,6 +123,10 @@ pub struct EndpointStatus {
     pub ramp: f64,
     /// Requests in flight there, from this client.
     pub in_flight: u32,
+    /// Requests of others in flight there, by the server's own word, where it is asked.
+    pub others_in_flight: Option<u32>,
+    /// The weight that its reports give it, where requests go by that and it has reported for long enough.
+    pub reported_weight: Option<f64>,
     /// How many there may be, where that is found out.
     pub limit: Option<u32>,
     /// Attempts that succeeded.
@@ -295,10 +299,9 @@ fn describe<S>(member: &Member, snapshot: &Snapshot<S>, now: Instant) -> Endpoin
         successes,
         failures,
         cancelled: member.cancelled.load(Relaxed),
-        estimate: member
-            .latency
-            .known(member.fleet.at(now))
-            .map(|known| Duration::from_nanos(known.mean as u64)),
+        others_in_flight: member.told.others().filter(|_| Ends::wants_report(member)),
+        reported_weight: snapshot.options.distribution.by_reports().and_then(|by| member.weight(now, by)),
+        estimate: member.expected(member.fleet.at(now)).map(|known| Duration::from_nanos(known.mean as u64)),
         p50: recent.quantile(0.5),
         p99: recent.quantile(0.99),
     }

@@ -4,10 +4,11 @@ use ::http::{HeaderMap, Response, StatusCode};
 use http_body::Body;
 use tower::BoxError;
 
-use super::status::judge;
+use super::{load_report::LoadReport, status::judge};
 use crate::{
     http::{self, Tracked, of_error},
     outcome::{Classify, Verdict},
+    report::Report,
     track::{Guard, Track},
 };
 
@@ -48,9 +49,14 @@ impl<B> Classify<Response<B>> for Classifier {
             _ => Verdict::failure(),
         }
     }
+
+    fn report(&self, response: &Response<B>) -> Option<Report> {
+        LoadReport::read(response.headers()).map(|report| report.summary())
+    }
 }
 
-/// Lasts an attempt to the end of the response body, and judges it by the `grpc-status` in the trailers.
+/// Lasts an attempt to the end of the response body, judges it by the `grpc-status` in the trailers, and reads
+/// [`LoadReport`]s there.
 ///
 /// A body that ends without a status is a failure, as one that breaks off; one that is dropped before its end says
 /// nothing.
@@ -66,7 +72,13 @@ where
     }
 }
 
-fn at_end(trailers: Option<&HeaderMap>, head: Verdict) -> Verdict {
+fn at_end(trailers: Option<&HeaderMap>, guard: &Guard) -> Verdict {
+    if let Some(trailers) = trailers.filter(|_| guard.wants_report())
+        && let Some(report) = LoadReport::read(trailers)
+    {
+        guard.report(report.summary());
+    }
+    let head = guard.head();
     // What the headers said stands: there is one status to a call.
     if !head.is_provisional() {
         return head;
@@ -88,7 +100,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        grpc::STATUS,
+        grpc::{LOAD_METRICS_BIN, STATUS},
         outcome::{Again, Class},
         track::Ends,
     };
@@ -134,6 +146,41 @@ mod tests {
     impl Ends for Ended {
         fn ended(self: Arc<Self>, _: Verdict, end: Option<Verdict>) {
             self.0.lock().unwrap().push(end);
+        }
+    }
+
+    /// Goes by reports.
+    #[derive(Default)]
+    struct Listens(Mutex<Vec<Report>>);
+
+    impl Ends for Listens {
+        fn ended(self: Arc<Self>, _: Verdict, _: Option<Verdict>) {}
+
+        fn wants_report(&self) -> bool {
+            true
+        }
+
+        fn reported(&self, report: Report) {
+            self.0.lock().unwrap().push(report);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_report_in_the_trailers_is_handed_to_each_that_goes_by_it() {
+        let mut report = LoadReport::default();
+        report.named.insert("in_flight".to_owned(), 9.0);
+        let trailers = HeaderMap::from_iter([
+            (STATUS, HeaderValue::from_static("0")),
+            (LOAD_METRICS_BIN, report.to_binary()),
+        ]);
+        let frames = [Ok::<_, Infallible>(Frame::<Bytes>::trailers(trailers))];
+        let (outer, inner) = (Arc::new(Listens::default()), Arc::new(Listens::default()));
+        let mut response = Response::new(Tracked::new(StreamBody::new(futures::stream::iter(frames))));
+        BodyTrack.track(&mut response, Guard::new(inner.clone(), SO_FAR));
+        BodyTrack.track(&mut response, Guard::new(outer.clone(), SO_FAR));
+        response.into_body().collect().await.unwrap();
+        for one in [outer, inner] {
+            assert_eq!(*one.0.lock().unwrap(), [Report::default().in_flight(9)]);
         }
     }
 

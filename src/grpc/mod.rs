@@ -12,7 +12,8 @@
 //! - [`BodyTrack`] gives it at the end, by the trailers: streams count in flight until then, and one that ends with
 //!   UNAVAILABLE, or without a status, is a failure of its endpoint.
 //! - [`HealthCheck`] asks an endpoint whether it is well, for [active checks](crate::health::Checks).
-//! - [`LoadReport`] reads and writes what servers say of their load.
+//! - [`LoadReport`] reads and writes what servers say of their load; the balancer
+//!   [goes by it](crate::balance::BalanceOptions::reports) in headers and trailers, over HTTP with [`LoadReports`].
 //! - [`ServiceConfig`] is gRPC's own document on timeouts, retries and hedges, method by method.
 //!
 //! What came after the head is not repeated: the head was handed on (gRFC A6 commits there as well). Servers send a
@@ -50,6 +51,7 @@ mod describe;
 mod health;
 mod load_report;
 mod protobuf;
+mod reported;
 mod status;
 mod timeout;
 
@@ -59,6 +61,7 @@ pub use config::{Attempts, Codes, LoadBalancing, MethodPolicy, RetryThrottling, 
 pub use describe::{Description, DescriptionOptions, PREVIOUS_ATTEMPTS};
 pub use health::{HealthCheck, Question};
 pub use load_report::{LOAD_METRICS, LOAD_METRICS_BIN, LoadReport};
+pub use reported::{IN_FLIGHT, LoadReports};
 pub use status::{PUSHBACK, STATUS};
 pub use timeout::{TIMEOUT, read_timeout};
 

@@ -19,11 +19,11 @@ use crate::{
 };
 
 /// What the end of a body says: by its trailers, if it has any, and by the verdict that was given at the head.
-pub(crate) type AtEnd = fn(Option<&HeaderMap>, Verdict) -> Verdict;
+pub(crate) type AtEnd = fn(Option<&HeaderMap>, &Guard) -> Verdict;
 
 /// HTTP says at the head what there is to say.
-fn as_at_head(_: Option<&HeaderMap>, head: Verdict) -> Verdict {
-    head
+fn as_at_head(_: Option<&HeaderMap>, guard: &Guard) -> Verdict {
+    guard.head()
 }
 
 /// A response body that holds what the attempt holds, until it ends.
@@ -117,11 +117,11 @@ where
         match &frame {
             Some(Err(_)) => ends(this.guard, |_| Verdict::failure()),
             Some(Ok(frame)) if frame.is_trailers() => {
-                ends(this.guard, |guard| at_end(frame.trailers_ref(), guard.head()));
+                ends(this.guard, |guard| at_end(frame.trailers_ref(), guard));
             }
             // Readers that know the length stop here, without asking for the frame that is not there.
             Some(Ok(_)) if !this.body.is_end_stream() => {}
-            Some(Ok(_)) | None => ends(this.guard, |guard| at_end(None, guard.head())),
+            Some(Ok(_)) | None => ends(this.guard, |guard| at_end(None, guard)),
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }

@@ -67,7 +67,7 @@ pub use distribution::Distribution;
 pub use fleet::{Fleet, FleetBuilder, ServerHandle};
 pub use load::{ClosedLoop, OpenLoop};
 pub use record::{Open, Record, Recorder, Summary};
-pub use request::{Classifier, Description, Fault, FaultKind, Request, Response};
+pub use request::{Classifier, Description, Fault, FaultKind, Reporting, Request, Response};
 pub use server::ServerOptions;
 pub use tally::{ServerTally, Timeline};
 pub use trouble::Trouble;

@@ -8,6 +8,7 @@ use crate::{
     describe::{Criticality, Describe, Sending},
     error,
     outcome::{Classify, Sent, Verdict},
+    report::Report,
 };
 
 /// A request to a [`Fleet`](super::Fleet).
@@ -160,6 +161,20 @@ impl Describe<Request> for Description {
 /// Tells mainstay's layers what a [`Fault`] is; of other errors it knows what [`Error`](crate::Error) says.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Classifier;
+
+/// A [`Classifier`] of servers that say on each answer how much they have in flight.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reporting;
+
+impl Classify<Response> for Reporting {
+    fn classify(&self, result: Result<&Response, &BoxError>) -> Verdict {
+        Classifier.classify(result)
+    }
+
+    fn report(&self, response: &Response) -> Option<Report> {
+        Some(Report::default().in_flight(response.in_flight))
+    }
+}
 
 impl<Res> Classify<Res> for Classifier {
     fn classify(&self, result: Result<&Res, &BoxError>) -> Verdict {

@@ -17,6 +17,7 @@ mod options;
 mod picks;
 mod priorities;
 mod readiness;
+mod reports;
 mod runtimes;
 mod shared;
 mod subsets;

@@ -18,7 +18,7 @@ use mainstay::{
     hedge::{Delay, HedgeOptions},
     random::{Random, Seeded},
     retry::RetryPolicy,
-    testing::{Classifier, Connection, Description, Fleet, Request, Response, World},
+    testing::{Classifier, Connection, Description, Fleet, Reporting, Request, Response, World},
 };
 use tower::{
     BoxError, Service, ServiceBuilder, ServiceExt as _,
@@ -72,6 +72,7 @@ impl Default for Terms {
 /// | `tower_pending`, `tower_ewma` | tower's `Balance` (two choices) over `PendingRequests`, or over `PeakEwma` with 30 ms and 10 s |
 /// | `mainstay` | `Client` with its defaults, retries included, within the terms |
 /// | `mainstay_once` | the same without retries, to be compared with those that have none |
+/// | `mainstay_reports` | the same, where servers say on each answer how much they have in flight |
 /// | `mainstay_in_flight`, `mainstay_in_flight_3` | the same, by requests in flight alone, the best of two or three |
 /// | `mainstay_peak` | the same, by requests in flight times peak EWMA, the best of four |
 /// | `mainstay_two`, `mainstay_six` | the same, with the default load and the best of two, or of six |
@@ -135,6 +136,12 @@ pub fn sender(name: &str, world: &World, fleet: &Fleet, number: u32, terms: Term
         "mainstay" => boxed(mainstay(fleet, terms, random, BalanceOptions::default())),
         "mainstay_once" => {
             boxed(mainstay(fleet, Terms { attempts: 1, ..terms }, random, BalanceOptions::default()))
+        }
+        "mainstay_reports" => {
+            let mut options = BalanceOptions::default();
+            options.reports = true;
+            let client = client(fleet, Terms { attempts: 1, ..terms }, random, options).classify(Reporting);
+            boxed(client.build().expect("the terms of the scenarios hold together"))
         }
         "mainstay_hedged" => hedged(fleet, terms, random, HedgeOptions::default()),
         "hedge_always" => {

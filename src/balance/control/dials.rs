@@ -137,6 +137,7 @@ impl<S: Send + Sync + 'static> Control<S> {
         slot.service = Some(Arc::new(service));
         slot.stands = Some((clock::now(), slot.member.health.totals().0));
         slot.cause = None;
+        slot.member.reconnected();
         if std::mem::replace(&mut slot.ramps, true) {
             slot.member.start_ramp(clock::now(), &self.fleet);
         }

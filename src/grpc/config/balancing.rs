@@ -1,16 +1,21 @@
 //! What the document says of balancing.
 
+use std::time::Duration;
+
 use super::read::Fields;
-use crate::balance::{BalanceOptions, Distribution, Load};
+use crate::balance::{BalanceOptions, Distribution, Load, ReportedOptions};
 
 /// A balancing policy of gRPC, as far as this crate has its like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum LoadBalancing {
     /// `pick_first`: whatever the client is set to. That all clients run to one server is what this crate is there to avoid.
     PickFirst,
-    /// `round_robin`, and `weighted_round_robin`: by the weights that the resolver tells.
+    /// `round_robin`, by the weights that the resolver tells.
     RoundRobin,
+    /// `weighted_round_robin`, by what servers report on their answers (gRFC A58). `enableOobLoadReport`, and
+    /// `oobReportingPeriod` with it, are passed over: reports of their own streams are not asked for.
+    WeightedRoundRobin(ReportedOptions),
     /// `least_request`: to the least loaded, by requests in flight, of so many drawn at random; a draw is at most 8 here.
     LeastRequest {
         /// `choiceCount` \[2\].
@@ -57,7 +62,8 @@ impl LoadBalancing {
     fn by_name(name: &str, policy: &mut Fields<'_, '_>) -> Option<Self> {
         Some(match name {
             "pick_first" => Self::PickFirst,
-            "round_robin" | "weighted_round_robin" => Self::RoundRobin,
+            "round_robin" => Self::RoundRobin,
+            "weighted_round_robin" => Self::WeightedRoundRobin(policy.object(name, reported)?),
             "ring_hash" | "ring_hash_experimental" => Self::RingHash,
             "least_request" | "least_request_experimental" => {
                 let read = |options: &mut Fields<'_, '_>| {
@@ -79,6 +85,9 @@ impl LoadBalancing {
         match self {
             Self::PickFirst => {}
             Self::RoundRobin => options.distribution = Distribution::RoundRobin,
+            Self::WeightedRoundRobin(reported) => {
+                options.distribution = Distribution::ByReports(reported);
+            }
             Self::LeastRequest { choices } => {
                 options.distribution = Distribution::LeastLoaded;
                 options.load = Load::InFlight;
@@ -93,4 +102,23 @@ impl LoadBalancing {
         }
         options
     }
+}
+
+/// The options of `weighted_round_robin`. A period of computing under 100 ms is taken for 100 ms, as the gRFC says.
+fn reported(options: &mut Fields<'_, '_>) -> ReportedOptions {
+    let mut reported = ReportedOptions::default();
+    if let Some(blackout) = options.duration("blackoutPeriod") {
+        reported.blackout = blackout;
+    }
+    if let Some(expiration) = options.duration("weightExpirationPeriod") {
+        // None at all is as good as none that counts.
+        reported.expiration = expiration.max(Duration::from_nanos(1));
+    }
+    if let Some(every) = options.duration("weightUpdatePeriod") {
+        reported.every = every.max(Duration::from_millis(100));
+    }
+    if let Some(penalty) = options.number_from_0("errorUtilizationPenalty") {
+        reported.error_penalty = penalty;
+    }
+    reported
 }

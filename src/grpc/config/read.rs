@@ -105,13 +105,26 @@ impl<'a, 'c> Fields<'a, 'c> {
         }
     }
 
+    /// A finite number, also as a text.
+    fn number(&self, name: &str) -> Option<f64> {
+        let number = match self.get(name)? {
+            Value::String(text) => text.parse().ok(),
+            value => value.as_f64(),
+        };
+        number.filter(|number: &f64| number.is_finite())
+    }
+
+    /// A number that is at least 0, if it is there.
+    pub(super) fn number_from_0(&mut self, name: &str) -> Option<f64> {
+        self.get(name)?;
+        let number = self.number(name).filter(|number| *number >= 0.0);
+        self.rule(number.is_some(), name, "a number, at least 0");
+        number
+    }
+
     /// A number that must be there, and more than 0.
     pub(super) fn needed_number(&mut self, name: &str) -> Option<f64> {
-        let number = match self.get(name) {
-            Some(Value::String(text)) => text.parse().ok(),
-            value => value.and_then(Value::as_f64),
-        };
-        let number = number.filter(|number: &f64| number.is_finite() && *number > 0.0);
+        let number = self.number(name).filter(|number| *number > 0.0);
         self.rule(number.is_some(), name, "a number, more than 0");
         number
     }

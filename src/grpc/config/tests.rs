@@ -5,6 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{read::duration, *};
+use crate::balance::ReportedOptions;
 
 fn fields(text: &str) -> Vec<String> {
     let problems = ServiceConfig::parse(text).err().map(|invalid| invalid.problems().to_vec());
@@ -246,7 +247,7 @@ fn the_first_balancing_policy_that_is_known_is_taken() {
     assert_eq!(taken(r#"[{"their_own": {}}, {"round_robin": {}}]"#), Some(LoadBalancing::RoundRobin));
     assert_eq!(
         taken(r#"[{"weighted_round_robin": {}}, {"pick_first": {}}]"#),
-        Some(LoadBalancing::RoundRobin)
+        Some(LoadBalancing::WeightedRoundRobin(ReportedOptions::default()))
     );
     assert_eq!(taken(r#"[{"ring_hash_experimental": {}}]"#), Some(LoadBalancing::RingHash));
     // gRFC A48: 2 unless it is said, more than 10 are 10, fewer than 2 are refused.
@@ -263,6 +264,31 @@ fn the_first_balancing_policy_that_is_known_is_taken() {
     assert_eq!(fields(r#"{"loadBalancingPolicy": "theirs"}"#), ["loadBalancingPolicy"]);
     let old = ServiceConfig::parse(r#"{"loadBalancingPolicy": "ROUND_ROBIN"}"#).unwrap();
     assert_eq!(old.load_balancing(), Some(LoadBalancing::RoundRobin));
+}
+
+#[test]
+fn the_options_of_weighted_round_robin_are_those_of_the_grfc() {
+    let of = |options: &str| format!(r#"{{"loadBalancingConfig": [{{"weighted_round_robin": {options}}}]}}"#);
+    let taken = |options: &str| ServiceConfig::parse(&of(options)).unwrap().load_balancing();
+    let own = ReportedOptions::default();
+    for (options, owed) in [
+        (r#"{"enableOobLoadReport": true, "oobReportingPeriod": "5s"}"#, own),
+        (r#"{"blackoutPeriod": "0s"}"#, own.blackout(Duration::ZERO)),
+        (r#"{"weightExpirationPeriod": "60s"}"#, own.expiration(Duration::from_secs(60))),
+        (r#"{"weightUpdatePeriod": "0.01s"}"#, own.every(Duration::from_millis(100))),
+        (r#"{"weightUpdatePeriod": "2s"}"#, own.every(Duration::from_secs(2))),
+        (r#"{"errorUtilizationPenalty": 0}"#, own.error_penalty(0.0)),
+        (r#"{"errorUtilizationPenalty": "1.5"}"#, own.error_penalty(1.5)),
+    ] {
+        assert_eq!(taken(options), Some(LoadBalancing::WeightedRoundRobin(owed)), "{options}");
+    }
+    for (options, field) in [
+        (r#"{"errorUtilizationPenalty": -1}"#, "errorUtilizationPenalty"),
+        (r#"{"blackoutPeriod": "ten"}"#, "blackoutPeriod"),
+    ] {
+        let place = format!("loadBalancingConfig[0].weighted_round_robin.{field}");
+        assert_eq!(fields(&of(options)), [place], "{options}");
+    }
 }
 
 #[test]

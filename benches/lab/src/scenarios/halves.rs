@@ -49,6 +49,7 @@ impl Scenario for Halves {
             "tower_ewma",
             "mainstay",
             "mainstay_once",
+            "mainstay_reports",
             "mainstay_in_flight",
             "oracle_p2c",
             "oracle_all",
@@ -73,7 +74,7 @@ impl Scenario for Halves {
     }
 
     fn remarks(&self) -> &'static str {
-        "With reports of the servers p99 within 15 % of `oracle_p2c` is owed; that waits for balancing by reports."
+        "`mainstay_reports` hears from the servers on each answer how much they have in flight."
     }
 
     fn judge(&self, results: &Results) -> Vec<Claim> {
@@ -91,6 +92,9 @@ impl Scenario for Halves {
                     "{point}: at most 0.5 of the gap between tower_ewma's p99 and oracle_p2c's is left"
                 );
                 claims.push(Claim::at_most(owed, left, 0.5));
+                let ratio = results.ratio(&point, "mainstay_reports", "oracle_p2c", "p99_ms");
+                let owed = format!("{point}: with reports p99 at most 1.15 of oracle_p2c's");
+                claims.push(Claim::at_most(owed, ratio.map(|ratio| ratio.median), 1.15));
             }
         }
         claims

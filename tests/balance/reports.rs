@@ -1,0 +1,229 @@
+//! What servers say of their own load, and what comes of it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use mainstay::{
+    Classify, Verdict,
+    balance::{BalanceOptions, Distribution, Load, ReportedOptions},
+    report::{Report, Utilisation},
+    resolve,
+};
+use tower::BoxError;
+
+use crate::stage::*;
+
+/// What each server says on its answers, by name.
+#[derive(Clone, Debug, Default)]
+struct Says(Arc<Mutex<HashMap<String, Report>>>);
+
+impl Says {
+    fn set(&self, server: &str, report: impl Into<Option<Report>>) {
+        match report.into() {
+            Some(report) => drop(self.0.lock().unwrap().insert(server.to_owned(), report)),
+            None => drop(self.0.lock().unwrap().remove(server)),
+        }
+    }
+}
+
+impl Classify<String> for Says {
+    fn classify(&self, result: Result<&String, &BoxError>) -> Verdict {
+        result.map_or(Verdict::failure(), |_| Verdict::success())
+    }
+
+    fn report(&self, answer: &String) -> Option<Report> {
+        self.0.lock().unwrap().get(answer).copied()
+    }
+}
+
+fn client(stage: &Stage, says: &Says, names: &[&str], options: BalanceOptions) -> Client {
+    let builder = stage.builder(resolve::fixed(names.to_vec())).classify(says.clone());
+    builder.options(options).build().unwrap()
+}
+
+fn busy(in_flight: u32) -> Report {
+    Report::default().in_flight(in_flight)
+}
+
+fn used(rate: f64, application: f64) -> Report {
+    Report::default().utilisation(Utilisation::new(rate, application))
+}
+
+/// How many of so many requests, one after the other, each server answered.
+async fn shares(client: &Client, count: usize) -> HashMap<String, usize> {
+    let mut shares = HashMap::new();
+    for _ in 0..count {
+        *shares.entry(client.send(0).await.unwrap()).or_default() += 1;
+    }
+    shares
+}
+
+fn share(shares: &HashMap<String, usize>, name: &str) -> usize {
+    shares.get(name).copied().unwrap_or_default()
+}
+
+const LOADS: [Load; 3] = [
+    Load::Latency { half_life: Duration::from_secs(10) },
+    Load::PeakEwma { decay: Duration::from_secs(10) },
+    Load::InFlight,
+];
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_says_others_have_come_gets_less_at_once() {
+    for load in LOADS {
+        let (stage, says) = (Stage::default(), Says::default());
+        says.set("a:1", busy(0));
+        says.set("b:1", busy(0));
+        let told = options(|options| (options.load, options.reports) = (load, true));
+        let client = client(&stage, &says, &["a:1", "b:1"], told);
+        let before = shares(&client, 100).await;
+        assert!(share(&before, "a:1") >= 30, "{load:?}: {before:?}");
+        says.set("a:1", busy(30));
+        let after = shares(&client, 20).await;
+        assert!(share(&after, "a:1") <= 2, "{load:?}: {after:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_as_fast_with_many_others_there_is_a_bigger_one_and_gets_its_share() {
+    let (stage, says) = (Stage::default(), Says::default());
+    says.set("a:1", busy(30));
+    says.set("b:1", busy(0));
+    let client = client(&stage, &says, &["a:1", "b:1"], options(|options| options.reports = true));
+    let shares = shares(&client, 400).await;
+    assert!(share(&shares, "a:1") >= 100, "{shares:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_goes_by_what_servers_say_unless_asked() {
+    let (stage, says) = (Stage::default(), Says::default());
+    says.set("a:1", busy(30));
+    says.set("b:1", busy(0));
+    let client = client(&stage, &says, &["a:1", "b:1"], options(|_| {}));
+    let shares = shares(&client, 200).await;
+    assert!(share(&shares, "a:1") >= 60, "{shares:?}");
+    assert_eq!(client.status().endpoints[0].others_in_flight, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_asked_again_once_it_was_silent_and_gets_its_share_back() {
+    let (stage, says) = (Stage::default(), Says::default());
+    says.set("a:1", busy(10_000));
+    says.set("b:1", busy(0));
+    let client = client(&stage, &says, &["a:1", "b:1"], options(|options| options.reports = true));
+    shares(&client, 100).await;
+    says.set("a:1", busy(0));
+    // Half of the half-life, and some requests more.
+    let soon = shares(&client, 1_000).await;
+    assert!(share(&soon, "a:1") >= 100, "{soon:?}");
+    let later = shares(&client, 200).await;
+    assert!((60..=140).contains(&share(&later, "a:1")), "{later:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_tells_no_more_is_taken_for_one_that_never_did() {
+    let (stage, says) = (Stage::default(), Says::default());
+    says.set("a:1", busy(5));
+    let client = client(&stage, &says, &["a:1"], options(|options| options.reports = true));
+    shares(&client, 1).await;
+    assert_eq!(client.status().endpoints[0].others_in_flight, Some(5));
+    says.set("a:1", None);
+    shares(&client, 15).await;
+    assert_eq!(client.status().endpoints[0].others_in_flight, Some(5));
+    shares(&client, 1).await;
+    assert_eq!(client.status().endpoints[0].others_in_flight, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_estimate_that_is_shown_is_what_a_request_takes_with_the_others_there() {
+    let (stage, says) = (Stage::default(), Says::default());
+    says.set("a:1", busy(15));
+    let client = client(&stage, &says, &["a:1"], options(|options| options.reports = true));
+    shares(&client, 50).await;
+    let estimate = client.status().endpoints[0].estimate.unwrap();
+    assert!((ms(9)..ms(11)).contains(&estimate), "{estimate:?}");
+}
+
+fn by_reports(change: impl FnOnce(ReportedOptions) -> ReportedOptions) -> BalanceOptions {
+    let reported = change(ReportedOptions::default());
+    options(|options| options.distribution = Distribution::ByReports(reported))
+}
+
+#[tokio::test(start_paused = true)]
+async fn weights_from_reports_give_each_its_share_after_the_blackout() {
+    let (stage, says) = (Stage::default(), Says::default());
+    says.set("a:1", used(100.0, 0.25)); // 400
+    says.set("b:1", used(100.0, 0.5)); // 200
+    says.set("c:1", used(100.0, 1.0)); // 100
+    let client = client(&stage, &says, &["a:1", "b:1", "c:1"], by_reports(|own| own));
+    let before = shares(&client, 300).await;
+    assert!(["a:1", "b:1", "c:1"].iter().all(|name| share(&before, name) == 100), "{before:?}");
+    tokio::time::sleep(secs(11)).await;
+    assert_eq!(client.status().endpoints[0].reported_weight, Some(400.0));
+    let after = shares(&client, 700).await;
+    for (name, owed) in [("a:1", 400), ("b:1", 200), ("c:1", 100)] {
+        assert!(share(&after, name).abs_diff(owed) <= 7, "{after:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_has_not_reported_is_given_the_mean_of_the_others() {
+    let (stage, says) = (Stage::default(), Says::default());
+    says.set("a:1", used(100.0, 0.25)); // 400
+    says.set("b:1", used(100.0, 0.5)); // 200
+    let client = client(&stage, &says, &["a:1", "b:1", "c:1"], by_reports(|own| own));
+    shares(&client, 30).await;
+    tokio::time::sleep(secs(11)).await;
+    let after = shares(&client, 900).await;
+    for (name, owed) in [("a:1", 400), ("b:1", 200), ("c:1", 300)] {
+        assert!(share(&after, name).abs_diff(owed) <= 9, "{after:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn weights_follow_reports_within_a_period_and_end_with_the_expiration() {
+    let (stage, says) = (Stage::default(), Says::default());
+    says.set("a:1", used(100.0, 0.2));
+    says.set("b:1", used(100.0, 0.8));
+    let short = by_reports(|own| own.blackout(Duration::ZERO).expiration(secs(20)).every(secs(2)));
+    let client = client(&stage, &says, &["a:1", "b:1"], short);
+    shares(&client, 10).await;
+    tokio::time::sleep(ms(2_100)).await;
+    let weighted = shares(&client, 100).await;
+    assert!(share(&weighted, "a:1").abs_diff(80) <= 2, "{weighted:?}");
+    says.set("a:1", used(100.0, 0.8));
+    says.set("b:1", used(100.0, 0.2));
+    shares(&client, 20).await;
+    tokio::time::sleep(ms(2_100)).await;
+    let turned = shares(&client, 100).await;
+    assert!(share(&turned, "b:1").abs_diff(80) <= 2, "{turned:?}");
+    // Silent for so long, nobody has a weight.
+    says.set("a:1", None);
+    says.set("b:1", None);
+    tokio::time::sleep(secs(23)).await;
+    let even = shares(&client, 100).await;
+    assert_eq!(share(&even, "a:1"), 50, "{even:?}");
+    assert_eq!(client.status().endpoints[0].reported_weight, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn distribution_by_reports_can_be_put_in_and_taken_out_while_it_runs() {
+    let (stage, says) = (Stage::default(), Says::default());
+    says.set("a:1", used(100.0, 0.2));
+    says.set("b:1", used(100.0, 0.8));
+    let client = client(&stage, &says, &["a:1", "b:1"], options(|_| {}));
+    shares(&client, 20).await;
+    client.update(by_reports(|own| own.blackout(Duration::ZERO))).unwrap();
+    shares(&client, 20).await;
+    tokio::time::sleep(ms(1_100)).await;
+    let weighted = shares(&client, 100).await;
+    assert!(share(&weighted, "a:1").abs_diff(80) <= 2, "{weighted:?}");
+    client.update(options(|options| options.distribution = Distribution::RoundRobin)).unwrap();
+    let even = shares(&client, 100).await;
+    assert_eq!(share(&even, "a:1"), 50, "{even:?}");
+    let wrong = by_reports(|own| own.every(ms(1)));
+    assert_eq!(client.update(wrong).unwrap_err().problems()[0].field, "distribution.every");
+}
