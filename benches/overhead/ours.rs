@@ -4,15 +4,18 @@ use std::{convert::Infallible, sync::LazyLock, time::Duration};
 
 use http::HeaderValue;
 use mainstay::{
-    Client, Describe, Endpoint,
-    balance::{Balance, BalanceOptions, Distribution, Load, Localities, MaglevOptions, RingOptions},
+    Classify, Client, Describe, Endpoint, Verdict,
+    balance::{
+        Balance, BalanceOptions, Distribution, Load, Localities, MaglevOptions, ReportedOptions, RingOptions,
+    },
     describe::Idempotent,
     endpoint::Locality,
     health::OperationOptions,
     http::{BodyTrack, Classifier, Description, Replay, Tracked},
+    report::{Report, Utilisation},
     resolve::{Fixed, fixed},
 };
-use tower::{Service, service_fn};
+use tower::{BoxError, Service, service_fn};
 
 use crate::{
     case::Case,
@@ -28,6 +31,16 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::shared("balance_zones", request, zones).against("tower_buffer_balance_ewma"),
         Case::shared("balance_round_robin", request, |endpoints| spread(endpoints, Distribution::RoundRobin))
             .against("tower_buffer_balance_ewma"),
+        Case::shared("balance_by_reports", request, |endpoints| {
+            reporting(endpoints, |options| {
+                options.distribution = Distribution::ByReports(ReportedOptions::default());
+            })
+        })
+        .against("tower_buffer_balance_ewma"),
+        Case::shared("balance_reports", request, |endpoints| {
+            reporting(endpoints, |options| options.reports = true)
+        })
+        .against("tower_buffer_balance_ewma"),
         Case::shared("balance_ring", request, |endpoints| {
             spread(endpoints, Distribution::Ring(RingOptions::default()))
         })
@@ -127,6 +140,31 @@ fn spread(endpoints: usize, distribution: Distribution) -> Balance<AtOnce, u64> 
     Balance::builder(resolver(endpoints))
         .connect(|_: &Endpoint| AtOnce)
         .describe(Numbered)
+        .options(options)
+        .build()
+        .expect("sound options")
+}
+
+/// The balancer over servers that say with each answer how much they have in flight, and how busy they are.
+fn reporting(endpoints: usize, change: impl FnOnce(&mut BalanceOptions)) -> Balance<AtOnce, u64> {
+    struct Reporting;
+
+    impl Classify<u64> for Reporting {
+        fn classify(&self, result: Result<&u64, &BoxError>) -> Verdict {
+            result.map_or(Verdict::failure(), |_| Verdict::success())
+        }
+
+        fn report(&self, answer: &u64) -> Option<Report> {
+            let busy = Utilisation::new(100.0, 0.25 + (answer % 4) as f64 / 8.0);
+            Some(Report::default().in_flight((answer % 16) as u32).utilisation(busy))
+        }
+    }
+
+    let mut options = BalanceOptions::default();
+    change(&mut options);
+    Balance::builder(resolver(endpoints))
+        .connect(|_: &Endpoint| AtOnce)
+        .classify(Reporting)
         .options(options)
         .build()
         .expect("sound options")

@@ -1,6 +1,7 @@
 //! The experiments, one file each.
 
 pub mod blink;
+pub mod cold_start;
 pub mod collapse;
 pub mod finagle;
 pub mod gc_pauses;
@@ -13,6 +14,7 @@ pub mod noisy_fleet;
 pub mod overload;
 pub mod priority;
 pub mod reconnect_storm;
+pub mod registry;
 pub mod retry_frontier;
 pub mod rolling_deploy;
 pub mod scale;
@@ -42,6 +44,7 @@ pub static ALL: &[&dyn Scenario] = &[
     &overload::Overload,
     &priority::Priority,
     &hedging_frontier::HedgingFrontier,
+    &cold_start::ColdStart,
     &rolling_deploy::RollingDeploy,
     &zone_loss::ZoneLoss,
     &reconnect_storm::ReconnectStorm,
@@ -52,9 +55,4 @@ pub static ALL: &[&dyn Scenario] = &[
 ];
 
 /// Those that wait for their layer.
-pub static WAITING: &[Waiting] = &[Waiting {
-    number: 15,
-    name: "cold_start",
-    question: "A tenth of the fleet is new and cold: who notices?",
-    waits_for: "balancing that is ready for it",
-}];
+pub static WAITING: &[Waiting] = &[];

@@ -1,19 +1,17 @@
 //! Row 16: a fleet is replaced in batches.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 
 use mainstay::{
     balance::BalanceOptions,
-    resolve::{Channel, Feed, channel},
-    testing::{Fleet, OpenLoop, Recorder, ServerHandle, ServerOptions, World, simulate},
+    testing::{Fleet, OpenLoop, Recorder, ServerOptions, World, simulate},
 };
 use tower::{ServiceExt as _, util::BoxService};
 
-use super::stage::{s, spawn_load};
+use super::{
+    registry::{Registry, warms_up},
+    stage::{s, spawn_load},
+};
 use crate::{
     contender::{Sender, Terms, unconnected},
     measure::Measured,
@@ -37,9 +35,6 @@ const REFUSES: Duration = s(1);
 const DOWN: Duration = s(10);
 /// Clients see that it is back, and by default that it goes, so much later.
 const SEEN: Duration = Duration::from_millis(500);
-/// A server that has just started is slower by 1 + 4 e^(-t / 10 s): told to it in steps, until that is next to nothing.
-const STEP: Duration = Duration::from_millis(500);
-const WARMS: Duration = s(50);
 
 impl Scenario for RollingDeploy {
     fn number(&self) -> u32 {
@@ -88,7 +83,7 @@ impl Scenario for RollingDeploy {
                 .servers(SERVERS, ServerOptions::default())
                 .build(&world)
                 .expect("valid servers");
-            let registry = Registry::new(&fleet);
+            let registry = Registry::of(&fleet, 0..SERVERS);
             for batch in 0..batches as usize {
                 let begins = WARM_UP + EVERY * batch as u32;
                 for server in batch * BATCH..(batch + 1) * BATCH {
@@ -133,43 +128,6 @@ impl Scenario for RollingDeploy {
     }
 }
 
-/// Who is there, and the clients that are told.
-#[derive(Clone)]
-struct Registry {
-    fleet: Fleet,
-    state: Arc<Mutex<(BTreeSet<usize>, Vec<Feed>)>>,
-}
-
-impl Registry {
-    fn new(fleet: &Fleet) -> Self {
-        let state = Arc::new(Mutex::new(((0..fleet.len()).collect(), Vec::new())));
-        Self { fleet: fleet.clone(), state }
-    }
-
-    fn watched(&self) -> Channel {
-        let (feed, channel) = channel();
-        let mut state = self.state.lock().expect("nobody panics");
-        self.tell(&state.0, &feed);
-        state.1.push(feed);
-        channel
-    }
-
-    fn tell(&self, present: &BTreeSet<usize>, feed: &Feed) {
-        feed.set(present.iter().map(|server| self.fleet.endpoint(*server)));
-    }
-
-    /// A server comes or goes, for all clients at once.
-    fn change(&self, server: usize, present: bool) {
-        let mut state = self.state.lock().expect("nobody panics");
-        if present {
-            state.0.insert(server);
-        } else {
-            state.0.remove(&server);
-        }
-        state.1.iter().for_each(|feed| self.tell(&state.0, feed));
-    }
-}
-
 /// One server goes, and comes back cold.
 fn replace(
     world: &World,
@@ -188,13 +146,7 @@ fn replace(
     let (drains, restarts) = (fleet.server(server), fleet.server(server));
     world.at(refuses, move || drains.drain());
     world.at(refuses + REFUSES, move || restarts.restart(DOWN - REFUSES));
-    for step in 0..(WARMS.as_millis() / STEP.as_millis()) as u32 {
-        let (cold, since): (ServerHandle, Duration) = (fleet.server(server), STEP * step);
-        let slower = 1.0 + 4.0 * (-since.as_secs_f64() / 10.0).exp();
-        world.at(back + since, move || cold.set_speed(1.0 / slower).expect("a valid speed"));
-    }
-    let warm = fleet.server(server);
-    world.at(back + WARMS, move || warm.set_speed(1.0).expect("a valid speed"));
+    warms_up(world, fleet.server(server), back);
 }
 
 fn terms(contender: &str) -> Terms {
