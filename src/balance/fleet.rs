@@ -12,6 +12,7 @@ use super::{
     bell::{Bell, Message},
     estimator::{At, Estimator},
     hearsay::SharedHealth,
+    heat::Heat,
     member::Member,
     options::{BalanceOptions, BodyOptions},
     wake::WakeSet,
@@ -62,6 +63,8 @@ pub(crate) struct Fleet {
     pub(crate) closed: AtomicBool,
     /// Whose turn it is, where requests go in turn: each thread goes round by itself.
     turns: Box<[Padded<AtomicU64>]>,
+    /// From how much in flight on endpoints are hot, where that is the rule.
+    pub(crate) heat: Heat,
     /// The periods of all histograms of recent latencies.
     periods: Slices,
     /// Latencies of attempts to their heads, striped by thread.
@@ -122,6 +125,7 @@ impl Fleet {
             tally: Tally::new(),
             closed: AtomicBool::new(false),
             turns: (0..stripes()).map(|_| Padded(AtomicU64::new(0))).collect(),
+            heat: Heat::new(),
             periods: Slices::new(epoch, Recent::PERIOD),
             latencies: recent(),
             cuts: recent(),

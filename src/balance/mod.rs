@@ -100,6 +100,7 @@ mod fleet;
 mod groups;
 mod hands;
 mod hearsay;
+mod heat;
 mod lane;
 mod lease;
 mod localities;

@@ -17,6 +17,7 @@ use super::{
     pool::Pool,
     snapshot::{Entry, Resolved, Snapshot},
     stride::Stride,
+    told::SLOWS,
 };
 use crate::{
     context::{self, Call},
@@ -106,21 +107,6 @@ fn look<S>(index: u32, entry: &Entry<S>, by_share: f32, at: Option<At>) -> Look 
     Look { index, in_flight, by_share, mean, weight, is_silent }
 }
 
-/// The same where servers tell what others have in flight there, each of whom counts for so many.
-#[inline(always)]
-fn look_told<S>(index: u32, entry: &Entry<S>, by_share: f32, at: Option<At>, others: f32) -> Look {
-    let mut look = look(index, entry, by_share, at);
-    if let Some(told) = entry.member.told.others() {
-        let told = others * told as f32;
-        match at {
-            // It is compared by what it takes now; and where many are, one more makes less of a difference.
-            Some(_) => (look.mean, look.by_share) = (look.mean * (1.0 + told), look.by_share / (1.0 + told)),
-            None => look.in_flight += told,
-        }
-    }
-    look
-}
-
 impl<S> Snapshot<S> {
     /// The usual pick: the first attempt of a request, no endpoint waits for a probe, and all weights are equal. `None`
     /// where that is not so, or where none that was drawn may be used: then [`pick`](Self::pick) goes on.
@@ -135,37 +121,18 @@ impl<S> Snapshot<S> {
         if !self.pool.usual || self.pool.len < 2 {
             return self.pick_of_pools(now, fleet);
         }
-        if self.others > 0.0 {
-            return self.told_pick(&self.entries, &self.pool, now, fleet);
+        if self.looks_closer {
+            return self.close_pick(&self.pool, now, fleet);
         }
         // The only pool begins where the entries do.
-        of_choices!(
-            self.choices.min(self.pool.len),
-            self.usual_of(&self.entries, &self.pool, now, fleet, |index, entry, at| look(
-                index, entry, 1.0, at
-            ))
-        )
+        of_choices!(self.choices.min(self.pool.len), self.usual_of(&self.entries, &self.pool, now, fleet))
     }
 
-    /// The usual pick where servers tell what they have in flight.
+    /// The usual pick where it looks at more than is usual.
     #[inline(never)]
-    fn told_pick<'a>(
-        &'a self,
-        entries: &'a [Entry<S>],
-        pool: &Pool,
-        now: Option<Stamp>,
-        fleet: &Fleet,
-    ) -> Option<&'a Entry<S>> {
-        of_choices!(
-            self.choices.min(pool.len),
-            self.usual_of(entries, pool, now, fleet, |index, entry, at| look_told(
-                index,
-                entry,
-                1.0,
-                at,
-                self.others
-            ))
-        )
+    fn close_pick(&self, pool: &Pool, now: Option<Stamp>, fleet: &Fleet) -> Option<&Entry<S>> {
+        let fits = |entry: &Entry<S>| entry.member.is_allowed(pool.panic);
+        of_choices!(self.choices.min(pool.len), self.best_of(pool, now, fleet, &fits))
     }
 
     /// The usual pick where there are several pools.
@@ -173,14 +140,10 @@ impl<S> Snapshot<S> {
     fn pick_of_pools(&self, now: Option<Stamp>, fleet: &Fleet) -> Option<&Entry<S>> {
         let pools = self.pools.as_ref().filter(|pools| pools.usual)?;
         let pool = pools.draw(fleet.random.next() as u32)?;
-        let entries = self.entries_of(pool);
-        if self.others > 0.0 {
-            return self.told_pick(entries, pool, now, fleet);
+        if self.looks_closer {
+            return self.close_pick(pool, now, fleet);
         }
-        of_choices!(
-            self.choices.min(pool.len),
-            self.usual_of(entries, pool, now, fleet, |index, entry, at| look(index, entry, 1.0, at))
-        )
+        of_choices!(self.choices.min(pool.len), self.usual_of(self.entries_of(pool), pool, now, fleet))
     }
 
     /// Draws a few of `pool`, which `entries` begin with and which are all alike, and takes the least loaded of those that
@@ -192,12 +155,11 @@ impl<S> Snapshot<S> {
         pool: &Pool,
         now: Option<Stamp>,
         fleet: &Fleet,
-        look: impl Fn(u32, &Entry<S>, Option<At>) -> Look,
     ) -> Option<&'a Entry<S>> {
         let (drawn, explores) = distinct::<D>(pool.len, &*fleet.random);
         let at = self.at(now, fleet);
         let looks: [Look; D] = std::array::from_fn(|draw| match entries.get(drawn[draw] as usize) {
-            Some(entry) if entry.member.is_allowed(pool.panic) => look(drawn[draw], entry, at),
+            Some(entry) if entry.member.is_allowed(pool.panic) => look(drawn[draw], entry, 1.0, at),
             _ => Look::away(drawn[draw]),
         });
         // Draws have no order, so a tie for the first is a tie at random.
@@ -223,7 +185,7 @@ impl<S> Snapshot<S> {
             Some(entry) if fits(entry) => self.look(drawn[draw], entry, now, at),
             _ => Look::away(drawn[draw]),
         });
-        let best = lightest(&looks, explores)?;
+        let best = self.best(&looks, explores, fleet)?;
         entries.get(best.index as usize)
     }
 
@@ -415,9 +377,31 @@ impl<S> Snapshot<S> {
         now.filter(|_| self.load != Load::InFlight).map(|now| fleet.estimator.at(now.nanos))
     }
 
-    /// What is to be seen of an entry, whatever its weight and whoever tells.
+    /// What is to be seen of an entry, whatever its weight, and whatever its server says.
     fn look(&self, index: u32, entry: &Entry<S>, now: Option<Stamp>, at: Option<At>) -> Look {
-        look_told(index, entry, self.by_share(entry, now), at, self.others)
+        let mut look = look(index, entry, self.by_share(entry, now), at);
+        if let Some(told) = entry.member.told.others().filter(|_| self.options.reports) {
+            let (told, slowed) = (told as f32, 1.0 + SLOWS * told as f32);
+            match self.load {
+                Load::InFlight => look.in_flight += told,
+                Load::HotCold { .. } => {
+                    (look.mean, look.in_flight) = (look.mean * slowed, look.in_flight + told);
+                }
+                // It is compared by what it takes now; and where many are, one more makes less of a difference.
+                Load::Latency { .. } | Load::Quantile { .. } | Load::PeakEwma { .. } => {
+                    (look.mean, look.by_share) = (look.mean * slowed, look.by_share / slowed);
+                }
+            }
+        }
+        look
+    }
+
+    /// The one to take of those that were looked at.
+    fn best<'a>(&self, looks: &'a [Look], explores: bool, fleet: &Fleet) -> Option<&'a Look> {
+        match self.load {
+            Load::HotCold { cold, .. } => fleet.heat.choose(looks, cold.get() as f32, explores),
+            _ => lightest(looks, explores),
+        }
     }
 
     /// The mean share of the traffic by the endpoint's own: 1 where all are alike.
@@ -498,7 +482,7 @@ impl<S> Snapshot<S> {
                 fits.then(|| self.look(index as u32, entry, now, at))
             })
             .collect();
-        entries.get(lightest(&looks, false)?.index as usize)
+        entries.get(self.best(&looks, false, fleet)?.index as usize)
     }
 
     /// Offers the request to an endpoint that waits for one that decides.

@@ -96,8 +96,8 @@ pub(crate) struct Snapshot<S> {
     /// Where the endpoints are, by address and by instance, if requests may ask for one.
     pub(crate) names: HashMap<Box<str>, u32>,
     pub(crate) load: Load,
-    /// For how many of one's own a request of others counts that a server tells of; 0 where nobody asks.
-    pub(crate) others: f32,
+    /// Whether more is looked at than is usual: what servers say, or which endpoints are hot.
+    pub(crate) looks_closer: bool,
     /// How many endpoints are drawn for a request.
     pub(crate) choices: u32,
     /// Requests that may be in flight at one endpoint.
@@ -126,7 +126,7 @@ impl<S> Snapshot<S> {
             most: options.most(),
             timed: true,
             load: options.load,
-            others: options.others_count(),
+            looks_closer: options.looks_closer(),
             choices: options.choices,
             attempt_limit: options.attempt_limit,
             options,
@@ -211,7 +211,7 @@ impl<S> Snapshot<S> {
             most: options.most(),
             timed: ramp_ends.is_some() || options.goes_by_time(),
             load: options.load,
-            others: options.others_count(),
+            looks_closer: options.looks_closer(),
             choices: options.choices,
             attempt_limit: options.attempt_limit,
             options,

@@ -230,6 +230,7 @@ fn settings(now: &ClientOptions, built: &ClientOptions) -> Vec<Setting> {
     tell!("balance": balance.distribution);
     tell!("balance": balance.sticky);
     tell!("balance": balance.load);
+    tell!("balance": balance.reports);
     tell!("balance": balance.choices);
     tell!("balance": balance.panic);
     tell!("balance": balance.panic_below);

@@ -30,6 +30,10 @@ const FARTHEST: f32 = 8.0;
 /// A history counts for at most so many samples once there is a failure: what was good before it says little now.
 const DOUBTED: f32 = 4.0;
 
+/// By how much of its value a sample moves a quantile at the most and at the least: thirty samples on the other side double it.
+const LONGEST_STEP: f32 = 0.5;
+const SHORTEST_STEP: f32 = 0.05;
+
 /// Up to this many ticks (4.9 h) from one time back to another are time that ran backwards, more are an idle turn.
 const AHEAD: u32 = 1 << 20;
 
@@ -92,6 +96,19 @@ impl FadingMean {
         });
     }
 
+    /// Moves the value towards the quantile under which `share` of the samples lie, and counts the sample.
+    pub(crate) fn move_to_quantile(&self, at: Moment, sample: u64, share: f32) {
+        let sample = float(sample);
+        self.update(at, |known| {
+            let Some(known) = known else { return Some((sample, 1.0)) };
+            let weight = (known.weight + 1.0).min(HEAVIEST);
+            // In proportion, so that no unit matters; the less is known, the farther.
+            let step = (LONGEST_STEP / weight.sqrt()).max(SHORTEST_STEP);
+            let by = if sample > known.mean { share } else { share - 1.0 };
+            Some(((known.mean * (1.0 + step * by)).max(1.0), weight))
+        });
+    }
+
     /// Takes a latency that was cut off: it would have been at least `sample`. It can only raise the mean.
     ///
     /// Above the mean it is time spent that no answer stands for: it is added, and not counted. That is how the mean of
@@ -151,7 +168,7 @@ fn known(word: u64, at: Moment) -> (Known, u32) {
 }
 
 #[inline]
-fn nanos(sample: Duration) -> u64 {
+pub(super) fn nanos(sample: Duration) -> u64 {
     u64::try_from(sample.as_nanos()).unwrap_or(u64::MAX)
 }
 

@@ -61,6 +61,7 @@ mod mean;
 mod memo;
 #[cfg(all(test, mainstay_loom))]
 mod model;
+mod quantile;
 mod recent;
 pub(crate) mod slices;
 mod survival;
@@ -71,6 +72,7 @@ pub(crate) use histogram::bucket_of;
 pub use histogram::{Counts, Histogram};
 pub use mean::{FadingMean, Known};
 pub(crate) use memo::Memo;
+pub use quantile::FadingQuantile;
 pub use recent::Recent;
 pub use survival::Survival;
 pub use window::SuccessRate;

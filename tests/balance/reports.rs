@@ -7,7 +7,7 @@ use std::{
 };
 
 use mainstay::{
-    Classify, Verdict,
+    Classify, Ratio, Verdict,
     balance::{BalanceOptions, Distribution, Load, ReportedOptions},
     report::{Report, Utilisation},
     resolve,
@@ -65,8 +65,10 @@ fn share(shares: &HashMap<String, usize>, name: &str) -> usize {
     shares.get(name).copied().unwrap_or_default()
 }
 
-const LOADS: [Load; 3] = [
+const LOADS: [Load; 5] = [
     Load::Latency { half_life: Duration::from_secs(10) },
+    Load::Quantile { share: Ratio::percent::<90>(), half_life: Duration::from_secs(10) },
+    Load::HotCold { cold: Ratio::percent::<84>(), half_life: Duration::from_secs(10) },
     Load::PeakEwma { decay: Duration::from_secs(10) },
     Load::InFlight,
 ];
@@ -145,6 +147,33 @@ async fn the_estimate_that_is_shown_is_what_a_request_takes_with_the_others_ther
     shares(&client, 50).await;
     let estimate = client.status().endpoints[0].estimate.unwrap();
     assert!((ms(9)..ms(11)).contains(&estimate), "{estimate:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn by_each_estimate_a_slow_endpoint_gets_less_and_the_others_the_rest() {
+    for load in LOADS.into_iter().filter(|load| *load != Load::InFlight) {
+        let stage = Stage::default();
+        stage.server("a:1").set(Mode::Answer(ms(200)));
+        let own = options(|options| options.load = load);
+        let client = client(&stage, &Says::default(), &["a:1", "b:1", "c:1"], own);
+        let shares = shares(&client, 300).await;
+        assert!(share(&shares, "a:1") <= 30, "{load:?}: {shares:?}");
+        assert!(share(&shares, "b:1").min(share(&shares, "c:1")) >= 30, "{load:?}: {shares:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_share_that_no_quantile_has_is_told_by_name() {
+    let half_life = secs(10);
+    for share in [Ratio::ZERO, Ratio::ONE] {
+        for (load, field) in [
+            (Load::Quantile { share, half_life }, "load.share"),
+            (Load::HotCold { cold: share, half_life }, "load.cold"),
+        ] {
+            let wrong = options(|options| options.load = load);
+            assert_eq!(wrong.validate().unwrap_err().problems()[0].field, field);
+        }
+    }
 }
 
 fn by_reports(change: impl FnOnce(ReportedOptions) -> ReportedOptions) -> BalanceOptions {

@@ -75,6 +75,8 @@ impl Default for Terms {
 /// | `mainstay_reports` | the same, where servers say on each answer how much they have in flight |
 /// | `mainstay_in_flight`, `mainstay_in_flight_3` | the same, by requests in flight alone, the best of two or three |
 /// | `mainstay_peak` | the same, by requests in flight times peak EWMA, the best of four |
+/// | `mainstay_quantile` | the same, by requests in flight times the 90th percentile of latency |
+/// | `mainstay_hot_cold`, `mainstay_hot_cold_reports` | the same, by Prequal's rule, the best of eight; where servers say what they have in flight |
 /// | `mainstay_two`, `mainstay_six` | the same, with the default load and the best of two, or of six |
 /// | `oracle_p2c`, `oracle_p3c`, `oracle_all` | two draws, three, or all servers, by the true queue and speed |
 /// | `nothing` | one attempt, at random |
@@ -137,9 +139,12 @@ pub fn sender(name: &str, world: &World, fleet: &Fleet, number: u32, terms: Term
         "mainstay_once" => {
             boxed(mainstay(fleet, Terms { attempts: 1, ..terms }, random, BalanceOptions::default()))
         }
-        "mainstay_reports" => {
+        "mainstay_reports" | "mainstay_hot_cold_reports" => {
             let mut options = BalanceOptions::default();
             options.reports = true;
+            if name == "mainstay_hot_cold_reports" {
+                (options.load, options.choices) = (prequal(), 8);
+            }
             let client = client(fleet, Terms { attempts: 1, ..terms }, random, options).classify(Reporting);
             boxed(client.build().expect("the terms of the scenarios hold together"))
         }
@@ -163,10 +168,18 @@ pub fn sender(name: &str, world: &World, fleet: &Fleet, number: u32, terms: Term
         "mainstay_in_flight" => once(Load::InFlight, 2),
         "mainstay_in_flight_3" => once(Load::InFlight, 3),
         "mainstay_peak" => once(Load::PeakEwma { decay: Duration::from_secs(10) }, 4),
+        "mainstay_quantile" => {
+            once(Load::Quantile { share: Ratio::percent::<90>(), half_life: Duration::from_secs(10) }, 4)
+        }
+        "mainstay_hot_cold" => once(prequal(), 8),
         "mainstay_two" => once(Load::default(), 2),
         "mainstay_six" => once(Load::default(), 6),
         _ => panic!("there is no contender {name}"),
     }
+}
+
+fn prequal() -> Load {
+    Load::HotCold { cold: Ratio::percent::<84>(), half_life: Duration::from_secs(10) }
 }
 
 fn mainstay(
