@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::LazyLock, time::Duration};
 
 use http::HeaderValue;
 use mainstay::{
-    Classify, Client, Describe, Endpoint, Verdict,
+    Classify, Client, Describe, Endpoint, Ratio, Verdict,
     balance::{
         Balance, BalanceOptions, Distribution, Load, Localities, MaglevOptions, ReportedOptions, RingOptions,
     },
@@ -27,6 +27,16 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::shared("balance_least_loaded", request, least_loaded).against("tower_buffer_balance_ewma"),
         Case::shared("balance_ewma", request, peak_of_two).against("tower_buffer_balance_ewma"),
         Case::shared("balance", request, balance).against("tower_buffer_balance_ewma"),
+        Case::shared("balance_quantile", request, |endpoints| {
+            let (share, half_life) = (Ratio::percent::<90>(), Duration::from_secs(10));
+            loaded(endpoints, Load::Quantile { share, half_life })
+        })
+        .against("tower_buffer_balance_ewma"),
+        Case::shared("balance_hot_cold", request, |endpoints| {
+            let (cold, half_life) = (Ratio::percent::<84>(), Duration::from_secs(10));
+            loaded(endpoints, Load::HotCold { cold, half_life })
+        })
+        .against("tower_buffer_balance_ewma"),
         Case::shared("balance_operations", request, operations).against("tower_buffer_balance_ewma"),
         Case::shared("balance_zones", request, zones).against("tower_buffer_balance_ewma"),
         Case::shared("balance_round_robin", request, |endpoints| spread(endpoints, Distribution::RoundRobin))
@@ -85,6 +95,13 @@ fn peak_of_two(endpoints: usize) -> Balance<AtOnce, u64> {
 /// The balancer as it is by default: the best of four by mean latency, with health and statistics.
 fn balance(endpoints: usize) -> Balance<AtOnce, u64> {
     balanced(endpoints, BalanceOptions::default())
+}
+
+/// The same by another estimate.
+fn loaded(endpoints: usize, load: Load) -> Balance<AtOnce, u64> {
+    let mut options = BalanceOptions::default();
+    options.load = load;
+    balanced(endpoints, options)
 }
 
 /// The same with health per operation, of which there are four.

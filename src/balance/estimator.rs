@@ -15,13 +15,13 @@ const CERTAIN: f32 = 1e9;
 #[derive(Debug)]
 pub(crate) struct Estimator(AtomicU64);
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
-    Mean,
-    Peak,
-    /// This share of the samples lies under it.
-    Quantile(f32),
-}
+/// Which estimate, as the upper half of the word tells: a mean, a peak, or else the quantile under which so many 2^24ths of
+/// the samples lie.
+type Kind = u32;
+
+const MEAN: Kind = 0;
+const PEAK: Kind = 1 << 24;
+const SHARES: f32 = (1 << 24) as f32;
 
 /// Which estimate, and when.
 #[derive(Clone, Copy, Debug)]
@@ -29,11 +29,6 @@ pub(crate) struct At {
     kind: Kind,
     moment: Moment,
 }
-
-const PEAK: u64 = 1 << 32;
-/// From here on 24 bits of a share; 0 where it is no quantile.
-const SHARE: u32 = 40;
-const SHARES: f32 = (1 << 24) as f32;
 
 impl Estimator {
     pub(crate) fn new(load: Load) -> Self {
@@ -48,12 +43,7 @@ impl Estimator {
     #[inline]
     pub(crate) fn at(&self, nanos: u64) -> At {
         let word = self.0.load(Relaxed);
-        let kind = match word >> 32 {
-            0 => Kind::Mean,
-            1 => Kind::Peak,
-            _ => Kind::Quantile((word >> SHARE) as f32 / SHARES),
-        };
-        At { kind, moment: Moment::new(nanos, f32::from_bits(word as u32)) }
+        At { kind: (word >> 32) as Kind, moment: Moment::new(nanos, f32::from_bits(word as u32)) }
     }
 }
 
@@ -61,10 +51,12 @@ impl Estimator {
 fn word(load: Load) -> u64 {
     let epoch = crate::clock::now();
     match load {
-        Load::PeakEwma { decay } => PEAK | u64::from(Decay::new(epoch, decay).rate().to_bits()),
+        Load::PeakEwma { decay } => {
+            u64::from(PEAK) << 32 | u64::from(Decay::new(epoch, decay).rate().to_bits())
+        }
         Load::Quantile { share, half_life } => {
             let share = (share.get() * f64::from(SHARES)).clamp(1.0, f64::from(SHARES) - 1.0) as u64;
-            share << SHARE | u64::from(Decay::half_life(epoch, half_life).rate().to_bits())
+            share << 32 | u64::from(Decay::half_life(epoch, half_life).rate().to_bits())
         }
         Load::Latency { half_life } | Load::HotCold { half_life, .. } => {
             u64::from(Decay::half_life(epoch, half_life).rate().to_bits())
@@ -89,17 +81,17 @@ impl Latency {
     #[inline]
     pub(crate) fn observe(&self, at: At, nanos: u64) {
         match at.kind {
-            Kind::Mean => self.mean.observe_nanos(at.moment, nanos),
-            Kind::Peak => self.peak.observe_nanos(at.moment, nanos),
-            Kind::Quantile(share) => self.mean.move_to_quantile(at.moment, nanos, share),
+            MEAN => self.mean.observe_nanos(at.moment, nanos),
+            PEAK => self.peak.observe_nanos(at.moment, nanos),
+            share => self.mean.move_to_quantile(at.moment, nanos, share as f32 / SHARES),
         }
     }
 
     /// An attempt was cut off, or says nothing but that it would have taken at least so long.
     pub(crate) fn observe_at_least(&self, at: At, latency: Duration) {
         match at.kind {
-            Kind::Mean | Kind::Quantile(_) => self.mean.observe_at_least(at.moment, latency),
-            Kind::Peak => self.peak.observe_at_least(at.moment, latency),
+            PEAK => self.peak.observe_at_least(at.moment, latency),
+            _ => self.mean.observe_at_least(at.moment, latency),
         }
     }
 
@@ -107,13 +99,13 @@ impl Latency {
     /// fails looks slower with each failure, whatever it answered how fast; no estimate goes beyond `most` for that.
     pub(crate) fn fail(&self, at: At, elapsed: Duration, penalty: Duration, most: f32) {
         match at.kind {
-            Kind::Mean | Kind::Quantile(_) => self.mean.fail(at.moment, elapsed.max(penalty), most),
-            Kind::Peak => {
+            PEAK => {
                 let penalty = penalty.as_nanos() as f32;
                 let expected = self.peak.value(at.moment).unwrap_or(penalty);
                 let slower = Duration::from_nanos((expected + penalty).min(most) as u64);
                 self.peak.observe(at.moment, elapsed.max(slower));
             }
+            _ => self.mean.fail(at.moment, elapsed.max(penalty), most),
         }
     }
 
@@ -121,11 +113,11 @@ impl Latency {
     #[inline]
     pub(crate) fn known(&self, at: At) -> Option<Known> {
         match at.kind {
-            Kind::Mean | Kind::Quantile(_) => self.mean.known(at.moment),
-            Kind::Peak => {
+            PEAK => {
                 let value = self.peak.value(at.moment)?;
                 Some(Known { mean: value, weight: CERTAIN, is_silent: false })
             }
+            _ => self.mean.known(at.moment),
         }
     }
 }

@@ -172,18 +172,16 @@ impl Member {
     }
 
     /// By how much what is in flight at the server makes a request take longer, where it says what that is.
-    fn slowed(&self, ours: u32) -> Option<f32> {
-        let others = self.told.others().filter(|_| self.wants_report())?;
-        Some(1.0 + SLOWS * (others + ours) as f32)
+    #[cold]
+    fn slowed(&self, others: u32, ours: u32) -> f32 {
+        if self.wants_report() { 1.0 + SLOWS * (others + ours) as f32 } else { 1.0 }
     }
 
     /// What of `nanos` a request would have taken alone, as far as the server says who else was there.
     #[inline]
     fn alone(&self, nanos: u64) -> u64 {
-        match self.slowed(self.others_of_ours()) {
-            Some(slowed) => (nanos as f64 / f64::from(slowed)) as u64,
-            None => nanos,
-        }
+        let Some(others) = self.told.others() else { return nanos };
+        (nanos as f64 / f64::from(self.slowed(others, self.others_of_ours()))) as u64
     }
 
     fn alone_for(&self, time: Duration) -> Duration {
@@ -215,7 +213,8 @@ impl Member {
     /// What is known of how long a request takes there now.
     pub(crate) fn expected(&self, at: At) -> Option<Known> {
         let known = self.known(at)?;
-        let slowed = self.slowed(self.in_flight.load(Relaxed)).unwrap_or(1.0);
+        let ours = self.in_flight.load(Relaxed);
+        let slowed = self.told.others().map_or(1.0, |others| self.slowed(others, ours));
         Some(Known { mean: known.mean * slowed, ..known })
     }
 
