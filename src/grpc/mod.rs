@@ -62,5 +62,7 @@ pub use load_report::{LOAD_METRICS, LOAD_METRICS_BIN, LoadReport};
 pub use status::{PUSHBACK, STATUS};
 pub use timeout::{TIMEOUT, read_timeout};
 
+#[cfg(feature = "server")]
+pub(crate) use status::judge;
 #[cfg(feature = "tonic")]
 pub(crate) use {config::Methods, status::pushed_back};
