@@ -15,3 +15,5 @@ mod failures;
 mod health;
 #[path = "tonic/server.rs"]
 mod server;
+#[path = "tonic/watch.rs"]
+mod watch;
