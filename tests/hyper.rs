@@ -7,5 +7,7 @@ mod bodies;
 mod client;
 #[path = "hyper/failures.rs"]
 mod failures;
+#[path = "hyper/killed.rs"]
+mod killed;
 #[path = "hyper/server.rs"]
 mod server;

@@ -53,6 +53,7 @@
 //! | `Unresolved`, `Absent`, `NoEndpoint`, `Connect`, `Breaker`, `AttemptTimeout`, `Stalled` | UNAVAILABLE |
 //! | `Closed` | CANCELLED |
 //! | `NoRuntime` | INTERNAL |
+//! | none: the connection broke before the answer began | UNAVAILABLE |
 //!
 //! # Service config
 //! What a gRPC [`ServiceConfig`](crate::grpc::ServiceConfig) says is done from [`ClientBuilder::service_config`] or
