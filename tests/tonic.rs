@@ -11,6 +11,8 @@ mod calls;
 mod config;
 #[path = "tonic/failures.rs"]
 mod failures;
+#[path = "tonic/half_open.rs"]
+mod half_open;
 #[path = "tonic/health.rs"]
 mod health;
 #[path = "tonic/server.rs"]

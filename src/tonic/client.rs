@@ -15,7 +15,7 @@ use pin_project::pin_project;
 use tower::Service;
 
 use super::{
-    Connector, Transport,
+    AnswerBody, Connector, Transport,
     policy::{ByMethod, Plan},
     status::status,
     watch::Watching,
@@ -238,7 +238,7 @@ impl Client {
 }
 
 impl Service<Request<Body>> for Client {
-    type Response = Response<Tracked<Body>>;
+    type Response = Response<AnswerBody>;
     type Error = Status;
     type Future = CallFuture;
 
@@ -259,10 +259,11 @@ pub struct CallFuture {
 }
 
 impl Future for CallFuture {
-    type Output = Result<Response<Tracked<Body>>, Status>;
+    type Output = Result<Response<AnswerBody>, Status>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(ready!(self.project().inner.poll(cx)).map_err(status))
+        let answer = ready!(self.project().inner.poll(cx)).map_err(status)?;
+        Poll::Ready(Ok(answer.map(AnswerBody::new)))
     }
 }
 

@@ -53,7 +53,7 @@
 //! | `Unresolved`, `Absent`, `NoEndpoint`, `Connect`, `Breaker`, `AttemptTimeout`, `Stalled` | UNAVAILABLE |
 //! | `Closed` | CANCELLED |
 //! | `NoRuntime` | INTERNAL |
-//! | none: the connection broke before the answer began | UNAVAILABLE |
+//! | none: the connection broke, before the answer or in the middle of it | UNAVAILABLE |
 //!
 //! # Service config
 //! What a gRPC [`ServiceConfig`](crate::grpc::ServiceConfig) says is done from [`ClientBuilder::service_config`] or
@@ -113,6 +113,7 @@
 //! # Cost
 //! tonic's channel has a queue and a task of its own. On top, each call boxes its body once more.
 
+mod body;
 mod channel;
 mod client;
 mod policy;
@@ -120,6 +121,7 @@ mod status;
 mod transport;
 mod watch;
 
+pub use body::AnswerBody;
 pub use channel::{Connecting, Connector, endpoint};
 pub use client::{CallFuture, Client, ClientBuilder};
 pub use transport::{Transport, TransportFuture};
