@@ -7,5 +7,9 @@ mod bodies;
 mod client;
 #[path = "hyper/failures.rs"]
 mod failures;
+#[path = "hyper/half_open.rs"]
+mod half_open;
+#[path = "hyper/killed.rs"]
+mod killed;
 #[path = "hyper/server.rs"]
 mod server;

@@ -8,6 +8,8 @@
 mod greeter;
 #[path = "peers/grpcio.rs"]
 mod grpcio;
+#[path = "peers/grpcio_client.rs"]
+mod grpcio_client;
 #[path = "peers/haproxy.rs"]
 mod haproxy;
 #[path = "peers/load.rs"]

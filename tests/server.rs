@@ -9,5 +9,7 @@ mod axum;
 #[allow(missing_docs, unreachable_pub, clippy::all)]
 #[rustfmt::skip]
 mod greeter;
+#[path = "server/load.rs"]
+mod load;
 #[path = "server/tonic.rs"]
 mod tonic;

@@ -11,7 +11,11 @@ mod calls;
 mod config;
 #[path = "tonic/failures.rs"]
 mod failures;
+#[path = "tonic/half_open.rs"]
+mod half_open;
 #[path = "tonic/health.rs"]
 mod health;
 #[path = "tonic/server.rs"]
 mod server;
+#[path = "tonic/watch.rs"]
+mod watch;

@@ -5,6 +5,7 @@ mod dials;
 mod outliers;
 mod resolution;
 mod subsets;
+mod watches;
 mod zones;
 
 use std::{

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::Stream;
 use tower::{BoxError, Service};
 
 use super::{
@@ -27,6 +28,7 @@ use crate::{
     describe::{Describe, Opaque},
     error::ErrorsFail,
     error::{Error, Reason},
+    health::ServingStatus,
     invalid::{Check, Invalid},
     outcome::Classify,
     random::{Entropy, Random},
@@ -396,7 +398,24 @@ where
         F: Fn(S, Arc<Endpoint>) -> A + Send + Sync + 'static,
         A: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
-        self.checker = Some(Checker::new(ask));
+        self.checker.get_or_insert_default().set_ask(ask);
+        self
+    }
+
+    /// Has each endpoint listened to, over a clone of its service, from when it is connected until it is not: what it says of itself,
+    /// unasked \[no endpoint\].
+    ///
+    /// One word counts as much as a run of [checks](Self::check): that it does not serve sets it aside, under the cap of judgements, and
+    /// goes on to hold as checks that fail do, so that a request which succeeds afterwards is the better witness; that it serves brings
+    /// back what checks, or its own word, have taken out. Where both are there it comes back when neither is against it. A new endpoint does not
+    /// wait for its first word. A stream that ends is not begun again while the connection stands.
+    #[must_use]
+    pub fn watch<F, W>(mut self, watch: F) -> Self
+    where
+        F: Fn(S, Arc<Endpoint>) -> W + Send + Sync + 'static,
+        W: Stream<Item = ServingStatus> + Send + 'static,
+    {
+        self.checker.get_or_insert_default().set_watch(watch);
         self
     }
 

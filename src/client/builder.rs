@@ -2,6 +2,7 @@
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
+use futures::Stream;
 use tower::{BoxError, Service};
 
 use super::{
@@ -16,6 +17,7 @@ use crate::{
     deadline::AttemptFit,
     describe::{Describe, Opaque},
     error::ErrorsFail,
+    health::ServingStatus,
     hedge::HedgeOptions,
     invalid::{Check, Invalid},
     limit::{ConcurrencyLimitOptions, rate::RateLimitOptions, throttle::ThrottleOptions},
@@ -105,7 +107,19 @@ where
         F: Fn(S, Arc<Endpoint>) -> A + Send + Sync + 'static,
         A: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
-        self.checker = Some(Checker::new(ask));
+        self.checker.get_or_insert_default().set_ask(ask);
+        self
+    }
+
+    /// Has each endpoint listened to, over a clone of its service, for what it says of itself unasked: see
+    /// [`BalanceBuilder::watch`](crate::balance::BalanceBuilder::watch) \[no endpoint\].
+    #[must_use]
+    pub fn watch<F, W>(mut self, watch: F) -> Self
+    where
+        F: Fn(S, Arc<Endpoint>) -> W + Send + Sync + 'static,
+        W: Stream<Item = ServingStatus> + Send + 'static,
+    {
+        self.checker.get_or_insert_default().set_watch(watch);
         self
     }
 

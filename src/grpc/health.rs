@@ -22,7 +22,7 @@ use crate::invalid::{self, Invalid};
 const PATH: &str = "/grpc.health.v1.Health/Check";
 
 /// More than an answer can have: it is a number.
-const LONGEST: usize = 1_024;
+pub(super) const LONGEST: usize = 1_024;
 
 /// An active check by gRPC's health protocol: `grpc.health.v1.Health/Check`.
 ///
@@ -52,17 +52,7 @@ impl HealthCheck {
     /// # Errors
     /// [`Invalid`] if `origin` is no URI, or has no authority.
     pub fn of(origin: &str) -> Result<Self, Invalid> {
-        let parsed = origin.parse::<Uri>().ok().filter(|uri| uri.authority().is_some());
-        let uri = parsed.and_then(|uri| {
-            let mut parts = uri.into_parts();
-            parts.scheme.get_or_insert(::http::uri::Scheme::HTTP);
-            parts.path_and_query = Some(::http::uri::PathAndQuery::from_static(PATH));
-            Uri::from_parts(parts).ok()
-        });
-        let mut check = invalid::Check::default();
-        check.rule(uri.is_some(), "check.uri", origin, "a URI with an authority");
-        check.finish()?;
-        Ok(Self { uri: uri.unwrap_or_default(), service: String::new() })
+        Ok(Self { uri: under(origin, PATH, "check.uri")?, service: String::new() })
     }
 
     /// Asks after this service \[the server as a whole\].
@@ -91,12 +81,7 @@ impl HealthCheck {
         R::Data: Send,
         R::Error: Into<BoxError>,
     {
-        let mut request = Request::new(body(Question::of(&self.service)));
-        *request.method_mut() = ::http::Method::POST;
-        *request.uri_mut() = self.uri.clone();
-        *request.version_mut() = Version::HTTP_2;
-        request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
+        let request = asking(&self.uri, body(Question::of(&self.service)));
         async move {
             let response = service.oneshot(request).await.map_err(Into::into)?;
             let (head, body) = response.into_parts();
@@ -116,7 +101,33 @@ impl HealthCheck {
     }
 }
 
-fn code(headers: &HeaderMap) -> Option<u8> {
+/// A method at `path`, under the scheme and authority of `origin`.
+pub(super) fn under(origin: &str, path: &'static str, field: &'static str) -> Result<Uri, Invalid> {
+    let parsed = origin.parse::<Uri>().ok().filter(|uri| uri.authority().is_some());
+    let uri = parsed.and_then(|uri| {
+        let mut parts = uri.into_parts();
+        parts.scheme.get_or_insert(::http::uri::Scheme::HTTP);
+        parts.path_and_query = Some(::http::uri::PathAndQuery::from_static(path));
+        Uri::from_parts(parts).ok()
+    });
+    let mut check = invalid::Check::default();
+    check.rule(uri.is_some(), field, origin, "a URI with an authority");
+    check.finish()?;
+    Ok(uri.unwrap_or_default())
+}
+
+/// The call of a method with one message.
+pub(super) fn asking<B>(method: &Uri, body: B) -> Request<B> {
+    let mut request = Request::new(body);
+    *request.method_mut() = ::http::Method::POST;
+    *request.uri_mut() = method.clone();
+    *request.version_mut() = Version::HTTP_2;
+    request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
+    request
+}
+
+pub(super) fn code(headers: &HeaderMap) -> Option<u8> {
     let code = headers.get(STATUS)?;
     // What is no code is UNKNOWN.
     Some(code.to_str().ok().and_then(|code| code.parse().ok()).unwrap_or(2))
@@ -143,7 +154,7 @@ fn of_answer(framed: &[u8]) -> Result<(), BoxError> {
     }
 }
 
-fn status(framed: &[u8]) -> Option<u64> {
+pub(super) fn status(framed: &[u8]) -> Option<u64> {
     let (head, message) = framed.split_at_checked(5)?;
     let length = u32::from_be_bytes(head[1..].try_into().ok()?);
     // Nobody was told that compressed answers are understood.
@@ -181,7 +192,7 @@ pub struct Question(Option<Bytes>);
 
 impl Question {
     /// `HealthCheckRequest`, whose field 1 is the service, framed.
-    fn of(service: &str) -> Self {
+    pub(super) fn of(service: &str) -> Self {
         let mut message = Vec::new();
         if !service.is_empty() {
             put_bytes(&mut message, 1, service.as_bytes());

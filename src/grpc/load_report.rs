@@ -20,8 +20,6 @@ pub const LOAD_METRICS: HeaderName = HeaderName::from_static("endpoint-load-metr
 /// The one of a report in binary, which is what gRPC uses.
 pub const LOAD_METRICS_BIN: HeaderName = HeaderName::from_static("endpoint-load-metrics-bin");
 
-/// Longer reports are not read.
-const LONGEST: usize = 16 * 1024;
 /// Of names, a report has at most so many in each of its lists.
 const NAMES: usize = 100;
 
@@ -48,6 +46,9 @@ pub struct LoadReport {
 }
 
 impl LoadReport {
+    /// Longer reports are not read.
+    pub(crate) const LONGEST: usize = 16 * 1024;
+
     /// Reads the report among the headers, or trailers, of an answer: the binary one, or else the other. `None` where there is
     /// none, and where one breaks a rule: numbers are finite and not negative, those of memory and of named resources at most 1. What
     /// is not known is passed over.
@@ -118,6 +119,31 @@ impl LoadReport {
             }
         }
         Some(report)
+    }
+
+    /// What `other` says stands in place of what this says.
+    #[cfg(feature = "server")]
+    pub(crate) fn override_by(&mut self, other: Self) {
+        for (name, value) in other.plain().into_iter().filter(|(_, value)| *value != 0.0) {
+            self.set(name, value);
+        }
+        self.request_cost.extend(other.request_cost);
+        self.utilization.extend(other.utilization);
+        self.named.extend(other.named);
+    }
+
+    /// Leaves out what breaks a rule, for which readers would reject the rest, too.
+    #[cfg(feature = "server")]
+    pub(crate) fn leave_out_unsound(&mut self) {
+        let whole = std::mem::take(self);
+        for (name, value) in whole.plain() {
+            self.set(name, value);
+        }
+        for (list, entries) in whole.lists() {
+            for (name, value) in entries {
+                self.set_named(list, name, *value);
+            }
+        }
     }
 
     fn set(&mut self, name: &str, value: f64) -> Option<()> {
@@ -235,7 +261,7 @@ fn entry_of(mut entry: &[u8]) -> Option<(&str, f64)> {
 }
 
 fn bounded(bytes: &[u8]) -> Option<&[u8]> {
-    (bytes.len() <= LONGEST).then_some(bytes)
+    (bytes.len() <= LoadReport::LONGEST).then_some(bytes)
 }
 
 /// A number, also where JSON has it in a text.
@@ -340,7 +366,7 @@ mod tests {
         let many: Vec<_> = (0..=NAMES).map(|name| format!("named_metrics.{name}=1")).collect();
         assert_eq!(LoadReport::parse(&format!("TEXT {}", many.join(","))), None);
         assert!(LoadReport::parse(&format!("TEXT {}", many[1..].join(","))).is_some());
-        assert_eq!(LoadReport::parse(&format!("TEXT {}", " ".repeat(LONGEST))), None);
+        assert_eq!(LoadReport::parse(&format!("TEXT {}", " ".repeat(LoadReport::LONGEST))), None);
     }
 
     fn any_list(most: f64) -> impl Strategy<Value = BTreeMap<String, f64>> {

@@ -12,6 +12,8 @@
 //! - [`BodyTrack`] gives it at the end, by the trailers: streams count in flight until then, and one that ends with
 //!   UNAVAILABLE, or without a status, is a failure of its endpoint.
 //! - [`HealthCheck`] asks an endpoint whether it is well, for [active checks](crate::health::Checks).
+//! - [`HealthWatch`] listens to what an endpoint says of its health, for
+//!   [`ClientBuilder::watch`](crate::client::ClientBuilder::watch).
 //! - [`LoadReport`] reads and writes what servers say of their load; the balancer
 //!   [goes by it](crate::balance::BalanceOptions::reports) in headers and trailers, over HTTP with [`LoadReports`].
 //! - [`ServiceConfig`] is gRPC's own document on timeouts, retries and hedges, method by method.
@@ -49,6 +51,7 @@ mod classify;
 mod config;
 mod describe;
 mod health;
+mod health_watch;
 mod load_report;
 mod protobuf;
 mod reported;
@@ -60,10 +63,13 @@ pub use config::{Attempts, Codes, LoadBalancing, MethodPolicy, RetryThrottling, 
 
 pub use describe::{Description, DescriptionOptions, PREVIOUS_ATTEMPTS};
 pub use health::{HealthCheck, Question};
+pub use health_watch::HealthWatch;
 pub use load_report::{LOAD_METRICS, LOAD_METRICS_BIN, LoadReport};
 pub use reported::{IN_FLIGHT, LoadReports};
 pub use status::{PUSHBACK, STATUS};
 pub use timeout::{TIMEOUT, read_timeout};
 
+#[cfg(feature = "server")]
+pub(crate) use status::judge;
 #[cfg(feature = "tonic")]
 pub(crate) use {config::Methods, status::pushed_back};

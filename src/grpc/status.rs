@@ -21,7 +21,7 @@ pub const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms
 const NEAR: Duration = Duration::from_millis(5);
 
 /// The verdict of the status among `headers`, or trailers; `None` if there is none.
-pub(super) fn judge(headers: &HeaderMap) -> Option<Verdict> {
+pub(crate) fn judge(headers: &HeaderMap) -> Option<Verdict> {
     let status = headers.get(STATUS)?;
     let code = status.to_str().ok().and_then(|text| text.parse::<u8>().ok());
     if code == Some(0) {

@@ -70,6 +70,20 @@ pub enum Finding {
     Passes,
 }
 
+/// What an endpoint says of itself unasked, as gRPC's health protocol has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ServingStatus {
+    /// It serves.
+    Serving,
+    /// It does not.
+    NotServing,
+    /// Nothing is known: it has not said anything yet, or nobody hears it.
+    NotKnown,
+    /// It has no way to say so, and counts as serving.
+    Unimplemented,
+}
+
 /// The checks of one endpoint.
 #[derive(Clone, Debug, Default)]
 pub struct Checks {
@@ -109,6 +123,25 @@ impl Checks {
         } else {
             (self.run >= options.failures).then_some(Finding::Fails)
         }
+    }
+
+    /// Notes what the endpoint has just said of itself: as much as a run of checks that ended so.
+    pub fn told(
+        &mut self,
+        is_well: bool,
+        (successes, failures): (u64, u64),
+        options: &CheckOptions,
+    ) -> Finding {
+        (self.run, self.passed) = (options.failures.max(options.passes), is_well);
+        self.successes = successes;
+        self.is_idle = self.ended == successes + failures;
+        self.ended = successes + failures;
+        if is_well { Finding::Passes } else { Finding::Fails }
+    }
+
+    /// Whether enough in a row have failed.
+    pub(crate) fn fails(&self, options: &CheckOptions) -> bool {
+        !self.passed && self.run >= options.failures
     }
 
     /// When the next check is made after one that ended at `now`; `out` says whether the endpoint is.

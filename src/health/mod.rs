@@ -9,7 +9,7 @@
 //!
 //! **Checks.** Requests are the evidence. [Active checks](Checks) add what they can where there are no requests, by one rule:
 //! they take out only what no request has shown to be well since they began to fail, and bring back only what they have
-//! taken out.
+//! taken out. What an endpoint [says of itself](ServingStatus) unasked is a whole run of checks at once, by the same rule.
 //!
 //! **Operations.** With [`HealthOptions::per_operation`] an operation has a health of its own at each endpoint, by the same
 //! rules. It is set aside there alone while another operation has succeeded at that endpoint within the window; if none has, it
@@ -58,7 +58,7 @@ mod tests;
 mod trip;
 
 pub use accrual::Accrual;
-pub use check::{CheckOptions, Checks, Finding};
+pub use check::{CheckOptions, Checks, Finding, ServingStatus};
 pub use ledger::Ledger;
 pub(crate) use operation::Successes;
 pub use operation::{Blame, Evidence, Operation, OperationOptions, Operations};

@@ -55,7 +55,8 @@ impl HashBy {
 }
 
 /// These say where a message goes and where it ends: a number in one of them would break the request.
-const FRAMING: [HeaderName; 7] = [CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+pub(crate) const FRAMING: [HeaderName; 7] =
+    [CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
 
 impl DescriptionOptions {
     /// Writes the attempt number into `header`, from the second attempt on.

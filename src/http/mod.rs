@@ -67,6 +67,8 @@ pub use track::{BodyTrack, TrackBody, TrackBodyFuture, TrackBodyLayer, Tracked};
 pub use unprocessed::UNPROCESSED;
 pub use unsendable::Unsendable;
 
+#[cfg(feature = "server")]
+pub(crate) use describe::FRAMING;
 #[cfg(feature = "reqwest")]
 pub(crate) use describe::is_idempotent_by;
 #[cfg(feature = "grpc")]

@@ -13,8 +13,11 @@ use pin_project::pin_project;
 use tower::Service;
 
 use super::{
+    body::Reported,
     incoming::{self, Protocol},
     layer::Shared,
+    meter::Counted,
+    options::ServerOptions,
     refusal::Refusal,
 };
 use crate::{
@@ -37,6 +40,8 @@ pub struct ResponseFuture<S: Service<Req>, Req> {
     /// The way into the limit, and the place there: given up after the handler is.
     entering: Entering,
     place: Option<Place>,
+    /// What is counted of it, if its load is told.
+    counted: Option<Counted>,
     shared: Arc<Shared>,
 }
 
@@ -61,6 +66,7 @@ impl<S: Service<Req>, Req> ResponseFuture<S, Req> {
             said: None,
             entering: Entering::default(),
             place: None,
+            counted: None,
             shared,
         }
     }
@@ -89,29 +95,35 @@ where
     S: Service<Request<A>, Response = Response<B>>,
     B: Default,
 {
-    type Output = Result<Response<B>, S::Error>;
+    type Output = Result<Response<Reported<B>>, S::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let (mut state, said, entering) = (this.state, this.said, this.entering);
-        let (place, shared) = (this.place, this.shared);
+        let (place, counted, shared) = (this.place, this.counted, this.shared);
         this.timer.poll(cx, |cx| {
             loop {
                 match state.as_mut().project() {
                     Projected::Outside(call) => {
                         let Some((_, request)) = call else { return Poll::Pending };
-                        let said = said.get_or_insert_with(|| read(request, shared));
+                        let said = said.get_or_insert_with(|| {
+                            let options = shared.options.load();
+                            *counted = Counted::of(shared, &options);
+                            read(request, &options)
+                        });
                         let _inherited = EnterInherited::new(said.inherited);
                         match (ready!(enter(entering, shared, cx)), call.take()) {
                             (Ok(entered), Some((mut service, request))) => {
                                 *place = entered;
+                                counted.iter_mut().for_each(Counted::begins);
                                 let response = service.call(request);
                                 state.set(State::Inside(response));
                             }
                             (Err(refusal), _) => {
                                 state.set(State::Done);
                                 *entering = Entering::default();
-                                return Poll::Ready(Ok(refusal.answer(said.protocol)));
+                                let answer = refusal.answer(said.protocol);
+                                return Poll::Ready(Ok(told(counted.take(), answer, said.protocol)));
                             }
                             (Ok(_), None) => return Poll::Pending,
                         }
@@ -124,12 +136,18 @@ where
                         };
                         let result = ready!(polled);
                         state.set(State::Done);
-                        if let Some(mut place) = place.take() {
+                        let (place, mut counted) = (place.take(), counted.take());
+                        if place.is_some() || counted.is_some() {
                             // Handlers do not read our clock.
                             context::forget_now();
-                            place.show(verdict(&result, said.protocol), false);
+                            let verdict = verdict(&result, said.protocol);
+                            counted.iter_mut().for_each(|counted| counted.ends(verdict));
+                            if let Some(mut place) = place {
+                                place.show(verdict, false);
+                            }
                         }
-                        return Poll::Ready(result);
+                        let protocol = said.protocol;
+                        return Poll::Ready(result.map(|response| told(counted, response, protocol)));
                     }
                     Projected::Done => return Poll::Pending,
                 }
@@ -138,10 +156,18 @@ where
     }
 }
 
-fn read<A>(request: &Request<A>, shared: &Shared) -> Said {
+/// The answer, with what it says of the load.
+fn told<B>(counted: Option<Counted>, response: Response<B>, protocol: Protocol) -> Response<Reported<B>> {
+    match counted {
+        Some(counted) => counted.answer(response, protocol),
+        None => response.map(Reported::plain),
+    }
+}
+
+fn read<A>(request: &Request<A>, options: &ServerOptions) -> Said {
     let protocol = Protocol::of(request.headers());
     let (base, now) = (context::inherited(), context::now());
-    let inherited = incoming::inherited(base, request.headers(), protocol, &shared.options.load(), now);
+    let inherited = incoming::inherited(base, request.headers(), protocol, options, now);
     Said { protocol, inherited }
 }
 

@@ -10,8 +10,9 @@ use ::http::{Request, Response};
 use arc_swap::ArcSwap;
 use tower::{Layer, Service};
 
-use super::{future::ResponseFuture, options::ServerOptions};
+use super::{body::Reported, future::ResponseFuture, meter::Meter, options::ServerOptions};
 use crate::{
+    clock,
     invalid::Invalid,
     limit::{Algorithm, LimitStatus, Limiter},
     sync::{Mutex, lock},
@@ -20,7 +21,7 @@ use crate::{
 /// Reads what clients say of their requests, runs handlers within it, and refuses what is late or too much; see the
 /// [module](super).
 ///
-/// Every service that one layer value, or a clone of it, was laid around shares its limit.
+/// Every service that one layer value, or a clone of it, was laid around shares its limit, and its load.
 #[derive(Clone)]
 pub struct ServerLayer {
     shared: Arc<Shared>,
@@ -33,6 +34,7 @@ pub(super) struct Shared {
     limiter: OnceLock<Arc<Limiter>>,
     /// Held while options are replaced: the algorithm that the limit goes by, wanted or not.
     updating: Mutex<Option<Algorithm>>,
+    pub(super) meter: Meter,
 }
 
 impl Shared {
@@ -66,6 +68,7 @@ impl ServerLayer {
             options: ArcSwap::from_pointee(options.clone()),
             limiter: OnceLock::new(),
             updating: Mutex::new(None),
+            meter: Meter::new(clock::now()),
         };
         shared.take_over(options, &mut lock(&shared.updating))?;
         Ok(Self { shared: Arc::new(shared) })
@@ -126,7 +129,7 @@ where
     S: Service<Request<A>, Response = Response<B>> + Clone,
     B: Default,
 {
-    type Response = Response<B>;
+    type Response = Response<Reported<B>>;
     type Error = S::Error;
     type Future = ResponseFuture<S, Request<A>>;
 

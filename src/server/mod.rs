@@ -41,6 +41,43 @@
 //! # }
 //! ```
 //!
+//! # Load
+//! A client sees how long a server takes, and not how busy it is. With [`report_load`](ServerOptions::report_load) every answer says so,
+//! in ORCA's words, which mainstay, gRPC and Envoy read: over HTTP in the header `endpoint-load-metrics` as text, over gRPC in the
+//! trailer `endpoint-load-metrics-bin`. A [`LoadRecorder`] holds what you measure, requests and errors per second are measured here, and a
+//! handler says what its request cost by a [`LoadReport`](crate::grpc::LoadReport) among the extensions of its response, which stands in
+//! place of what the server says in general. A report that the handler writes by itself is left alone.
+//!
+//! [`in_flight_header`](ServerOptions::in_flight_header) is for balancers that go by a plain number: how many other requests there are,
+//! waiting ones and those whose body is still sent included.
+//!
+//! ```
+//! use mainstay::{grpc::LoadReport, server::{LoadRecorder, ServerLayer, ServerOptions}};
+//! # use std::convert::Infallible;
+//! # use http::{HeaderName, Request, Response};
+//! # use tower::{Layer as _, ServiceExt as _, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tower::BoxError> {
+//! let load = LoadRecorder::new(); // your metrics task writes it
+//! load.update(|report| report.cpu = 0.35);
+//! let options = ServerOptions::default()
+//!     .report_load(load)
+//!     .in_flight_header(HeaderName::from_static("x-in-flight"));
+//! let service = ServerLayer::new(options)?.layer(service_fn(|_: Request<()>| async {
+//!     let mut response = Response::new(String::new());
+//!     let mut cost = LoadReport::default();
+//!     cost.request_cost.insert("rows".into(), 70.0);
+//!     response.extensions_mut().insert(cost);
+//!     Ok::<_, Infallible>(response)
+//! }));
+//! let answer = service.oneshot(Request::new(())).await?;
+//! assert_eq!(answer.headers()["x-in-flight"], "0");
+//! assert_eq!(answer.headers()["endpoint-load-metrics"], "TEXT cpu_utilization=0.35,request_cost.rows=70");
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! With axum it is a layer of the router, `Router::new().route(..).layer(layer)`; with tonic one of the server,
 //! `Server::builder().layer(layer)`.
 //!
@@ -53,14 +90,20 @@
 //! is kept until the head of the response.
 //!
 //! # Cost
-//! Three look-ups in the headers and one clock read; of a limit what [`limit`](crate::limit) says. No allocation.
+//! Three look-ups in the headers and one clock read; of a limit what [`limit`](crate::limit) says. No allocation. Where the load is told, two
+//! counters that all requests write, two clock reads more, and what it takes to write the report.
 
+mod body;
 mod future;
 mod incoming;
 mod layer;
+mod load;
+mod meter;
 mod options;
 mod refusal;
 
+pub use body::Reported;
 pub use future::ResponseFuture;
 pub use layer::{Server, ServerLayer};
+pub use load::{LoadRecorder, LoadReporter, Measured, Reporter};
 pub use options::ServerOptions;

@@ -1,15 +1,21 @@
-//! What is read, and what is refused.
+//! What is read, what is refused, and what is told.
 
 use std::time::Duration;
 
-use ::http::HeaderName;
+use ::http::{
+    HeaderName,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+};
 
+use super::load::{LoadReporter, Reporter};
 use crate::{
+    grpc::{LOAD_METRICS, LOAD_METRICS_BIN, PUSHBACK, STATUS},
+    http::{FRAMING, UNPROCESSED},
     invalid::{Check, Invalid},
     limit::ConcurrencyLimitOptions,
 };
 
-/// What a [`ServerLayer`](super::ServerLayer) reads from requests, and refuses.
+/// What a [`ServerLayer`](super::ServerLayer) reads from requests, what it refuses, and what it tells.
 ///
 /// gRPC's own headers, `grpc-timeout` and `grpc-previous-rpc-attempts`, are read of every gRPC request.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +33,10 @@ pub struct ServerOptions {
     pub limit: Option<ConcurrencyLimitOptions>,
     /// After which time to come back, where the limit refuses \[1 s\]. HTTP is told whole seconds.
     pub retry_after: Duration,
+    /// Who says what load this server is under \[nobody\]: told with every answer, see [the module](super).
+    pub reporter: Option<Reporter>,
+    /// The header of answers with how many other requests are in flight \[none\].
+    pub in_flight_header: Option<HeaderName>,
 }
 
 impl Default for ServerOptions {
@@ -37,6 +47,8 @@ impl Default for ServerOptions {
             criticality_header: Some(HeaderName::from_static("x-criticality")),
             limit: None,
             retry_after: Duration::from_secs(1),
+            reporter: None,
+            in_flight_header: None,
         }
     }
 }
@@ -77,6 +89,20 @@ impl ServerOptions {
         self
     }
 
+    /// Tells with every answer what load this server is under, as `reporter` says.
+    #[must_use]
+    pub fn report_load(mut self, reporter: impl LoadReporter) -> Self {
+        self.reporter = Some(Reporter::new(reporter));
+        self
+    }
+
+    /// Writes into `header` of answers how many other requests are in flight.
+    #[must_use]
+    pub fn in_flight_header(mut self, header: impl Into<Option<HeaderName>>) -> Self {
+        self.in_flight_header = header.into();
+        self
+    }
+
     /// Checks the options.
     ///
     /// # Errors
@@ -84,6 +110,12 @@ impl ServerOptions {
     pub fn validate(&self) -> Result<(), Invalid> {
         let mut check = Check::default();
         check.duration("retry_after", self.retry_after);
+        if let Some(header) = &self.in_flight_header {
+            let taken =
+                [CONTENT_TYPE, RETRY_AFTER, LOAD_METRICS, LOAD_METRICS_BIN, PUSHBACK, STATUS, UNPROCESSED];
+            let free = !FRAMING.contains(header) && !taken.contains(header);
+            check.rule(free, "in_flight_header", header, "a header that means nothing else");
+        }
         if let Some(limit) = &self.limit {
             check.part("limit", |check| limit.check(check));
         }
@@ -100,9 +132,10 @@ mod tests {
         assert_eq!(ServerOptions::default().validate(), Ok(()));
         let options = ServerOptions::default()
             .retry_after(Duration::ZERO)
+            .in_flight_header(STATUS)
             .limit(ConcurrencyLimitOptions::default().max_wait(Duration::MAX));
         let invalid = options.validate().unwrap_err();
         let fields: Vec<_> = invalid.problems().iter().map(|problem| &*problem.field).collect();
-        assert_eq!(fields, ["retry_after", "limit.max_wait"]);
+        assert_eq!(fields, ["retry_after", "in_flight_header", "limit.max_wait"]);
     }
 }

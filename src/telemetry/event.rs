@@ -120,6 +120,11 @@ pub enum Event {
         /// Which.
         endpoint: Arc<str>,
     },
+    /// An endpoint has no way to say whether it serves, and counts as serving.
+    Unwatched {
+        /// Which.
+        endpoint: Arc<str>,
+    },
     /// Somebody keeps an endpoint out by hand.
     Drained {
         /// Which.
@@ -229,6 +234,7 @@ impl Event {
             Self::OperationRestored { .. } => "operation_restored",
             Self::Held { .. } => "held",
             Self::Released { .. } => "released",
+            Self::Unwatched { .. } => "unwatched",
             Self::Drained { .. } => "drained",
             Self::RestoredByHand { .. } => "restored_by_hand",
             Self::BackingOff { .. } => "backing_off",
@@ -311,6 +317,9 @@ impl fmt::Display for Event {
             Self::Resumed { endpoint } => write!(f, "{endpoint}: may be asked again"),
             Self::Held { endpoint } => write!(f, "{endpoint}: kept out by its registry"),
             Self::Released { endpoint } => write!(f, "{endpoint}: let in by its registry"),
+            Self::Unwatched { endpoint } => {
+                write!(f, "{endpoint}: does not say whether it serves, counts as serving")
+            }
             Self::Drained { endpoint } => write!(f, "{endpoint}: drained by hand"),
             Self::RestoredByHand { endpoint } => write!(f, "{endpoint}: put back by hand"),
             Self::PanicEntered { priority, available, endpoints, fail_open } => {

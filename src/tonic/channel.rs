@@ -55,6 +55,10 @@ impl Connector {
     pub fn new(template: transport::Endpoint) -> Self {
         Self { template }
     }
+
+    pub(super) fn template(&self) -> &transport::Endpoint {
+        &self.template
+    }
 }
 
 impl fmt::Debug for Connector {

@@ -15,9 +15,10 @@ use pin_project::pin_project;
 use tower::Service;
 
 use super::{
-    Connector, Transport,
+    AnswerBody, Connector, Transport,
     policy::{ByMethod, Plan},
     status::status,
+    watch::Watching,
 };
 use crate::{
     balance::{BalanceOptions, BodyOptions, SharedHealth},
@@ -27,8 +28,8 @@ use crate::{
     clock,
     error::Error,
     grpc::{
-        BodyTrack, Classifier, Description, DescriptionOptions, HealthCheck, Methods, RetryThrottling,
-        ServiceConfig, read_timeout,
+        BodyTrack, Classifier, Description, DescriptionOptions, HealthCheck, HealthWatch, Methods,
+        RetryThrottling, ServiceConfig, read_timeout,
     },
     hedge::HedgeOptions,
     http::{Idempotent, Replay, Tracked},
@@ -62,6 +63,7 @@ struct Policies {
     plans: Swap<Methods<Plan>>,
     /// The throttle that the budget was made of. Held while a document is replaced.
     throttling: Mutex<Option<RetryThrottling>>,
+    watching: Watching,
 }
 
 impl Client {
@@ -75,6 +77,7 @@ impl Client {
             replayed: Replay::<Body>::LIMIT,
             description: DescriptionOptions::default(),
             config: None,
+            watch: None,
             shares_budget: false,
         }
     }
@@ -185,8 +188,8 @@ impl Client {
         self.inner.update(options)
     }
 
-    /// Goes by another service config from now on: timeouts, retries and hedges of its methods, and its balancing policy if it
-    /// names one. Calls that have begun keep what they began with; all state is kept.
+    /// Goes by another service config from now on: timeouts, retries and hedges of its methods, its balancing policy if it
+    /// names one, and whose health is listened to. Calls that have begun keep what they began with; all state is kept.
     ///
     /// # Errors
     /// [`Invalid`] if the document's `retryThrottling` is not the one that the client was built with, or the balancing policy
@@ -202,12 +205,14 @@ impl Client {
         );
         check.finish()?;
         let plans = Plan::of(config, clock::now())?;
+        let watch = self.policies.watching.wanted(config)?;
         if let Some(balancing) = config.load_balancing() {
             let mut options = self.options();
             options.balance = balancing.over(options.balance);
             self.update(options)?;
         }
         self.policies.plans.store(plans);
+        self.policies.watching.go_by(watch);
         Ok(())
     }
 
@@ -233,7 +238,7 @@ impl Client {
 }
 
 impl Service<Request<Body>> for Client {
-    type Response = Response<Tracked<Body>>;
+    type Response = Response<AnswerBody>;
     type Error = Status;
     type Future = CallFuture;
 
@@ -254,10 +259,11 @@ pub struct CallFuture {
 }
 
 impl Future for CallFuture {
-    type Output = Result<Response<Tracked<Body>>, Status>;
+    type Output = Result<Response<AnswerBody>, Status>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(ready!(self.project().inner.poll(cx)).map_err(status))
+        let answer = ready!(self.project().inner.poll(cx)).map_err(status)?;
+        Poll::Ready(Ok(answer.map(AnswerBody::new)))
     }
 }
 
@@ -286,6 +292,7 @@ pub struct ClientBuilder {
     replayed: usize,
     description: DescriptionOptions,
     config: Option<ServiceConfig>,
+    watch: Option<HealthWatch>,
     shares_budget: bool,
 }
 
@@ -330,6 +337,15 @@ impl ClientBuilder {
         self.with(|inner| {
             inner.check(move |service, _| check.ask(service, |question| Replay::new(Body::new(question))))
         })
+    }
+
+    /// Listens to what each endpoint says of its health, over its connection \[nothing, unless a
+    /// [service config](Self::service_config) says so\]: see [`ClientBuilder::watch`](crate::client::ClientBuilder::watch) for what comes
+    /// of it. Where a service config names a service, that one is listened to.
+    #[must_use]
+    pub fn watch(mut self, watch: HealthWatch) -> Self {
+        self.watch = Some(watch);
+        self
     }
 
     /// What tells failures from successes, at the head \[[`grpc::Classifier`](Classifier)\].
@@ -469,7 +485,16 @@ impl ClientBuilder {
             Methods::default()
         });
         let throttling = Mutex::new(config.retry_throttling());
-        let policies = Arc::new(Policies { plans: Swap::new(plans), throttling });
+        if let Some(watch) = &self.watch {
+            check.absorb("watch", watch.validate());
+        }
+        let watching = Watching::new(self.watch, self.connector.template());
+        match watching.wanted(&config) {
+            Ok(wanted) => watching.go_by(wanted),
+            Err(invalid) => _ = check.absorb("service_config.healthCheckConfig", Err(invalid)),
+        }
+        let inner = inner.watch(watching.listener());
+        let policies = Arc::new(Policies { plans: Swap::new(plans), throttling, watching });
         match inner.describe(description).connect_with(self.connector).build() {
             Ok(inner) => check.finish().map(|()| Client { inner, replayed: self.replayed, policies }),
             Err(invalid) => {

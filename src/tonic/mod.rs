@@ -53,6 +53,7 @@
 //! | `Unresolved`, `Absent`, `NoEndpoint`, `Connect`, `Breaker`, `AttemptTimeout`, `Stalled` | UNAVAILABLE |
 //! | `Closed` | CANCELLED |
 //! | `NoRuntime` | INTERNAL |
+//! | none: the connection broke, before the answer or in the middle of it | UNAVAILABLE |
 //!
 //! # Service config
 //! What a gRPC [`ServiceConfig`](crate::grpc::ServiceConfig) says is done from [`ClientBuilder::service_config`] or
@@ -67,8 +68,10 @@
 //! - `retryThrottling` makes the budget, [`Budget::grpc`](crate::budget::Budget::grpc), unless one is shared. Without it the client's own budget bounds
 //!   retries and hedges, where gRPC would have no bound.
 //! - `loadBalancingConfig` sets the balancing options, as [`LoadBalancing`](crate::grpc::LoadBalancing) says.
-//! - `waitForReady` and `healthCheckConfig` are read and change nothing: calls always wait for an endpoint, within the bounds
-//!   of the options.
+//! - `healthCheckConfig` has each endpoint listened to, as [`watch`](ClientBuilder::watch) does, for the service that it names. gRPC keeps an
+//!   endpoint out for as long as it says that it does not serve, and until it has said that it does; here requests
+//!   [are the better witness](crate::health).
+//! - `waitForReady` is read and changes nothing: calls always wait for an endpoint, within the bounds of the options.
 //!
 //! Interceptors go around the client (`GreeterClient::with_interceptor(client, ..)`) and run once for a call, not once for
 //! an attempt. [`Endpoint::timeout`](::tonic::transport::Endpoint::timeout) bounds an attempt, as
@@ -110,12 +113,15 @@
 //! # Cost
 //! tonic's channel has a queue and a task of its own. On top, each call boxes its body once more.
 
+mod body;
 mod channel;
 mod client;
 mod policy;
 mod status;
 mod transport;
+mod watch;
 
+pub use body::AnswerBody;
 pub use channel::{Connecting, Connector, endpoint};
 pub use client::{CallFuture, Client, ClientBuilder};
 pub use transport::{Transport, TransportFuture};

@@ -1,18 +1,19 @@
 //! Our errors in gRPC's words.
 
-use std::sync::Arc;
+use std::{error::Error as StdError, io, sync::Arc};
 
 use ::tonic::{Code, Status, metadata::MetadataKey};
 use tower::BoxError;
 
+use super::transport::find;
 use crate::{Error, Reason};
 
 /// What a generated client is told. A status stays what it is; an error of ours gets its code, and is kept in the chain;
-/// any other is tonic's to translate.
+/// any other is tonic's to translate, which leaves open what a connection that breaks is.
 pub(super) fn status(error: BoxError) -> Status {
     let (code, pushback) = match Error::find(&*error) {
         Some(ours) => (code(ours.reason()), ours.retry_after()),
-        None => return Status::from_error(error),
+        None => return foreign(error),
     };
     let mut status = Status::new(code, error.to_string());
     if let Some(after) = pushback {
@@ -22,6 +23,25 @@ pub(super) fn status(error: BoxError) -> Status {
     }
     status.set_source(Arc::from(error));
     status
+}
+
+fn foreign(error: BoxError) -> Status {
+    let is_broken = is_broken(&*error);
+    let status = Status::from_error(error);
+    if status.code() != Code::Unknown || !is_broken {
+        return status;
+    }
+    // gRPC's word for a connection that breaks while a call is on its way.
+    let mut unavailable = Status::unavailable(status.message());
+    unavailable.set_source(Arc::new(status));
+    unavailable
+}
+
+/// Whether it was the connection that failed, and not what was said on it.
+fn is_broken(error: &(dyn StdError + 'static)) -> bool {
+    find::<io::Error>(error).is_some()
+        || find::<h2::Error>(error).is_some_and(h2::Error::is_io)
+        || find::<hyper::Error>(error).is_some_and(|it| it.is_closed() || it.is_incomplete_message())
 }
 
 fn code(reason: Reason) -> Code {
@@ -66,5 +86,7 @@ mod tests {
         let not_found = status(Status::not_found("nobody").into());
         assert_eq!((not_found.code(), not_found.message()), (Code::NotFound, "nobody"));
         assert_eq!(status("broken".into()).code(), Code::Unknown);
+        let broken = status(io::Error::from(io::ErrorKind::BrokenPipe).into());
+        assert_eq!((broken.code(), broken.message()), (Code::Unavailable, "broken pipe"));
     }
 }

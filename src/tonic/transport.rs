@@ -139,7 +139,7 @@ fn is_connect(error: &(dyn StdError + 'static)) -> bool {
     find::<ConnectError>(error).is_some() || (find::<::hyper::Error>(error).is_none() && timed_out())
 }
 
-fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+pub(super) fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
     let mut link = Some(error);
     while let Some(error) = link {
         if let Some(found) = error.downcast_ref() {

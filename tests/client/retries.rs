@@ -46,6 +46,23 @@ async fn a_refusal_by_the_client_itself_is_not_retried() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_retry_that_waits_as_its_only_endpoint_has_asked_finds_it_there() {
+    for wait in [1, 50, 1_000] {
+        let stage = Stage::default();
+        let client = client(&stage, resolve::fixed(["a:1"]));
+        client.send(0).await.unwrap();
+        stage.server("a:1").set(Mode::BackOff(Some(ms(wait))));
+        let before = clock::now();
+        let sent = tokio::spawn(client.send(0));
+        settle().await;
+        stage.server("a:1").set(Mode::Answer(ms(0)));
+        sent.await.unwrap().unwrap();
+        assert!(clock::now() - before <= ms(wait + 5));
+        assert_eq!(client.status().retries, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn with_nothing_available_and_fail_closed_there_is_one_refusal() {
     let stage = Stage::default();
     let mut options = mainstay::balance::BalanceOptions::default();

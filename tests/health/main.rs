@@ -13,3 +13,4 @@ mod operations;
 mod outliers;
 mod sharing;
 mod tracked;
+mod watches;

@@ -248,16 +248,25 @@ pub(crate) async fn fleet(protocol: Protocol, servers: usize) -> Vec<Server> {
 
 /// A client of the fleet. How fast the machine is decides nothing: load is counted, not timed.
 pub(crate) fn builder(fleet: &[Server]) -> ClientBuilder {
+    unresolved()
+        .resolve(resolve::fixed(fleet.iter().map(|server| server.address)))
+        .connector(ConnectorOptions::default().protocol(fleet[0].protocol))
+}
+
+pub(crate) fn builder_options() -> BalanceOptions {
     let mut options = BalanceOptions::default();
     options.load = Load::InFlight;
     options.attempt_limit = Some(Duration::from_secs(30));
     options.connect_timeout = Duration::from_secs(30);
+    options
+}
+
+/// The same without endpoints.
+pub(crate) fn unresolved() -> ClientBuilder {
     let policy = RetryPolicy::default().backoff(Backoff::fixed(Duration::ZERO));
     Client::builder("users")
-        .resolve(resolve::fixed(fleet.iter().map(|server| server.address)))
-        .connector(ConnectorOptions::default().protocol(fleet[0].protocol))
         .deadline(Duration::from_secs(60))
-        .balance(options)
+        .balance(builder_options())
         .retry(policy)
         .budget(mainstay::budget::BudgetOptions::default().reserve(10_000))
         .random(Seeded::new(7))

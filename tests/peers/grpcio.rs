@@ -19,7 +19,7 @@ use crate::{
 type Test = Result<(), BoxError>;
 
 /// A Python that has the library: the first of the path may be another than the one that packages are installed for.
-fn python() -> Option<&'static str> {
+pub(crate) fn python() -> Option<&'static str> {
     ["python3", "/usr/bin/python3"].into_iter().find(|python| {
         let mut has = Command::new(python);
         has.args(["-c", "import grpc"]).stdout(Stdio::null()).stderr(Stdio::null());

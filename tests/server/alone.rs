@@ -16,9 +16,11 @@ use mainstay::{
     context::{self, Inherited},
     describe::Criticality,
     limit::ConcurrencyLimitOptions,
-    server::{ServerLayer, ServerOptions},
+    server::{Reported, ServerLayer, ServerOptions},
 };
 use tower::{Layer as _, ServiceExt as _, service_fn, util::BoxCloneService};
+
+type Handlers<B> = BoxCloneService<Request<()>, Response<Reported<B>>, Infallible>;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -31,7 +33,7 @@ fn request(headers: &[(&str, &str)]) -> Request<()> {
 }
 
 /// What a handler sees of whoever calls it.
-fn sees(layer: &ServerLayer) -> BoxCloneService<Request<()>, Response<Option<Inherited>>, Infallible> {
+fn sees(layer: &ServerLayer) -> Handlers<Option<Inherited>> {
     BoxCloneService::new(layer.layer(service_fn(|_: Request<()>| async {
         tokio::task::yield_now().await;
         Ok(Response::new(Some(context::inherited())))
@@ -39,7 +41,7 @@ fn sees(layer: &ServerLayer) -> BoxCloneService<Request<()>, Response<Option<Inh
 }
 
 /// A handler that takes 100 ms, with the number of those that began.
-fn slow(layer: &ServerLayer) -> (BoxCloneService<Request<()>, Response<()>, Infallible>, Arc<AtomicU32>) {
+fn slow(layer: &ServerLayer) -> (Handlers<()>, Arc<AtomicU32>) {
     let begun = Arc::new(AtomicU32::new(0));
     let count = begun.clone();
     let service = layer.layer(service_fn(move |_: Request<()>| {
@@ -64,11 +66,12 @@ async fn the_handler_inherits_what_the_headers_say_at_every_poll() {
         ("x-attempt-count", "2"),
         ("x-criticality", "sheddable"),
     ]);
-    let seen = sees(&ServerLayer::default()).oneshot(asked).await.unwrap().into_body().unwrap();
+    let seen = sees(&ServerLayer::default()).oneshot(asked).await.unwrap().into_body().into_inner().unwrap();
     assert_eq!(seen.deadline(), Some(clock::now() + MS * 200));
     assert_eq!((seen.criticality(), seen.is_retry()), (Some(Criticality::Sheddable), true));
     assert_eq!(context::inherited(), Inherited::default(), "nothing is left behind");
-    let bare = sees(&ServerLayer::default()).oneshot(request(&[])).await.unwrap().into_body().unwrap();
+    let bare =
+        sees(&ServerLayer::default()).oneshot(request(&[])).await.unwrap().into_body().into_inner().unwrap();
     assert_eq!(bare, Inherited::default());
 }
 

@@ -217,3 +217,39 @@ async fn a_closed_client_says_cancelled() -> Test {
     assert_eq!(Error::find(&status).map(Error::reason), Some(Reason::Closed));
     Ok(())
 }
+
+#[tokio::test]
+async fn a_hundred_calls_under_way_survive_the_end_of_half_of_them_if_they_may_be_repeated() -> Test {
+    for may_be_repeated in [true, false] {
+        let mut fleet = Server::fleet(2);
+        fleet[0].set(Mode::Hang);
+        let (client, _) = connected(builder(&fleet), 2).await;
+        let view = if may_be_repeated { client.clone() } else { client.clone().not_idempotent() };
+        let calls: Vec<_> = (0..100)
+            .map(|_| {
+                let mut greeter = GreeterClient::new(view.clone());
+                tokio::spawn(async move { greeter.say_hello(hello("mast")).await })
+            })
+            .collect();
+        let hanging = || row(&client, &fleet[0]).in_flight as usize;
+        until(|| hanging() > 0 && fleet[0].count() == hanging() && fleet[1].count() + hanging() == 100).await;
+        let cut = hanging();
+        fleet[0].kill();
+        let mut failed = 0;
+        for call in calls {
+            if let Err(status) = call.await? {
+                assert!(!may_be_repeated, "{status}");
+                assert_eq!(
+                    (status.code(), status.message().is_empty()),
+                    (Code::Unavailable, false),
+                    "{status}"
+                );
+                failed += 1;
+            }
+        }
+        assert_eq!(failed, if may_be_repeated { 0 } else { cut });
+        assert_eq!(fleet[1].count(), if may_be_repeated { 100 } else { 100 - cut });
+        assert!(client.status().balance.endpoints.iter().all(|row| row.in_flight == 0));
+    }
+    Ok(())
+}

@@ -162,6 +162,7 @@ impl<S: Send + Sync + 'static> Control<S> {
         slot.service = None;
         slot.incarnation += 1;
         slot.member.health.connect(false, &self.fleet.ledger);
+        self.checking.unwatch(id);
         let (now, options) = (clock::now(), self.fleet.options.load());
         self.pace.failed(now);
         // A connection that breaks as soon as it stands is no better than one that could not be made.

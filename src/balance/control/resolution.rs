@@ -66,6 +66,7 @@ impl<S: Send + Sync + 'static> Control<S> {
                 self.fleet.ledger.leave(&slot.member.health);
                 self.fleet.operations.all().iter().for_each(|own| own.present(*id, false));
                 slot.member.health.connect(false, &self.fleet.ledger);
+                self.checking.unwatch(*id);
                 arm(&mut self.timers, slot, now + keep);
             }
         }
