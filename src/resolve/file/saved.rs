@@ -19,6 +19,7 @@ use crate::{
     clock,
     error::Cause,
     invalid::Check,
+    random::{Entropy, Random as _},
     resolve::{Endpoints, Resolution, Resolve},
 };
 
@@ -65,7 +66,7 @@ impl Default for SavedOptions {
 /// [`ResolveExt::saved`](crate::resolve::ResolveExt::saved) makes.
 ///
 /// The file is JSON in the form that [`file`](fn@crate::resolve::file) reads, written anew beside itself and put in place by a
-/// rename. It is used only until the registry tells its first set, and never after: what is lost later the client
+/// rename, for its owner alone to read. It is used only until the registry tells its first set, and never after: what is lost later the client
 /// bears with by itself. That it is used is told as a failure with the registry's own cause. An answer that there is
 /// nothing is an answer; the file does not stand against it. How old the file is nobody knows; endpoints that are gone
 /// meanwhile are found out by their health.
@@ -316,11 +317,12 @@ fn save(set: &Endpoints, path: &Path, written: Option<u64>) -> io::Result<u64> {
         return Ok(hash);
     }
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    // Two processes that share the path must not write to the same file beside it.
-    name.push(format!(".{}.tmp", std::process::id()));
+    // Two that share the path must not write to the same file beside it, be they of one process, or of two that have the
+    // same number in containers of their own.
+    name.push(format!(".{:016x}.tmp", Entropy.next()));
     let beside = path.with_file_name(name);
     let put = || {
-        let mut file = fs::File::create(&beside)?;
+        let mut file = create(&beside)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&beside, path)
@@ -329,6 +331,15 @@ fn save(set: &Endpoints, path: &Path, written: Option<u64>) -> io::Result<u64> {
         let _ = fs::remove_file(&beside);
     })?;
     Ok(hash)
+}
+
+/// A new file, for its owner alone: a registry that wants a token would tell the others nothing.
+fn create(path: &Path) -> io::Result<fs::File> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
 }
 
 /// Reads what was written to `path`, where that may take its time.
@@ -529,6 +540,35 @@ mod tests {
         assert_eq!(next(&mut saved).await, "10.0.0.1:80");
         drop(feed);
         assert_eq!(next(&mut saved).await, "over");
+    }
+
+    #[test]
+    fn two_of_one_process_do_not_write_into_each_other() {
+        let place = Place::new("two");
+        let writes = |count: usize| {
+            let path = place.path();
+            move || {
+                let names = (0..count).map(|index| format!("users-{index}.internal:80"));
+                let Resolution::Bound(set) = Resolution::bound(names) else { panic!("no set") };
+                for _ in 0..50 {
+                    save(&set, &path, None).unwrap();
+                    let found = read(&path, 1 << 24).unwrap().len();
+                    assert!([3_000, 5_000].contains(&found), "{found}");
+                }
+            }
+        };
+        let both = [3_000, 5_000].map(|count| std::thread::spawn(writes(count)));
+        both.into_iter().for_each(|one| one.join().unwrap());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_kept_is_for_its_owner_alone() {
+        use std::os::unix::fs::MetadataExt as _;
+        let place = Place::new("owner");
+        let Resolution::Bound(set) = Resolution::bound(["10.0.0.1:80"]) else { panic!("no set") };
+        save(&set, &place.path(), None).unwrap();
+        assert_eq!(fs::metadata(place.path()).unwrap().mode() & 0o777, 0o600);
     }
 
     #[tokio::test]
