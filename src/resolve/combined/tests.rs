@@ -145,6 +145,20 @@ async fn when_none_has_any_the_worst_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_lost_is_lost_whoever_else_is_silent() {
+    for patience in [1, 120] {
+        let patience = Duration::from_secs(patience);
+        let (feeds, mut failover) = three(|| failover().patience(patience));
+        feeds[0].set(["a:1"]);
+        assert_eq!(next(&mut failover).await, "a:1*1@0");
+        let before = clock::now();
+        feeds[0].set([""; 0]);
+        let told = tokio::time::timeout(Duration::from_secs(600), next(&mut failover)).await;
+        assert_eq!((told.as_deref(), (clock::now() - before).as_secs()), (Ok(""), 30));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_mistake_is_told_with_its_place() {
     assert_eq!(
         first().validate().unwrap_err().to_string(),
