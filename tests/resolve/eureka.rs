@@ -35,6 +35,8 @@ struct Manners {
     status: Option<u16>,
     /// Changes are forbidden.
     no_delta: bool,
+    /// All of it is not told.
+    no_full: bool,
     /// Changes are lost before they are told.
     lossy: bool,
     /// It has just begun and knows of nothing, so many times.
@@ -148,6 +150,9 @@ impl Server {
             ("GET", ["eureka", "apps"]) if !is_json => (200, xml(&state)),
             ("GET", ["eureka", "apps"]) => {
                 state.full += 1;
+                if state.manners.no_full {
+                    return (503, String::new());
+                }
                 if state.manners.empty > 0 {
                     state.manners.empty -= 1;
                     return (200, document("", std::iter::empty()).to_string());
@@ -314,6 +319,46 @@ async fn changes_are_enough_until_one_is_missed() {
     mesh.put(&all);
     watching.until_set(&all, Mesh::PATIENCE).await;
     assert_eq!(mesh.state().full, 2, "the hash was wrong, once");
+}
+
+#[tokio::test]
+async fn a_copy_that_missed_something_is_not_trusted_again() {
+    let mesh = Mesh::start().await.unwrap();
+    let all = addresses(3, 4);
+    mesh.put(&all[..2]);
+    let mut watching = Watching::start(mesh.resolver());
+    watching.until_set(&all[..2], Mesh::RECOVERY).await;
+    mesh.manners(|manners| {
+        manners.lossy = true;
+        manners.no_full = true;
+    });
+    mesh.put(&[all[0], all[2], all[3]]);
+    watching.until("trouble", Mesh::RECOVERY, |seen| seen.failed.is_some()).await;
+    // By the hash alone the old copy is right again: there are as many as there were.
+    mesh.manners(|manners| manners.lossy = false);
+    mesh.put(&[all[0], all[2]]);
+    sleep(Duration::from_secs(1)).await;
+    mesh.manners(|manners| manners.no_full = false);
+    watching.until_set(&[all[0], all[2]], Mesh::RECOVERY).await;
+}
+
+#[tokio::test]
+async fn a_copy_that_is_older_than_the_changes_that_are_told_is_fetched_anew() {
+    let mut mesh = Mesh::start().await.unwrap();
+    let all = addresses(3, 3);
+    mesh.put(&all[..2]);
+    let mut watching = Watching::start(mesh.resolver());
+    watching.until_set(&all[..2], Mesh::RECOVERY).await;
+    mesh.stand.kill().await;
+    watching.until("trouble", Mesh::RECOVERY, |seen| seen.failed.is_some()).await;
+    // Every change of the last minutes is over, and there are as many as before.
+    mesh.manners(|manners| manners.lossy = true);
+    mesh.put(&all[1..]);
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(180)).await;
+    tokio::time::resume();
+    mesh.stand.restart().await;
+    watching.until_set(&all[1..], Mesh::RECOVERY).await;
 }
 
 #[tokio::test]
