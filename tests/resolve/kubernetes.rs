@@ -359,6 +359,31 @@ async fn what_is_too_old_is_listed_anew_however_it_is_told() {
 }
 
 #[tokio::test]
+async fn a_kubeconfig_that_leads_elsewhere_is_another_cluster() {
+    let (mut here, there) = (Cluster::start().await.unwrap(), Cluster::start().await.unwrap());
+    let all = addresses(1, 4);
+    here.put(&all[..2], 3);
+    there.put(&all[2..], 3);
+    let config = here.folder.join("config");
+    let lead_to = |cluster: &Cluster| {
+        let text = format!(
+            "current-context: it\nclusters: [{{name: a, cluster: {{server: 'http://{}'}}}}]\n\
+             contexts: [{{name: it, context: {{cluster: a, user: me, namespace: prod}}}}]\n\
+             users: [{{name: me, user: {{tokenFile: token}}}}]\n",
+            cluster.stand.address
+        );
+        fs::write(&config, text).unwrap();
+    };
+    lead_to(&here);
+    let mut watching =
+        Watching::start(Box::new(resolve::kubernetes("users:http").kubeconfig(config.clone())));
+    watching.until_set(&all[..2], Cluster::RECOVERY).await;
+    lead_to(&there);
+    here.stand.kill().await;
+    watching.until_set(&all[2..], Cluster::RECOVERY).await;
+}
+
+#[tokio::test]
 async fn a_list_whose_pages_are_too_late_is_begun_again() {
     let cluster = Cluster::start().await.unwrap();
     let all = addresses(1, 5000);

@@ -34,10 +34,15 @@ pub(super) async fn follow(
     tell: Teller,
 ) {
     let mut rest = Rest::default();
-    let mut known: Option<Known> = None;
+    let (mut known, mut place): (Option<Known>, _) = (None, String::new());
     loop {
         let trouble = match begin(&source, &name, &options).await {
             Ok(mut watching) => {
+                // A kubeconfig may lead to another cluster now, which has other slices, and versions of its own.
+                let begun = format!("{}{}", watching.link.base(), watching.path);
+                if place != begun {
+                    (known, place) = (None, begun);
+                }
                 let error = watching.run(&mut known, &tell, &mut rest).await;
                 Trouble::new(format_args!("kubernetes API at {}", watching.link.base()), error)
             }
