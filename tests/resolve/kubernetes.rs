@@ -46,6 +46,8 @@ struct Manners {
     piece: Option<usize>,
     /// The largest page.
     page: Option<usize>,
+    /// What is too old is told by this code, and not by 410.
+    gone_code: Option<u16>,
     /// Every page after the first is too late, so many times.
     late_pages: usize,
 }
@@ -148,12 +150,20 @@ impl Api {
             let store = self.store();
             (store.manners.clone(), version < store.kept_since || store.manners.always_gone)
         };
+        let code = manners.gone_code.unwrap_or(410);
         if is_gone && manners.gone_by_status {
-            return out.whole(410, "", &gone().to_string()).await;
+            return out.whole(code, "", &gone().to_string()).await;
         }
         out.begin().await?;
         if is_gone {
-            let line = json!({"type": "ERROR", "object": gone()}).to_string() + "\n";
+            let mut object = gone();
+            object["code"] = code.into();
+            if manners.gone_code.is_some() {
+                // One that says too much.
+                let shown = asked.header("authorization").unwrap_or_default();
+                object["message"] = format!("{shown}\n{}", "x".repeat(100_000)).into();
+            }
+            let line = json!({"type": "ERROR", "object": object}).to_string() + "\n";
             out.chunk(line.as_bytes()).await?;
             return out.end().await;
         }
@@ -356,6 +366,45 @@ async fn what_is_too_old_is_listed_anew_however_it_is_told() {
         watching.until_set(&all[1..], Cluster::RECOVERY).await;
         assert_eq!(cluster.lists(), 2, "by status {gone_by_status}");
     }
+}
+
+#[tokio::test]
+async fn what_a_watch_cannot_go_on_from_is_listed_anew() {
+    // A version that is none is told by the status of a watch; what the API cannot read any more by an event.
+    for (gone_by_status, code) in [(true, 400), (false, 500)] {
+        let mut cluster = Cluster::start().await.unwrap();
+        let all = addresses(1, 4);
+        cluster.put(&all[..2], 3);
+        let mut watching = cluster.watching(&all[..2]).await;
+        cluster.manners(|manners| {
+            manners.gone_by_status = gone_by_status;
+            manners.gone_code = Some(code);
+        });
+        cluster.stand.kill().await;
+        cluster.put(&all[1..], 3);
+        cluster.api().compact();
+        cluster.stand.restart().await;
+        let seen = watching.until_set(&all[1..], Cluster::RECOVERY).await;
+        assert!(!seen.said.contains("hidden"), "{}", seen.said);
+        assert!(seen.said.contains(&code.to_string()) && seen.said.len() < 10_000, "{}", seen.said);
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_is_too_large_is_listed() {
+    let cluster = Cluster::start().await.unwrap();
+    let all = addresses(1, 50);
+    cluster.put(&all[..2], 100);
+    cluster.manners(|manners| manners.piece = Some(500));
+    let access = Access::default().token(Secret::value(TOKEN));
+    let resolver = resolve::kubernetes("users.prod:http")
+        .server(&format!("http://{}", cluster.stand.address), access)
+        .options(KubernetesOptions::default().largest_event(2_000));
+    let mut watching = Watching::start(Box::new(resolver));
+    watching.until_set(&all[..2], Cluster::RECOVERY).await;
+    cluster.put(&all, 100);
+    let seen = watching.until_set(&all, Cluster::RECOVERY).await;
+    assert!(seen.said.contains("an answer of more than 2000 bytes"), "{}", seen.said);
 }
 
 #[tokio::test]

@@ -110,8 +110,7 @@ impl Watching<'_> {
                 Ok(()) => {}
                 Err(error) => {
                     let is_gone = error.status() == Some(GONE);
-                    // One that could not be understood may have missed something.
-                    if is_gone || matches!(error, WebError::Document(_)) {
+                    if is_void(&error) {
                         *known = None;
                     }
                     // What there is is asked for anew without a rest, unless that is all that happens.
@@ -194,9 +193,9 @@ async fn read(
         let mut changed = false;
         let mut end = ControlFlow::Continue(());
         for line in lines {
-            match Event::parse(&line).map(|event| known.take(event)) {
-                Ok(Ok(change)) => changed |= change,
-                Ok(Err(error)) | Err(error) => {
+            match Event::parse(&line).and_then(|event| known.take(event, |said| reply.told(said))) {
+                Ok(change) => changed |= change,
+                Err(error) => {
                     end = ControlFlow::Break(error);
                     break;
                 }
@@ -212,8 +211,8 @@ async fn read(
 }
 
 impl Known {
-    /// Whether a slice changed.
-    fn take(&mut self, event: Event) -> Result<bool, WebError> {
+    /// Whether a slice changed. What the API says is shown as `told` makes it.
+    fn take(&mut self, event: Event, told: impl FnOnce(&str) -> String) -> Result<bool, WebError> {
         if let Some(version) = event.version() {
             version.clone_into(&mut self.version);
         }
@@ -224,10 +223,22 @@ impl Known {
             Event::Error(code, message) => {
                 let code =
                     ::hyper::StatusCode::from_u16(code).unwrap_or(::hyper::StatusCode::INTERNAL_SERVER_ERROR);
-                return Err(WebError::Status(code, format!(": {message}")));
+                return Err(WebError::Ended(code, told(&message)));
             }
         }
         Ok(true)
+    }
+}
+
+/// Whether nothing can be watched on from what is known, or something of it was missed.
+fn is_void(error: &WebError) -> bool {
+    match error {
+        WebError::Document(_) | WebError::TooLarge(_) | WebError::Ended(..) => true,
+        // What was asked is wrong, and not who asks or when.
+        WebError::Status(status, _) => {
+            status.is_client_error() && !matches!(status.as_u16(), 401 | 403 | 408 | 429)
+        }
+        _ => false,
     }
 }
 

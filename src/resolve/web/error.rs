@@ -18,6 +18,10 @@ pub(in crate::resolve) enum WebError {
     /// With the beginning of what it said.
     #[error("{0}{1}")]
     Status(StatusCode, String),
+    /// A watch was ended by this word of the registry.
+    #[cfg(feature = "kubernetes")]
+    #[error("{0}{1}")]
+    Ended(StatusCode, String),
     #[error("the connection broke")]
     Broken(#[source] ::hyper::Error),
     #[error("an answer of more than {0} bytes")]
@@ -41,7 +45,7 @@ impl WebError {
     #[cfg(feature = "kubernetes")]
     pub(in crate::resolve) fn status(&self) -> Option<u16> {
         match self {
-            Self::Status(status, _) => Some(status.as_u16()),
+            Self::Status(status, _) | Self::Ended(status, _) => Some(status.as_u16()),
             _ => None,
         }
     }

@@ -260,6 +260,12 @@ impl Reply<'_> {
         if self.status.is_success() { self.body(limit).await } else { Err(self.refusal(limit).await) }
     }
 
+    /// The beginning of what was said in it, as it may be shown.
+    #[cfg(feature = "kubernetes")]
+    pub(in crate::resolve) fn told(&self, said: &str) -> String {
+        told(said.as_bytes(), &self.secrets)
+    }
+
     /// The status as an error, with the beginning of what was said.
     pub(in crate::resolve) async fn refusal(mut self, limit: Duration) -> WebError {
         let mut said = Vec::new();
