@@ -48,6 +48,8 @@ struct Manners {
     page: Option<usize>,
     /// What is too old is told by this code, and not by 410.
     gone_code: Option<u16>,
+    /// Every page has another one behind it.
+    endless: bool,
     /// Every page after the first is too late, so many times.
     late_pages: usize,
 }
@@ -131,7 +133,8 @@ impl Api {
                 }
                 let items: Vec<&Value> = store.slices.values().skip(from).take(limit).collect();
                 let end = from + items.len();
-                let next = if end < store.slices.len() { end.to_string() } else { String::new() };
+                let is_last = end >= store.slices.len() && !store.manners.endless;
+                let next = if is_last { String::new() } else { end.max(from + 1).to_string() };
                 let metadata = json!({"resourceVersion": store.version.to_string(), "continue": next});
                 Some(json!({"kind": "EndpointSliceList", "metadata": metadata, "items": items}).to_string())
             }
@@ -405,6 +408,20 @@ async fn an_event_that_is_too_large_is_listed() {
     cluster.put(&all, 100);
     let seen = watching.until_set(&all, Cluster::RECOVERY).await;
     assert!(seen.said.contains("an answer of more than 2000 bytes"), "{}", seen.said);
+}
+
+#[tokio::test]
+async fn a_list_that_never_ends_is_given_up() {
+    let cluster = Cluster::start().await.unwrap();
+    cluster.put(&addresses(1, 20), 3);
+    cluster.manners(|manners| manners.endless = true);
+    let access = Access::default().token(Secret::value(TOKEN)).largest(50_000);
+    let url = format!("http://{}", cluster.stand.address);
+    let mut watching = Watching::start(Box::new(resolve::kubernetes("users.prod:http").server(&url, access)));
+    let seen = watching.until("trouble", Cluster::RECOVERY, |seen| seen.failed.is_some()).await;
+    assert!(seen.failed.unwrap().contains("an answer of more than 50000 bytes"));
+    cluster.manners(|manners| manners.endless = false);
+    watching.until_set(&addresses(1, 20), Cluster::RECOVERY).await;
 }
 
 #[tokio::test]

@@ -23,6 +23,9 @@ const PAGE: usize = 500;
 /// A watch that ends before this has not been one.
 const SHORT: Duration = Duration::from_secs(1);
 
+/// How many bytes a page counts at least, so that a list of empty ones has an end, too.
+const PAGE_LEAST: usize = 1 << 10;
+
 /// `410 Gone`: what is asked for is older than what is kept.
 const GONE: u16 = 410;
 
@@ -125,12 +128,18 @@ impl Watching<'_> {
     async fn list(&mut self) -> Result<Known, WebError> {
         let limit = self.options.watch.timeout;
         let (mut slices, mut next) = (Slices::default(), String::new());
+        let (mut size, largest) = (0, self.link.largest());
         loop {
             let page_of = next;
             let from =
                 if page_of.is_empty() { String::new() } else { format!("&continue={}", escape(&page_of)) };
             let reply = self.link.get(&format!("{}&limit={PAGE}{from}", self.path), &[], limit).await?;
-            let listed = page(&reply.success(limit).await?)?;
+            let text = reply.success(limit).await?;
+            size += text.len().max(PAGE_LEAST);
+            if size > largest.max(PAGE_LEAST) {
+                return Err(WebError::TooLarge(largest));
+            }
+            let listed = page(&text)?;
             for slice in listed.items {
                 slices.insert(slice);
             }

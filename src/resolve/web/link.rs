@@ -72,6 +72,12 @@ impl Link {
         &self.base
     }
 
+    /// The largest answer, in bytes.
+    #[cfg(feature = "kubernetes")]
+    pub(in crate::resolve) fn largest(&self) -> usize {
+        self.access.largest
+    }
+
     /// Asks for `path` and waits at most `limit` for the head of the answer, whatever its status is.
     pub(in crate::resolve) async fn get(
         &mut self,
