@@ -108,7 +108,7 @@ enum Reading {
 struct Store {
     due: Option<Endpoints>,
     written: Option<u64>,
-    running: Option<JoinHandle<io::Result<u64>>>,
+    running: Option<(Endpoints, JoinHandle<io::Result<u64>>)>,
     not_before: Option<Instant>,
     failing: bool,
     alarm: Alarm,
@@ -268,13 +268,14 @@ impl<R: Resolve> fmt::Debug for Saved<R> {
 
 impl Store {
     fn is_idle(&self) -> bool {
-        self.due.is_none() && self.running.is_none()
+        self.failing || (self.due.is_none() && self.running.is_none())
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, path: &Path, interval: Duration) {
         loop {
-            if let Some(running) = &mut self.running {
+            if let Some((set, running)) = &mut self.running {
                 let Poll::Ready(done) = Pin::new(running).poll(cx) else { return };
+                let set = set.clone();
                 self.running = None;
                 self.not_before = Some(clock::now() + interval);
                 match done.unwrap_or_else(|error| Err(io::Error::other(error))) {
@@ -282,12 +283,15 @@ impl Store {
                         self.written = Some(written);
                         self.failing = false;
                     }
-                    // Told once: a full disk is not to fill the log, too.
-                    Err(error) if !self.failing => {
+                    Err(error) => {
+                        // Told once: a full disk is not to fill the log, too.
+                        if !self.failing {
+                            tracing::warn!(target: "mainstay", path = %path.display(), %error, "no snapshot is kept");
+                        }
                         self.failing = true;
-                        tracing::warn!(target: "mainstay", path = %path.display(), %error, "no snapshot is kept");
+                        // It is tried again: a registry that is well may have nothing more to say.
+                        self.due.get_or_insert(set);
                     }
-                    Err(_) => {}
                 }
             }
             if self.due.is_none() {
@@ -300,8 +304,9 @@ impl Store {
                 self.not_before = None;
             }
             let Some(set) = self.due.take() else { return };
-            let (path, written) = (path.to_owned(), self.written);
-            self.running = Some(tokio::task::spawn_blocking(move || save(&set, &path, written)));
+            let (path, written, written_set) = (path.to_owned(), self.written, set.clone());
+            let running = tokio::task::spawn_blocking(move || save(&written_set, &path, written));
+            self.running = Some((set, running));
         }
     }
 }
@@ -569,6 +574,22 @@ mod tests {
         let Resolution::Bound(set) = Resolution::bound(["10.0.0.1:80"]) else { panic!("no set") };
         save(&set, &place.path(), None).unwrap();
         assert_eq!(fs::metadata(place.path()).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_written_is_written_when_it_can_be() {
+        let place = Place::new("later");
+        let (feed, mut saved) = place.start();
+        fs::remove_dir_all(&place.0).unwrap();
+        feed.set(["10.0.0.1:80"]);
+        assert_eq!(next(&mut saved).await, "10.0.0.1:80");
+        for _ in 0..20 {
+            let _ = poll_fn(|cx| Poll::Ready(saved.poll_next(cx))).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(saved.store.failing);
+        fs::create_dir_all(&place.0).unwrap();
+        place.until(&mut saved, |text| text.contains("10.0.0.1")).await;
     }
 
     #[tokio::test]
