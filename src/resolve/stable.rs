@@ -150,10 +150,11 @@ impl Keeper {
                 return other;
             }
         };
-        let here: HashSet<_> = set.iter().map(|endpoint| endpoint.identity()).collect();
-        self.leaving.retain(|(_, endpoint)| !here.contains(endpoint.identity()));
+        // By their addresses: one that has another instance now must not get requests as the old one, too.
+        let here: HashSet<_> = set.iter().map(|endpoint| endpoint.address()).collect();
+        self.leaving.retain(|(_, endpoint)| !here.contains(endpoint.address()));
         if !self.options.removal.is_zero() {
-            let lost = self.present.iter().filter(|endpoint| !here.contains(endpoint.identity()));
+            let lost = self.present.iter().filter(|endpoint| !here.contains(endpoint.address()));
             self.leaving.extend(lost.map(|endpoint| (now, endpoint.clone())));
         }
         self.present = set.to_vec();
@@ -280,6 +281,14 @@ mod tests {
         keeper.take(start, set(1..4));
         assert_eq!(size(keeper.take(start + SECOND, set(0..4))), Some(4));
         assert_eq!(keeper.next(), None);
+    }
+
+    #[test]
+    fn an_address_that_has_another_instance_now_is_not_kept_beside_it() {
+        let (start, mut keeper) = (clock::now(), Keeper::new(StableOptions::default()));
+        let instance = |id: &str| Resolution::bound([Endpoint::new("10.0.0.1:80").with_instance(id)]);
+        keeper.take(start, instance("i-1"));
+        assert_eq!(size(keeper.take(start, instance("i-2"))), Some(1), "it would get two shares");
     }
 
     #[test]
