@@ -31,7 +31,7 @@ pub fn failover() -> Combined<Failover> {
     Combined::new(Failover)
 }
 
-/// The endpoints of all. An endpoint that several tell counts as the first of them has it.
+/// The endpoints of all. An endpoint that several tell, by its address, counts as the first of them has it.
 pub fn union() -> Combined<Union> {
     Combined::new(Union)
 }
