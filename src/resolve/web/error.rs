@@ -4,6 +4,9 @@ use std::{fmt, io, time::Duration};
 
 use ::hyper::StatusCode;
 
+/// How much of what a registry said is told, in characters.
+pub(super) const SAID: usize = 300;
+
 /// Why a registry did not say what it was asked. It holds no secret.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::resolve) enum WebError {
@@ -38,7 +41,7 @@ impl WebError {
     }
 
     pub(in crate::resolve) fn document(reason: impl fmt::Display) -> Self {
-        Self::Document(reason.to_string())
+        Self::Document(reason.to_string().chars().take(SAID).collect())
     }
 
     /// The status that it answered with, if that was the trouble.
@@ -84,5 +87,16 @@ impl fmt::Display for Told {
 impl Trouble {
     pub(in crate::resolve) fn new(registry: impl fmt::Display, error: WebError) -> Self {
         Self { registry: registry.to_string(), error: error.into() }
+    }
+}
+
+#[cfg(all(test, not(mainstay_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_understood_is_told_with_its_beginning_alone() {
+        let told = WebError::document("x".repeat(1 << 20)).to_string();
+        assert!(told.starts_with("what it says is not understood: xxx") && told.len() < 1_000);
     }
 }

@@ -24,13 +24,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Access, Base, Secret, WebError, access::Credential, tls};
+use super::{Access, Base, Secret, WebError, access::Credential, error::SAID, tls};
 
 /// How much of a refusal is read, in bytes.
 const READ: usize = 4096;
-
-/// How much of a refusal is told, in characters.
-const SAID: usize = 300;
 
 /// How long one of several addresses is tried before the next.
 const HEAD_START: Duration = Duration::from_secs(1);
