@@ -34,6 +34,8 @@ struct Manners {
     status: Option<u16>,
     /// What is old is told by the status of a watch, and not by an event.
     gone_by_status: bool,
+    /// Watches say that they are there, and nothing else, and do not end.
+    blank: bool,
     /// Watches say nothing, not even bookmarks.
     mute: bool,
     /// Watches end as soon as they have begun.
@@ -172,6 +174,12 @@ impl Api {
         }
         if manners.short {
             return out.end().await;
+        }
+        if manners.blank {
+            loop {
+                out.chunk(b"\n").await?;
+                sleep(Duration::from_millis(100)).await;
+            }
         }
         let mut changed = self.changed.subscribe();
         let life = sleep(Duration::from_secs(asked.query("timeoutSeconds").unwrap().parse().unwrap()));
@@ -522,6 +530,28 @@ async fn a_watch_that_is_silent_is_begun_anew_without_a_gap() {
     cluster.manners(|manners| manners.mute = false);
     cluster.put(&all[1..], 3);
     let seen = watching.until_set(&all[1..], Duration::from_secs(6)).await;
+    assert_eq!((seen.said.as_str(), cluster.lists()), ("", 1));
+}
+
+#[tokio::test]
+async fn a_watch_that_never_ends_is_begun_anew_all_the_same() {
+    let cluster = Cluster::start().await.unwrap();
+    let all = addresses(1, 3);
+    cluster.put(&all, 3);
+    cluster.manners(|manners| manners.blank = true);
+    let access = Access::default().token(Secret::value(TOKEN));
+    let second = Duration::from_secs(1);
+    let options = KubernetesOptions::default().longest(second).silence(second);
+    let url = format!("http://{}", cluster.stand.address);
+    let resolver = resolve::kubernetes("users.prod:http").server(&url, access).options(options);
+    let mut watching = Watching::start(Box::new(resolver));
+    watching.until_set(&all, Cluster::RECOVERY).await;
+    while cluster.api().watches.load(Ordering::Relaxed) == 0 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    cluster.manners(|manners| manners.blank = false);
+    cluster.put(&all[1..], 3);
+    let seen = watching.until_set(&all[1..], Cluster::RECOVERY).await;
     assert_eq!((seen.said.as_str(), cluster.lists()), ("", 1));
 }
 

@@ -1,6 +1,9 @@
 //! List, watch, and begin again.
 
-use std::{ops::ControlFlow, time::Duration};
+use std::{
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
 
 use super::{
     KubernetesOptions,
@@ -158,12 +161,12 @@ impl Watching<'_> {
     async fn watch(&mut self, known: &mut Known, tell: &Teller) -> Result<(), WebError> {
         let options = self.options;
         // So that watches that began together do not end together.
-        let longest = options.longest.mul_f64(1.0 - 0.5 * unit(random()));
+        let longest = options.longest.mul_f64(1.0 - 0.5 * unit(random())).max(SHORT);
         let path = format!(
             "{}&watch=1&allowWatchBookmarks=true&resourceVersion={}&timeoutSeconds={}",
             self.path,
             escape(&known.version),
-            longest.as_secs().max(1),
+            longest.as_secs(),
         );
         // Without an event the head of the answer may take until the first bookmark at some proxies: it comes at once from
         // the API server itself.
@@ -173,7 +176,10 @@ impl Watching<'_> {
         }
         // It is well again: what was told of trouble is over.
         told(tell, &known.slices, self.port, options.zone.as_deref());
-        read(reply, known, options, |slices| told(tell, slices, self.port, options.zone.as_deref())).await
+        // A watch that does not end when it was asked to may be one that nobody feeds any more.
+        let until = clock::now() + longest + options.silence;
+        read(reply, known, options, until, |slices| told(tell, slices, self.port, options.zone.as_deref()))
+            .await
     }
 
     fn tell(&self, slices: &Slices, tell: &Teller) {
@@ -186,15 +192,16 @@ async fn read(
     mut reply: Reply<'_>,
     known: &mut Known,
     options: &KubernetesOptions,
+    until: Instant,
     tell: impl Fn(&Slices),
 ) -> Result<(), WebError> {
     let mut lines = Lines::new(options.largest_event);
-    let silence = options.silence;
     loop {
+        let silence = options.silence.min(until.saturating_duration_since(clock::now()));
         let piece = match reply.piece(silence).await {
             Ok(Some(piece)) => piece,
-            // It was silent for too long, which may be a connection that is gone: the next watch begins after all that was
-            // heard, and fails if the registry is gone, too.
+            // It was silent for too long, or should have ended, which may be a connection that is gone: the next watch
+            // begins after all that was heard, and fails if the registry is gone, too.
             Ok(None) | Err(WebError::Silent(_)) => return Ok(()),
             Err(error) => return Err(error),
         };
