@@ -63,14 +63,8 @@ impl PollOptions {
             .duration("interval", self.interval)
             .rule(self.jitter.get() <= 0.5, "jitter", self.jitter, "at most 50 %")
             .duration("floor", self.floor)
-            .duration("timeout", self.timeout)
-            .rule(
-                !self.backoff.delay(1, Duration::ZERO, &Seeded::new(0)).is_zero(),
-                "backoff",
-                self.backoff,
-                "must wait between failed look-ups",
-            )
-            .part("backoff", |check| self.backoff.check(check));
+            .duration("timeout", self.timeout);
+        check_backoff(&self.backoff, check);
     }
 
     pub(crate) fn validate(&self) -> Result<(), Invalid> {
@@ -94,13 +88,25 @@ impl Default for PollOptions {
     }
 }
 
+fn check_backoff(backoff: &Backoff, check: &mut Check) {
+    check
+        .rule(
+            !backoff.delay(1, Duration::ZERO, &Seeded::new(0)).is_zero(),
+            "backoff",
+            backoff,
+            "must wait between failed look-ups",
+        )
+        .part("backoff", |check| backoff.check(check));
+}
+
 /// How a resolver that watches a registry bears with it.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct WatchOptions {
     /// How long connecting may take, and every answer that is due at once \[5 s\]. Longer is a failure.
     pub timeout: Duration,
-    /// How long to rest before the registry is tried again after a failure \[100 ms, doubling to 30 s, full jitter\].
+    /// How long to rest before the registry is tried again after a failure \[100 ms, doubling to 30 s, full jitter\]. Never
+    /// 0, so that a registry that refuses at once is not tried in a tight loop.
     pub backoff: Backoff,
 }
 
@@ -123,7 +129,8 @@ impl WatchOptions {
     /// [`Invalid`] with each option that breaks its rule.
     pub fn validate(&self) -> Result<(), Invalid> {
         Check::of(|check| {
-            check.duration("timeout", self.timeout).part("backoff", |check| self.backoff.check(check));
+            check.duration("timeout", self.timeout);
+            check_backoff(&self.backoff, check);
         })
     }
 }
@@ -136,5 +143,24 @@ impl Default for WatchOptions {
                 .cap(Duration::from_secs(30))
                 .jitter(Jitter::Full),
         }
+    }
+}
+
+#[cfg(all(test, not(mainstay_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_that_refuses_at_once_is_never_asked_without_a_rest() {
+        let never = Backoff::fixed(Duration::ZERO);
+        let told = "backoff = Backoff";
+        for checked in [
+            PollOptions::default().backoff(never).validate(),
+            WatchOptions::default().backoff(never).validate(),
+        ] {
+            let error = checked.unwrap_err().to_string();
+            assert!(error.contains(told) && error.contains("must wait between"), "{error}");
+        }
+        assert!(PollOptions::default().validate().is_ok() && WatchOptions::default().validate().is_ok());
     }
 }

@@ -156,7 +156,8 @@ impl State {
     }
 }
 
-/// The resolver while the task has it. Whatever ends the task, its runtime among others, gives it back.
+/// The resolver while the task has it. Whatever ends the task, its runtime among others, gives it back; but one that
+/// panics has ended.
 struct Lent {
     resolver: Option<Box<dyn Resolve>>,
     common: Weak<Common>,
@@ -167,18 +168,23 @@ impl Lent {
     async fn run(mut self) {
         let refresh = self.refresh.clone();
         loop {
-            let Some(resolver) = &mut self.resolver else { return };
             let next = poll_fn(|cx| {
                 // One that never pauses must not keep its task from pausing.
                 let budget = ready!(poll_proceed(cx));
-                let told = ready!(resolver.poll_next(cx));
+                // One that panics is not put back: the next who polls it would be the next to panic, for ever.
+                let Some(mut resolver) = self.resolver.take() else { return Poll::Ready(None) };
+                let told = resolver.poll_next(cx);
+                self.resolver = Some(resolver);
+                let told = ready!(told);
                 budget.made_progress();
                 Poll::Ready(told)
             });
             let told = match select(next, pin!(refresh.notified())).await {
                 Either::Left((told, _)) => told,
                 Either::Right(_) => {
-                    resolver.refresh();
+                    if let Some(resolver) = &mut self.resolver {
+                        resolver.refresh();
+                    }
                     continue;
                 }
             };
@@ -215,11 +221,12 @@ impl Common {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        let Some(resolver) = self.resolver.take() else { return };
+        let resolver = self.resolver.take();
         if let Some(common) = self.common.upgrade() {
             {
                 let mut state = lock(&common.state);
-                state.resolver = Some(resolver);
+                state.ended = resolver.is_none();
+                state.resolver = resolver;
                 state.task = None;
             }
             common.wake();
@@ -339,6 +346,19 @@ mod tests {
             assert!(poll(), "and one that has ended is none");
         }
         assert!(set(runtime().block_on(next(&mut shared))).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_resolver_that_panics_is_not_asked_again() {
+        static ASKED: AtomicUsize = AtomicUsize::new(0);
+        let broken = |_: &mut Context<'_>| {
+            ASKED.fetch_add(1, Ordering::Relaxed);
+            panic!("broken")
+        };
+        let mut shared = resolve::stream(futures::stream::poll_fn(broken)).shared();
+        let told = tokio::time::timeout(Duration::from_secs(60), poll_fn(|cx| shared.poll_next(cx))).await;
+        assert!(matches!(told, Ok(None)), "{told:?}");
+        assert_eq!(ASKED.load(Ordering::Relaxed), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -22,7 +22,8 @@ pub struct StableOptions {
     /// The largest share of the endpoints that may be gone at once \[50 %\]. A set that lost more is not believed, nor is
     /// an empty one, nor that the name is absent.
     pub loss: Ratio,
-    /// How long a set that is not believed must be insisted on \[1 min\]. Then it is taken.
+    /// How long a set that is not believed must be insisted on \[1 min\]. Then it is taken. A registry that fails
+    /// meanwhile does not insist: it has to say so again, or nothing else for as long.
     pub insist: Duration,
 }
 
@@ -79,7 +80,16 @@ pub struct Keeper {
     present: Vec<Arc<Endpoint>>,
     /// Those that were in one before, and since when they are not.
     leaving: Vec<(Instant, Arc<Endpoint>)>,
-    doubted: Option<(Instant, Resolution)>,
+    doubted: Option<Doubt>,
+}
+
+/// What is not believed.
+#[derive(Debug)]
+struct Doubt {
+    since: Instant,
+    /// When the registry failed last, if it has not said the like after it.
+    failed: Option<Instant>,
+    resolution: Resolution,
 }
 
 impl Keeper {
@@ -91,26 +101,31 @@ impl Keeper {
     /// Takes a resolution in. What is to be told in its place, if anything.
     pub fn take(&mut self, now: Instant, resolution: Resolution) -> Option<Resolution> {
         let size = match &resolution {
-            Resolution::Pending | Resolution::Failed(_) => return Some(resolution),
+            Resolution::Pending | Resolution::Failed(_) => {
+                if let Some(doubt) = &mut self.doubted {
+                    doubt.failed = Some(now);
+                }
+                return Some(resolution);
+            }
             Resolution::Bound(set) => set.len(),
             Resolution::Absent => 0,
         };
         let least = self.present.len() as f64 * (1.0 - self.options.loss.get());
         let is_believed = self.present.is_empty() || (size > 0 && size as f64 >= least);
-        if is_believed {
+        let since = self.doubted.take().map_or(now, |doubt| doubt.since);
+        if is_believed || since + self.options.insist <= now {
             return Some(self.believe(now, resolution));
         }
-        let since = self.doubted.take().map_or(now, |(since, _)| since);
         let cause = Doubted { size, of: self.present.len(), insist: self.options.insist };
-        self.doubted = Some((since, resolution));
+        self.doubted = Some(Doubt { since, failed: None, resolution });
         Some(Resolution::Failed(Arc::new(cause)))
     }
 
     /// Does what time has brought. What is to be told then, if anything.
     pub fn due(&mut self, now: Instant) -> Option<Resolution> {
         let insist = self.options.insist;
-        if let Some((_, resolution)) = self.doubted.take_if(|(since, _)| *since + insist <= now) {
-            return Some(self.believe(now, resolution));
+        if let Some(doubt) = self.doubted.take_if(|doubt| doubt.last() + insist <= now) {
+            return Some(self.believe(now, doubt.resolution));
         }
         let (removal, before) = (self.options.removal, self.leaving.len());
         self.leaving.retain(|(since, _)| *since + removal > now);
@@ -120,7 +135,7 @@ impl Keeper {
     /// When [`due`](Self::due) will have something to do.
     pub fn next(&self) -> Option<Instant> {
         let removal = self.leaving.iter().map(|(since, _)| *since + self.options.removal).min();
-        let insisted = self.doubted.as_ref().map(|(since, _)| *since + self.options.insist);
+        let insisted = self.doubted.as_ref().map(|doubt| doubt.last() + self.options.insist);
         removal.into_iter().chain(insisted).min()
     }
 
@@ -135,10 +150,11 @@ impl Keeper {
                 return other;
             }
         };
-        let here: HashSet<_> = set.iter().map(|endpoint| endpoint.identity()).collect();
-        self.leaving.retain(|(_, endpoint)| !here.contains(endpoint.identity()));
+        // By their addresses: one that has another instance now must not get requests as the old one, too.
+        let here: HashSet<_> = set.iter().map(|endpoint| endpoint.address()).collect();
+        self.leaving.retain(|(_, endpoint)| !here.contains(endpoint.address()));
         if !self.options.removal.is_zero() {
-            let lost = self.present.iter().filter(|endpoint| !here.contains(endpoint.identity()));
+            let lost = self.present.iter().filter(|endpoint| !here.contains(endpoint.address()));
             self.leaving.extend(lost.map(|endpoint| (now, endpoint.clone())));
         }
         self.present = set.to_vec();
@@ -149,6 +165,13 @@ impl Keeper {
         let leaving = self.leaving.iter().map(|(_, endpoint)| endpoint);
         let all: Endpoints = self.present.iter().chain(leaving).cloned().collect();
         Resolution::Bound(all)
+    }
+}
+
+impl Doubt {
+    /// From when on it is insisted on.
+    fn last(&self) -> Instant {
+        self.failed.unwrap_or(self.since)
     }
 }
 
@@ -261,6 +284,14 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_has_another_instance_now_is_not_kept_beside_it() {
+        let (start, mut keeper) = (clock::now(), Keeper::new(StableOptions::default()));
+        let instance = |id: &str| Resolution::bound([Endpoint::new("10.0.0.1:80").with_instance(id)]);
+        keeper.take(start, instance("i-1"));
+        assert_eq!(size(keeper.take(start, instance("i-2"))), Some(1), "it would get two shares");
+    }
+
+    #[test]
     fn a_set_that_lost_too_much_is_taken_only_when_it_is_insisted_on() {
         let (start, mut keeper) = (clock::now(), Keeper::new(StableOptions::default()));
         keeper.take(start, set(0..10));
@@ -282,6 +313,23 @@ mod tests {
         assert!(size(keeper.take(start, Resolution::Absent)).is_none());
         assert_eq!(size(keeper.take(start + SECOND, set(0..5))), Some(10));
         assert_eq!(keeper.next(), Some(start + 11 * SECOND), "only removals are left to do");
+    }
+
+    #[test]
+    fn a_registry_that_fails_does_not_insist() {
+        let away = || Resolution::Failed(Arc::new(std::io::Error::other("away")));
+        let (start, mut keeper) = (clock::now(), Keeper::new(StableOptions::default()));
+        keeper.take(start, set(0..10));
+        keeper.take(start, set(0..0));
+        keeper.take(start + 50 * SECOND, away());
+        assert_eq!(keeper.next(), Some(start + 110 * SECOND), "it may have been wrong, and says no more");
+        assert!(keeper.due(start + 60 * SECOND).is_none());
+        assert_eq!(size(keeper.take(start + 80 * SECOND, set(0..0))), Some(0), "it says so still");
+        keeper.take(start + 80 * SECOND, set(0..10));
+        keeper.take(start + 80 * SECOND, Resolution::Absent);
+        keeper.take(start + 90 * SECOND, away());
+        let told = keeper.due(start + 150 * SECOND);
+        assert!(matches!(told, Some(Resolution::Absent)), "it is silent, and no more said");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     suite::{Watching, World},
-    web::{Asked, Out, Registry, Stand, addresses},
+    web::{Asked, Out, Registry, Stand, addresses, longer_rests},
 };
 
 const PASSWORD: &str = "hidden-password";
@@ -35,6 +35,8 @@ struct Manners {
     status: Option<u16>,
     /// Changes are forbidden.
     no_delta: bool,
+    /// All of it is not told.
+    no_full: bool,
     /// Changes are lost before they are told.
     lossy: bool,
     /// It has just begun and knows of nothing, so many times.
@@ -148,6 +150,9 @@ impl Server {
             ("GET", ["eureka", "apps"]) if !is_json => (200, xml(&state)),
             ("GET", ["eureka", "apps"]) => {
                 state.full += 1;
+                if state.manners.no_full {
+                    return (503, String::new());
+                }
                 if state.manners.empty > 0 {
                     state.manners.empty -= 1;
                     return (200, document("", std::iter::empty()).to_string());
@@ -317,6 +322,46 @@ async fn changes_are_enough_until_one_is_missed() {
 }
 
 #[tokio::test]
+async fn a_copy_that_missed_something_is_not_trusted_again() {
+    let mesh = Mesh::start().await.unwrap();
+    let all = addresses(3, 4);
+    mesh.put(&all[..2]);
+    let mut watching = Watching::start(mesh.resolver());
+    watching.until_set(&all[..2], Mesh::RECOVERY).await;
+    mesh.manners(|manners| {
+        manners.lossy = true;
+        manners.no_full = true;
+    });
+    mesh.put(&[all[0], all[2], all[3]]);
+    watching.until("trouble", Mesh::RECOVERY, |seen| seen.failed.is_some()).await;
+    // By the hash alone the old copy is right again: there are as many as there were.
+    mesh.manners(|manners| manners.lossy = false);
+    mesh.put(&[all[0], all[2]]);
+    sleep(Duration::from_secs(1)).await;
+    mesh.manners(|manners| manners.no_full = false);
+    watching.until_set(&[all[0], all[2]], Mesh::RECOVERY).await;
+}
+
+#[tokio::test]
+async fn a_copy_that_is_older_than_the_changes_that_are_told_is_fetched_anew() {
+    let mut mesh = Mesh::start().await.unwrap();
+    let all = addresses(3, 3);
+    mesh.put(&all[..2]);
+    let mut watching = Watching::start(mesh.resolver());
+    watching.until_set(&all[..2], Mesh::RECOVERY).await;
+    mesh.stand.kill().await;
+    watching.until("trouble", Mesh::RECOVERY, |seen| seen.failed.is_some()).await;
+    // Every change of the last minutes is over, and there are as many as before.
+    mesh.manners(|manners| manners.lossy = true);
+    mesh.put(&all[1..]);
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(180)).await;
+    tokio::time::resume();
+    mesh.stand.restart().await;
+    watching.until_set(&all[1..], Mesh::RECOVERY).await;
+}
+
+#[tokio::test]
 async fn a_server_that_tells_no_changes_is_asked_for_all() {
     let mesh = Mesh::start().await.unwrap();
     let all = addresses(3, 3);
@@ -342,6 +387,69 @@ async fn a_server_that_has_just_begun_is_not_believed_at_once() {
     // One that says so again is.
     mesh.manners(|manners| manners.empty = 1000);
     watching.until("gone", Mesh::PATIENCE, |seen| seen.gone).await;
+}
+
+#[tokio::test]
+async fn a_server_that_lost_its_peers_is_held_against_another() {
+    let (first, second) = (Mesh::start().await.unwrap(), Mesh::start().await.unwrap());
+    let all = addresses(3, 6);
+    first.put(&all);
+    second.put(&all);
+    let mut watching = Watching::start(Box::new(first.built().server(&second.url())));
+    watching.until_set(&all, Mesh::RECOVERY).await;
+    first.put(&all[..2]);
+    sleep(Duration::from_secs(1)).await;
+    assert!(second.stand.asked() > 0);
+    assert_eq!(watching.seen().set.map(|set| set.len()), Some(all.len()), "the other one knows better");
+}
+
+#[tokio::test]
+async fn what_is_not_believed_at_once_is_asked_for_in_full() {
+    let mesh = Mesh::start().await.unwrap();
+    let all = addresses(3, 6);
+    mesh.put(&all);
+    let mut watching = Watching::start(mesh.resolver());
+    watching.until_set(&all, Mesh::RECOVERY).await;
+    mesh.put(&all[..2]);
+    watching.until_set(&all[..2], Mesh::PATIENCE).await;
+    assert_eq!(mesh.state().full, 2);
+}
+
+#[tokio::test]
+async fn early_looks_keep_to_the_floor_and_an_answer_ends_the_rests() {
+    let mesh = Mesh::start().await.unwrap();
+    mesh.put(&addresses(3, 2));
+    let poll = PollOptions::default()
+        .interval(Duration::from_secs(3600))
+        .floor(Duration::from_millis(400))
+        .backoff(longer_rests().backoff);
+    let mut resolver =
+        resolve::eureka("USERS").server(&mesh.url()).options(EurekaOptions::default().poll(poll));
+    let mut told = 0;
+    let start = tokio::time::Instant::now();
+    while start.elapsed() < Duration::from_secs(2) {
+        resolver.refresh();
+        let next = std::future::poll_fn(|cx| resolver.poll_next(cx));
+        if tokio::time::timeout(Duration::from_millis(10), next).await.is_ok() {
+            told += 1;
+        }
+    }
+    assert!((4..=6).contains(&told) && mesh.stand.asked() <= 6, "{told} {}", mesh.stand.asked());
+    let failures = async |resolver: &mut resolve::Eureka, count: usize| {
+        mesh.manners(|manners| manners.status = Some(500));
+        for _ in 0..count {
+            resolver.refresh();
+            let told = std::future::poll_fn(|cx| resolver.poll_next(cx)).await;
+            assert!(matches!(told, Some(resolve::Resolution::Failed(_))));
+        }
+        mesh.manners(|manners| manners.status = None);
+        let start = tokio::time::Instant::now();
+        let told = std::future::poll_fn(|cx| resolver.poll_next(cx)).await;
+        assert!(matches!(told, Some(resolve::Resolution::Bound(_))));
+        start.elapsed()
+    };
+    assert!(failures(&mut resolver, 6).await > Duration::from_secs(1));
+    assert!(failures(&mut resolver, 1).await < Duration::from_secs(1));
 }
 
 #[tokio::test]

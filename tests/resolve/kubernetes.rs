@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     suite::{Watching, World},
-    web::{Asked, Out, Registry, Stand, addresses},
+    web::{Asked, Out, Registry, Stand, addresses, longer_rests},
 };
 
 const TOKEN: &str = "hidden-token-of-the-account";
@@ -34,6 +34,8 @@ struct Manners {
     status: Option<u16>,
     /// What is old is told by the status of a watch, and not by an event.
     gone_by_status: bool,
+    /// Watches say that they are there, and nothing else, and do not end.
+    blank: bool,
     /// Watches say nothing, not even bookmarks.
     mute: bool,
     /// Watches end as soon as they have begun.
@@ -46,6 +48,10 @@ struct Manners {
     piece: Option<usize>,
     /// The largest page.
     page: Option<usize>,
+    /// What is too old is told by this code, and not by 410.
+    gone_code: Option<u16>,
+    /// Every page has another one behind it.
+    endless: bool,
     /// Every page after the first is too late, so many times.
     late_pages: usize,
 }
@@ -129,7 +135,8 @@ impl Api {
                 }
                 let items: Vec<&Value> = store.slices.values().skip(from).take(limit).collect();
                 let end = from + items.len();
-                let next = if end < store.slices.len() { end.to_string() } else { String::new() };
+                let is_last = end >= store.slices.len() && !store.manners.endless;
+                let next = if is_last { String::new() } else { end.max(from + 1).to_string() };
                 let metadata = json!({"resourceVersion": store.version.to_string(), "continue": next});
                 Some(json!({"kind": "EndpointSliceList", "metadata": metadata, "items": items}).to_string())
             }
@@ -148,17 +155,31 @@ impl Api {
             let store = self.store();
             (store.manners.clone(), version < store.kept_since || store.manners.always_gone)
         };
+        let code = manners.gone_code.unwrap_or(410);
         if is_gone && manners.gone_by_status {
-            return out.whole(410, "", &gone().to_string()).await;
+            return out.whole(code, "", &gone().to_string()).await;
         }
         out.begin().await?;
         if is_gone {
-            let line = json!({"type": "ERROR", "object": gone()}).to_string() + "\n";
+            let mut object = gone();
+            object["code"] = code.into();
+            if manners.gone_code.is_some() {
+                // One that says too much.
+                let shown = asked.header("authorization").unwrap_or_default();
+                object["message"] = format!("{shown}\n{}", "x".repeat(100_000)).into();
+            }
+            let line = json!({"type": "ERROR", "object": object}).to_string() + "\n";
             out.chunk(line.as_bytes()).await?;
             return out.end().await;
         }
         if manners.short {
             return out.end().await;
+        }
+        if manners.blank {
+            loop {
+                out.chunk(b"\n").await?;
+                sleep(Duration::from_millis(100)).await;
+            }
         }
         let mut changed = self.changed.subscribe();
         let life = sleep(Duration::from_secs(asked.query("timeoutSeconds").unwrap().parse().unwrap()));
@@ -359,6 +380,84 @@ async fn what_is_too_old_is_listed_anew_however_it_is_told() {
 }
 
 #[tokio::test]
+async fn what_a_watch_cannot_go_on_from_is_listed_anew() {
+    // A version that is none is told by the status of a watch; what the API cannot read any more by an event.
+    for (gone_by_status, code) in [(true, 400), (false, 500)] {
+        let mut cluster = Cluster::start().await.unwrap();
+        let all = addresses(1, 4);
+        cluster.put(&all[..2], 3);
+        let mut watching = cluster.watching(&all[..2]).await;
+        cluster.manners(|manners| {
+            manners.gone_by_status = gone_by_status;
+            manners.gone_code = Some(code);
+        });
+        cluster.stand.kill().await;
+        cluster.put(&all[1..], 3);
+        cluster.api().compact();
+        cluster.stand.restart().await;
+        let seen = watching.until_set(&all[1..], Cluster::RECOVERY).await;
+        assert!(!seen.said.contains("hidden"), "{}", seen.said);
+        assert!(seen.said.contains(&code.to_string()) && seen.said.len() < 10_000, "{}", seen.said);
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_is_too_large_is_listed() {
+    let cluster = Cluster::start().await.unwrap();
+    let all = addresses(1, 50);
+    cluster.put(&all[..2], 100);
+    cluster.manners(|manners| manners.piece = Some(500));
+    let access = Access::default().token(Secret::value(TOKEN));
+    let resolver = resolve::kubernetes("users.prod:http")
+        .server(&format!("http://{}", cluster.stand.address), access)
+        .options(KubernetesOptions::default().largest_event(2_000));
+    let mut watching = Watching::start(Box::new(resolver));
+    watching.until_set(&all[..2], Cluster::RECOVERY).await;
+    cluster.put(&all, 100);
+    let seen = watching.until_set(&all, Cluster::RECOVERY).await;
+    assert!(seen.said.contains("an answer of more than 2000 bytes"), "{}", seen.said);
+}
+
+#[tokio::test]
+async fn a_list_that_never_ends_is_given_up() {
+    let cluster = Cluster::start().await.unwrap();
+    cluster.put(&addresses(1, 20), 3);
+    cluster.manners(|manners| manners.endless = true);
+    let access = Access::default().token(Secret::value(TOKEN)).largest(50_000);
+    let url = format!("http://{}", cluster.stand.address);
+    let mut watching = Watching::start(Box::new(resolve::kubernetes("users.prod:http").server(&url, access)));
+    let seen = watching.until("trouble", Cluster::RECOVERY, |seen| seen.failed.is_some()).await;
+    assert!(seen.failed.unwrap().contains("an answer of more than 50000 bytes"));
+    cluster.manners(|manners| manners.endless = false);
+    watching.until_set(&addresses(1, 20), Cluster::RECOVERY).await;
+}
+
+#[tokio::test]
+async fn a_kubeconfig_that_leads_elsewhere_is_another_cluster() {
+    let (mut here, there) = (Cluster::start().await.unwrap(), Cluster::start().await.unwrap());
+    let all = addresses(1, 4);
+    here.put(&all[..2], 3);
+    there.put(&all[2..], 3);
+    let config = here.folder.join("config");
+    let lead_to = |cluster: &Cluster| {
+        let text = format!(
+            "current-context: it\nclusters: [{{name: a, cluster: {{server: 'http://{}'}}}}]\n\
+             contexts: [{{name: it, context: {{cluster: a, user: me, namespace: prod}}}}]\n\
+             users: [{{name: me, user: {{tokenFile: token}}}}]\n",
+            cluster.stand.address
+        );
+        fs::write(&config, text).unwrap();
+    };
+    lead_to(&here);
+    let mut watching =
+        Watching::start(Box::new(resolve::kubernetes("users:http").kubeconfig(config.clone())));
+    watching.until_set(&all[..2], Cluster::RECOVERY).await;
+    lead_to(&there);
+    here.stand.kill().await;
+    watching.until_set(&all[2..], Cluster::RECOVERY).await;
+}
+
+#[tokio::test]
 async fn a_list_whose_pages_are_too_late_is_begun_again() {
     let cluster = Cluster::start().await.unwrap();
     let all = addresses(1, 5000);
@@ -432,6 +531,52 @@ async fn a_watch_that_is_silent_is_begun_anew_without_a_gap() {
     cluster.put(&all[1..], 3);
     let seen = watching.until_set(&all[1..], Duration::from_secs(6)).await;
     assert_eq!((seen.said.as_str(), cluster.lists()), ("", 1));
+}
+
+#[tokio::test]
+async fn a_watch_that_never_ends_is_begun_anew_all_the_same() {
+    let cluster = Cluster::start().await.unwrap();
+    let all = addresses(1, 3);
+    cluster.put(&all, 3);
+    cluster.manners(|manners| manners.blank = true);
+    let access = Access::default().token(Secret::value(TOKEN));
+    let second = Duration::from_secs(1);
+    let options = KubernetesOptions::default().longest(second).silence(second);
+    let url = format!("http://{}", cluster.stand.address);
+    let resolver = resolve::kubernetes("users.prod:http").server(&url, access).options(options);
+    let mut watching = Watching::start(Box::new(resolver));
+    watching.until_set(&all, Cluster::RECOVERY).await;
+    while cluster.api().watches.load(Ordering::Relaxed) == 0 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    cluster.manners(|manners| manners.blank = false);
+    cluster.put(&all[1..], 3);
+    let seen = watching.until_set(&all[1..], Cluster::RECOVERY).await;
+    assert_eq!((seen.said.as_str(), cluster.lists()), ("", 1));
+}
+
+#[tokio::test]
+async fn an_api_that_is_back_is_well_again_though_nothing_changed() {
+    let mut cluster = Cluster::start().await.unwrap();
+    let all = addresses(1, 2);
+    cluster.put(&all, 3);
+    let access = Access::default().token(Secret::value(TOKEN));
+    let url = format!("http://{}", cluster.stand.address);
+    let options = KubernetesOptions::default().watch(longer_rests());
+    let resolver = resolve::kubernetes("users.prod:http").server(&url, access).options(options);
+    let mut watching = Watching::start(Box::new(resolver));
+    watching.until("a watch", Cluster::RECOVERY, |seen| seen.told == 2).await;
+    cluster.stand.kill().await;
+    watching.until("rests", Cluster::RECOVERY, |seen| seen.told > 8).await;
+    cluster.stand.restart().await;
+    watching.until("well again", Cluster::RECOVERY, |seen| seen.failed.is_none()).await;
+    assert_eq!(cluster.lists(), 1);
+    // A watch that lasted has ended the trouble, and its rests.
+    sleep(Duration::from_millis(1_200)).await;
+    cluster.stand.kill().await;
+    watching.until("trouble", Cluster::RECOVERY, |seen| seen.failed.is_some()).await;
+    cluster.stand.restart().await;
+    watching.until("well again", Duration::from_secs(2), |seen| seen.failed.is_none()).await;
 }
 
 #[tokio::test]

@@ -93,7 +93,8 @@ fn is_silence_before_a_set(branches: &[Branch]) -> bool {
     branches.iter().take_while(|branch| branch.set().is_none()).any(Branch::is_silent)
 }
 
-/// All that `each` gives, an endpoint of several branches once, as the first of them has it.
+/// All that `each` gives, an endpoint of several branches once, as the first of them has it. It is the same by its address
+/// alone: what one registry calls an instance another one calls otherwise.
 fn join(branches: &mut [Branch], mut each: impl FnMut(&mut Branch) -> Endpoints) -> Option<Endpoints> {
     let bound = branches.iter().filter(|branch| branch.set().is_some()).count();
     let mut sets = branches.iter_mut().map(&mut each).filter(|set| !set.is_empty());
@@ -104,10 +105,9 @@ fn join(branches: &mut [Branch], mut each: impl FnMut(&mut Branch) -> Endpoints)
             let all: Vec<Endpoints> = sets.collect();
             let mut seen = HashSet::new();
             let mut merged: Vec<Arc<Endpoint>> = Vec::new();
-            for endpoint in all.iter().flat_map(|set| set.iter()) {
-                if seen.insert(endpoint.identity()) {
-                    merged.push(endpoint.clone());
-                }
+            for set in &all {
+                merged.extend(set.iter().filter(|endpoint| !seen.contains(endpoint.address())).cloned());
+                seen.extend(set.iter().map(|endpoint| endpoint.address()));
             }
             Some(merged.into())
         }

@@ -31,7 +31,7 @@ pub fn failover() -> Combined<Failover> {
     Combined::new(Failover)
 }
 
-/// The endpoints of all. An endpoint that several tell counts as the first of them has it.
+/// The endpoints of all. An endpoint that several tell, by its address, counts as the first of them has it.
 pub fn union() -> Combined<Union> {
     Combined::new(Union)
 }
@@ -66,8 +66,8 @@ const BURST: usize = 16;
 ///
 /// **Trouble.** A resolver that fails keeps its last set; one that says that there is nothing keeps it for a grace period
 /// \[30 s\]. What a merge tells of trouble names every resolver that is in it, beside the set that the others make. Only
-/// when none has a set, and none is still to be heard, is that the merge's own answer: failed if any failed, else absent or
-/// empty. At the start a resolver that is silent is waited for \[1 s\], where what it will say would come first.
+/// when none has a set any more, or has yet had one and none is still to be heard, is that the merge's own answer: failed if
+/// any failed, else absent or empty. At the start a resolver that is silent is waited for \[1 s\], where what it will say would come first.
 ///
 /// **Sources.** Finagle's delegation by `|` (first) and `&` (weighted union) in a `Dtab`; Envoy's aggregate cluster
 /// (failover).
@@ -127,7 +127,7 @@ impl<M: Merge> Combined<M> {
 
     /// What there is to tell now, if it is something new.
     fn merged(&mut self, waited: bool) -> Option<Resolution> {
-        if !waited && self.merge.waits(&self.branches) {
+        if !waited && self.told.is_none() && self.merge.waits(&self.branches) {
             return None;
         }
         let mut said = String::new();
@@ -144,9 +144,10 @@ impl<M: Merge> Combined<M> {
             self.trouble = trouble;
             return Some(Resolution::Bound(set));
         }
-        self.told = None;
         self.trouble = None;
-        if self.branches.iter().any(Branch::is_silent) {
+        // What was told is taken back, whoever may still be heard.
+        let is_lost = self.told.take().is_some();
+        if !is_lost && self.branches.iter().any(Branch::is_silent) {
             return None;
         }
         let is_absent = |branch: &Branch| matches!(branch.effective(), Effective::Absent);

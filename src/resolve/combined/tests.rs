@@ -118,6 +118,17 @@ async fn a_union_without_weights_is_all_of_them_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_address_that_two_registries_know_by_different_names_is_one_endpoint() {
+    let known_as = |instance: &str| fixed([Endpoint::new("a:1").with_instance(instance)]);
+    let two_of_one = fixed(["i-1", "i-2"].map(|instance| Endpoint::new("b:1").with_instance(instance)));
+    let mut union =
+        union().with(known_as("uid-7")).with(fixed(["a:1"])).with(two_of_one).with(fixed(["b:1"]));
+    assert_eq!(next(&mut union).await, "a:1*1@0 b:1*1@0 b:1*1@0", "unless one registry tells two of them");
+    let mut failover = failover().with(known_as("i-1")).with(known_as("uid-7"));
+    assert_eq!(next(&mut failover).await, "a:1*1@0");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_has_not_changed_keeps_its_memory() {
     let (green, fed) = channel();
     let mut union = union().weighted(fixed(["a:1", "a:2"]), 4.0).with(fed);
@@ -142,6 +153,20 @@ async fn when_none_has_any_the_worst_is_told() {
     assert_eq!(next(&mut first).await, "");
     feeds[2].send(Resolution::Absent);
     assert_eq!(next(&mut first).await, "absent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_lost_is_lost_whoever_else_is_silent() {
+    for patience in [1, 120] {
+        let patience = Duration::from_secs(patience);
+        let (feeds, mut failover) = three(|| failover().patience(patience));
+        feeds[0].set(["a:1"]);
+        assert_eq!(next(&mut failover).await, "a:1*1@0");
+        let before = clock::now();
+        feeds[0].set([""; 0]);
+        let told = tokio::time::timeout(Duration::from_secs(600), next(&mut failover)).await;
+        assert_eq!((told.as_deref(), (clock::now() - before).as_secs()), (Ok(""), 30));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -42,7 +42,7 @@ struct Service {
     id: String,
     #[serde(deserialize_with = "null_is_nothing")]
     address: String,
-    #[serde(deserialize_with = "null_is_nothing")]
+    #[serde(deserialize_with = "port")]
     port: u16,
     #[serde(deserialize_with = "null_is_nothing")]
     tags: Vec<String>,
@@ -59,7 +59,7 @@ struct Service {
 #[serde(rename_all = "PascalCase")]
 struct TaggedAddress {
     address: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "port")]
     port: u16,
 }
 
@@ -94,6 +94,12 @@ struct CheckEntry {
 
 fn null_is_nothing<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
+/// What is no port is none, as 0 is: nobody checks what is registered, and one that is odd must not cost the others.
+fn port<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
+    let told: Option<i64> = Option::deserialize(from)?;
+    Ok(told.and_then(|number| u16::try_from(number).ok()).unwrap_or(0))
 }
 
 /// The worst of the checks of an instance and its node.
@@ -266,6 +272,13 @@ mod tests {
             shown(all, &options.tagged_address("wan")),
             ["192.0.2.9:80*1", "198.51.100.1:443*1", "192.0.2.9:80*1"]
         );
+    }
+
+    #[test]
+    fn an_instance_with_a_port_that_is_none_costs_the_others_nothing() {
+        let at = |port: i64| entry(json!({"Address": "10.0.0.1", "Port": port}), &[]);
+        let all = json!([at(-1), at(80), at(70_000)]);
+        assert_eq!(shown(all, &ConsulOptions::default()), ["10.0.0.1:80*1"]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The whole registry once, then what changed of it.
 
+use std::time::{Duration, Instant};
+
 use super::{
     parse::applications,
     registry::Registry,
@@ -14,6 +16,10 @@ use crate::{
     },
 };
 
+/// For how long a copy can be brought up to date by what changed. Servers tell the changes of three minutes, and from caches
+/// that are half a minute old; what is older was missed, and the hash, which only counts, need not say so.
+const CHANGES: Duration = Duration::from_secs(120);
+
 /// Tells for ever.
 pub(super) async fn follow(
     bases: Vec<Base>,
@@ -23,7 +29,7 @@ pub(super) async fn follow(
     tell: Teller,
 ) {
     let links = bases.into_iter().map(|base| Link::new(base, access.clone(), Credential::Bearer)).collect();
-    let mut copy = Copy { links, at: 0, registry: None, told: 0, doubts: false };
+    let mut copy = Copy { links, at: 0, registry: None, fetched: None, told: 0, doubts: false };
     let mut rest = Rest::default();
     loop {
         match copy.refresh(&wanted, &options).await {
@@ -57,6 +63,8 @@ struct Copy {
     /// The server that answered last.
     at: usize,
     registry: Option<Registry>,
+    /// When it was asked for what the copy holds.
+    fetched: Option<Instant>,
     /// How many endpoints were told last.
     told: usize,
     /// More than half of them were missing last time.
@@ -70,13 +78,17 @@ impl Copy {
         wanted: &Wanted,
         options: &EurekaOptions,
     ) -> Result<Option<Resolution>, Trouble> {
-        let count = self.links.len();
+        let (count, now) = (self.links.len(), clock::now());
+        if self.fetched.is_none_or(|fetched| now.saturating_duration_since(fetched) > CHANGES) {
+            self.registry = None;
+        }
         let mut trouble = Trouble::new("eureka", WebError::document("it has no server"));
         for turn in 0..count {
             let at = (self.at + turn) % count;
             match fetch(&mut self.links[at], &mut self.registry, wanted, options).await {
                 Ok(()) => {
                     self.at = at;
+                    self.fetched = Some(now);
                     return Ok(self.believed(wanted, options));
                 }
                 Err(error) => {
@@ -120,6 +132,8 @@ async fn fetch(
             if known.apply(delta, wanted) {
                 return Ok(());
             }
+            // Something was missed, which a later hash may not tell any more.
+            *registry = None;
         }
     }
     let reply = link.get(&path("/apps", options), &[], limit).await?;

@@ -28,7 +28,8 @@ pub(super) struct Wanted {
 ///
 /// **Problem.** Eureka tells whole registries, from caches that are half a minute old, and a server that has just begun
 /// tells an empty one. **Idea.** The registry is fetched once, then what changed of it (`/apps/delta`); a copy whose hash is
-/// not the server's is thrown away and fetched in full. **When.** Where Eureka is there already.
+/// not the server's, or that is older than two minutes, is thrown away and fetched in full. **When.** Where Eureka is there
+/// already.
 ///
 /// ```
 /// use mainstay::resolve::{self, Resolve};

@@ -19,6 +19,7 @@ use crate::{
     clock,
     error::Cause,
     invalid::Check,
+    random::{Entropy, Random as _},
     resolve::{Endpoints, Resolution, Resolve},
 };
 
@@ -65,7 +66,7 @@ impl Default for SavedOptions {
 /// [`ResolveExt::saved`](crate::resolve::ResolveExt::saved) makes.
 ///
 /// The file is JSON in the form that [`file`](fn@crate::resolve::file) reads, written anew beside itself and put in place by a
-/// rename. It is used only until the registry tells its first set, and never after: what is lost later the client
+/// rename, for its owner alone to read. It is used only until the registry tells its first set, and never after: what is lost later the client
 /// bears with by itself. That it is used is told as a failure with the registry's own cause. An answer that there is
 /// nothing is an answer; the file does not stand against it. How old the file is nobody knows; endpoints that are gone
 /// meanwhile are found out by their health.
@@ -107,7 +108,7 @@ enum Reading {
 struct Store {
     due: Option<Endpoints>,
     written: Option<u64>,
-    running: Option<JoinHandle<io::Result<u64>>>,
+    running: Option<(Endpoints, JoinHandle<io::Result<u64>>)>,
     not_before: Option<Instant>,
     failing: bool,
     alarm: Alarm,
@@ -267,13 +268,14 @@ impl<R: Resolve> fmt::Debug for Saved<R> {
 
 impl Store {
     fn is_idle(&self) -> bool {
-        self.due.is_none() && self.running.is_none()
+        self.failing || (self.due.is_none() && self.running.is_none())
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, path: &Path, interval: Duration) {
         loop {
-            if let Some(running) = &mut self.running {
+            if let Some((set, running)) = &mut self.running {
                 let Poll::Ready(done) = Pin::new(running).poll(cx) else { return };
+                let set = set.clone();
                 self.running = None;
                 self.not_before = Some(clock::now() + interval);
                 match done.unwrap_or_else(|error| Err(io::Error::other(error))) {
@@ -281,12 +283,15 @@ impl Store {
                         self.written = Some(written);
                         self.failing = false;
                     }
-                    // Told once: a full disk is not to fill the log, too.
-                    Err(error) if !self.failing => {
+                    Err(error) => {
+                        // Told once: a full disk is not to fill the log, too.
+                        if !self.failing {
+                            tracing::warn!(target: "mainstay", path = %path.display(), %error, "no snapshot is kept");
+                        }
                         self.failing = true;
-                        tracing::warn!(target: "mainstay", path = %path.display(), %error, "no snapshot is kept");
+                        // It is tried again: a registry that is well may have nothing more to say.
+                        self.due.get_or_insert(set);
                     }
-                    Err(_) => {}
                 }
             }
             if self.due.is_none() {
@@ -299,8 +304,9 @@ impl Store {
                 self.not_before = None;
             }
             let Some(set) = self.due.take() else { return };
-            let (path, written) = (path.to_owned(), self.written);
-            self.running = Some(tokio::task::spawn_blocking(move || save(&set, &path, written)));
+            let (path, written, written_set) = (path.to_owned(), self.written, set.clone());
+            let running = tokio::task::spawn_blocking(move || save(&written_set, &path, written));
+            self.running = Some((set, running));
         }
     }
 }
@@ -316,11 +322,12 @@ fn save(set: &Endpoints, path: &Path, written: Option<u64>) -> io::Result<u64> {
         return Ok(hash);
     }
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    // Two processes that share the path must not write to the same file beside it.
-    name.push(format!(".{}.tmp", std::process::id()));
+    // Two that share the path must not write to the same file beside it, be they of one process, or of two that have the
+    // same number in containers of their own.
+    name.push(format!(".{:016x}.tmp", Entropy.next()));
     let beside = path.with_file_name(name);
     let put = || {
-        let mut file = fs::File::create(&beside)?;
+        let mut file = create(&beside)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&beside, path)
@@ -329,6 +336,15 @@ fn save(set: &Endpoints, path: &Path, written: Option<u64>) -> io::Result<u64> {
         let _ = fs::remove_file(&beside);
     })?;
     Ok(hash)
+}
+
+/// A new file, for its owner alone: a registry that wants a token would tell the others nothing.
+fn create(path: &Path) -> io::Result<fs::File> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
 }
 
 /// Reads what was written to `path`, where that may take its time.
@@ -529,6 +545,51 @@ mod tests {
         assert_eq!(next(&mut saved).await, "10.0.0.1:80");
         drop(feed);
         assert_eq!(next(&mut saved).await, "over");
+    }
+
+    #[test]
+    fn two_of_one_process_do_not_write_into_each_other() {
+        let place = Place::new("two");
+        let writes = |count: usize| {
+            let path = place.path();
+            move || {
+                let names = (0..count).map(|index| format!("users-{index}.internal:80"));
+                let Resolution::Bound(set) = Resolution::bound(names) else { panic!("no set") };
+                for _ in 0..50 {
+                    save(&set, &path, None).unwrap();
+                    let found = read(&path, 1 << 24).unwrap().len();
+                    assert!([3_000, 5_000].contains(&found), "{found}");
+                }
+            }
+        };
+        let both = [3_000, 5_000].map(|count| std::thread::spawn(writes(count)));
+        both.into_iter().for_each(|one| one.join().unwrap());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_kept_is_for_its_owner_alone() {
+        use std::os::unix::fs::MetadataExt as _;
+        let place = Place::new("owner");
+        let Resolution::Bound(set) = Resolution::bound(["10.0.0.1:80"]) else { panic!("no set") };
+        save(&set, &place.path(), None).unwrap();
+        assert_eq!(fs::metadata(place.path()).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_written_is_written_when_it_can_be() {
+        let place = Place::new("later");
+        let (feed, mut saved) = place.start();
+        fs::remove_dir_all(&place.0).unwrap();
+        feed.set(["10.0.0.1:80"]);
+        assert_eq!(next(&mut saved).await, "10.0.0.1:80");
+        for _ in 0..20 {
+            let _ = poll_fn(|cx| Poll::Ready(saved.poll_next(cx))).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(saved.store.failing);
+        fs::create_dir_all(&place.0).unwrap();
+        place.until(&mut saved, |text| text.contains("10.0.0.1")).await;
     }
 
     #[tokio::test]

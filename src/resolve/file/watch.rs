@@ -292,7 +292,11 @@ impl Sight {
                 self.seen = Some(after);
                 return None;
             }
-            Err(error) => return Some(self.failed(Reason::Read(error))),
+            Err(error) => {
+                // Once it can be read it is told again, though it may be as it was.
+                self.content = None;
+                return Some(self.failed(Reason::Read(error)));
+            }
         };
         let mut hash = DefaultHasher::new();
         text.hash(&mut hash);
@@ -463,6 +467,20 @@ mod tests {
         let mut sight = place.sight();
         sight.options.largest = 100;
         assert!(failure(sight.look(start)).contains("more than 100 bytes"));
+    }
+
+    #[test]
+    fn what_could_not_be_read_for_once_is_told_again() {
+        let (place, start) = (Place::new("again"), clock::now());
+        place.write("users.yaml", 2);
+        let mut sight = place.sight();
+        assert_eq!(size(sight.look(start)), Some(2));
+        // The file is as it was all the time.
+        sight.options.largest = 1;
+        assert!(failure(sight.look(start + 30 * SECOND)).contains("more than 1 bytes"));
+        sight.options.largest = 1 << 20;
+        assert_eq!(size(sight.look(start + 60 * SECOND)), Some(2));
+        assert!(sight.look(start + 90 * SECOND).is_none(), "nothing is new");
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! List, watch, and begin again.
 
-use std::{ops::ControlFlow, time::Duration};
+use std::{
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
 
 use super::{
     KubernetesOptions,
@@ -23,6 +26,9 @@ const PAGE: usize = 500;
 /// A watch that ends before this has not been one.
 const SHORT: Duration = Duration::from_secs(1);
 
+/// How many bytes a page counts at least, so that a list of empty ones has an end, too.
+const PAGE_LEAST: usize = 1 << 10;
+
 /// `410 Gone`: what is asked for is older than what is kept.
 const GONE: u16 = 410;
 
@@ -34,10 +40,15 @@ pub(super) async fn follow(
     tell: Teller,
 ) {
     let mut rest = Rest::default();
-    let mut known: Option<Known> = None;
+    let (mut known, mut place): (Option<Known>, _) = (None, String::new());
     loop {
         let trouble = match begin(&source, &name, &options).await {
             Ok(mut watching) => {
+                // A kubeconfig may lead to another cluster now, which has other slices, and versions of its own.
+                let begun = format!("{}{}", watching.link.base(), watching.path);
+                if place != begun {
+                    (known, place) = (None, begun);
+                }
                 let error = watching.run(&mut known, &tell, &mut rest).await;
                 Trouble::new(format_args!("kubernetes API at {}", watching.link.base()), error)
             }
@@ -105,8 +116,7 @@ impl Watching<'_> {
                 Ok(()) => {}
                 Err(error) => {
                     let is_gone = error.status() == Some(GONE);
-                    // One that could not be understood may have missed something.
-                    if is_gone || matches!(error, WebError::Document(_)) {
+                    if is_void(&error) {
                         *known = None;
                     }
                     // What there is is asked for anew without a rest, unless that is all that happens.
@@ -121,12 +131,18 @@ impl Watching<'_> {
     async fn list(&mut self) -> Result<Known, WebError> {
         let limit = self.options.watch.timeout;
         let (mut slices, mut next) = (Slices::default(), String::new());
+        let (mut size, largest) = (0, self.link.largest());
         loop {
             let page_of = next;
             let from =
                 if page_of.is_empty() { String::new() } else { format!("&continue={}", escape(&page_of)) };
             let reply = self.link.get(&format!("{}&limit={PAGE}{from}", self.path), &[], limit).await?;
-            let listed = page(&reply.success(limit).await?)?;
+            let text = reply.success(limit).await?;
+            size += text.len().max(PAGE_LEAST);
+            if size > largest.max(PAGE_LEAST) {
+                return Err(WebError::TooLarge(largest));
+            }
+            let listed = page(&text)?;
             for slice in listed.items {
                 slices.insert(slice);
             }
@@ -145,12 +161,12 @@ impl Watching<'_> {
     async fn watch(&mut self, known: &mut Known, tell: &Teller) -> Result<(), WebError> {
         let options = self.options;
         // So that watches that began together do not end together.
-        let longest = options.longest.mul_f64(1.0 - 0.5 * unit(random()));
+        let longest = options.longest.mul_f64(1.0 - 0.5 * unit(random())).max(SHORT);
         let path = format!(
             "{}&watch=1&allowWatchBookmarks=true&resourceVersion={}&timeoutSeconds={}",
             self.path,
             escape(&known.version),
-            longest.as_secs().max(1),
+            longest.as_secs(),
         );
         // Without an event the head of the answer may take until the first bookmark at some proxies: it comes at once from
         // the API server itself.
@@ -160,7 +176,10 @@ impl Watching<'_> {
         }
         // It is well again: what was told of trouble is over.
         told(tell, &known.slices, self.port, options.zone.as_deref());
-        read(reply, known, options, |slices| told(tell, slices, self.port, options.zone.as_deref())).await
+        // A watch that does not end when it was asked to may be one that nobody feeds any more.
+        let until = clock::now() + longest + options.silence;
+        read(reply, known, options, until, |slices| told(tell, slices, self.port, options.zone.as_deref()))
+            .await
     }
 
     fn tell(&self, slices: &Slices, tell: &Teller) {
@@ -173,15 +192,16 @@ async fn read(
     mut reply: Reply<'_>,
     known: &mut Known,
     options: &KubernetesOptions,
+    until: Instant,
     tell: impl Fn(&Slices),
 ) -> Result<(), WebError> {
     let mut lines = Lines::new(options.largest_event);
-    let silence = options.silence;
     loop {
+        let silence = options.silence.min(until.saturating_duration_since(clock::now()));
         let piece = match reply.piece(silence).await {
             Ok(Some(piece)) => piece,
-            // It was silent for too long, which may be a connection that is gone: the next watch begins after all that was
-            // heard, and fails if the registry is gone, too.
+            // It was silent for too long, or should have ended, which may be a connection that is gone: the next watch
+            // begins after all that was heard, and fails if the registry is gone, too.
             Ok(None) | Err(WebError::Silent(_)) => return Ok(()),
             Err(error) => return Err(error),
         };
@@ -189,9 +209,9 @@ async fn read(
         let mut changed = false;
         let mut end = ControlFlow::Continue(());
         for line in lines {
-            match Event::parse(&line).map(|event| known.take(event)) {
-                Ok(Ok(change)) => changed |= change,
-                Ok(Err(error)) | Err(error) => {
+            match Event::parse(&line).and_then(|event| known.take(event, |said| reply.told(said))) {
+                Ok(change) => changed |= change,
+                Err(error) => {
                     end = ControlFlow::Break(error);
                     break;
                 }
@@ -207,8 +227,8 @@ async fn read(
 }
 
 impl Known {
-    /// Whether a slice changed.
-    fn take(&mut self, event: Event) -> Result<bool, WebError> {
+    /// Whether a slice changed. What the API says is shown as `told` makes it.
+    fn take(&mut self, event: Event, told: impl FnOnce(&str) -> String) -> Result<bool, WebError> {
         if let Some(version) = event.version() {
             version.clone_into(&mut self.version);
         }
@@ -219,10 +239,22 @@ impl Known {
             Event::Error(code, message) => {
                 let code =
                     ::hyper::StatusCode::from_u16(code).unwrap_or(::hyper::StatusCode::INTERNAL_SERVER_ERROR);
-                return Err(WebError::Status(code, format!(": {message}")));
+                return Err(WebError::Ended(code, told(&message)));
             }
         }
         Ok(true)
+    }
+}
+
+/// Whether nothing can be watched on from what is known, or something of it was missed.
+fn is_void(error: &WebError) -> bool {
+    match error {
+        WebError::Document(_) | WebError::TooLarge(_) | WebError::Ended(..) => true,
+        // What was asked is wrong, and not who asks or when.
+        WebError::Status(status, _) => {
+            status.is_client_error() && !matches!(status.as_u16(), 401 | 403 | 408 | 429)
+        }
+        _ => false,
     }
 }
 

@@ -1,10 +1,11 @@
 //! Where a registry's server is.
 
-use std::{fmt, fmt::Write as _};
+use std::{borrow::Cow, fmt, fmt::Write as _};
 
 use ::hyper::Uri;
 
 use super::Secret;
+use crate::resolve::target::unescape;
 
 /// `http://user:password@host:port/prefix`.
 #[derive(Clone, PartialEq, Eq)]
@@ -33,7 +34,8 @@ impl Base {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let basic = authority.as_str().rsplit_once('@').map(|(login, _)| {
             let (user, password) = login.split_once(':').unwrap_or((login, ""));
-            (user.to_owned(), Secret::value(password))
+            let plain = |text| unescape(text).unwrap_or(Cow::Borrowed(text));
+            (plain(user).into_owned(), Secret::value(&*plain(password)))
         });
         // An authority such as `host:port` with a port that is none is told as no port.
         let has_port = authority.as_str().rsplit('@').next()?.len() > host.len();
@@ -118,6 +120,14 @@ mod tests {
         let base = Base::parse("http://me:hidden@host:1", 99).unwrap();
         assert_eq!(base.basic, Some(("me".to_owned(), Secret::value("hidden"))));
         assert!(!format!("{base:?} {base} {:?}", base.basic).contains("hidden"));
+    }
+
+    #[test]
+    fn a_login_may_be_escaped_as_addresses_are() {
+        let basic = |text: &str| Base::parse(text, 99).and_then(|base| base.basic);
+        let login = |user: &str, password: &str| Some((user.to_owned(), Secret::value(password)));
+        assert_eq!(basic("http://m%40e:p%3Aa%2Fs%25s@host"), login("m@e", "p:a/s%s"));
+        assert_eq!(basic("http://me:100%@host"), login("me", "100%"), "what is no escape is meant as it is");
     }
 
     #[test]

@@ -4,6 +4,9 @@ use std::{fmt, io, time::Duration};
 
 use ::hyper::StatusCode;
 
+/// How much of what a registry said is told, in characters.
+pub(super) const SAID: usize = 300;
+
 /// Why a registry did not say what it was asked. It holds no secret.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::resolve) enum WebError {
@@ -18,6 +21,10 @@ pub(in crate::resolve) enum WebError {
     /// With the beginning of what it said.
     #[error("{0}{1}")]
     Status(StatusCode, String),
+    /// A watch was ended by this word of the registry.
+    #[cfg(feature = "kubernetes")]
+    #[error("{0}{1}")]
+    Ended(StatusCode, String),
     #[error("the connection broke")]
     Broken(#[source] ::hyper::Error),
     #[error("an answer of more than {0} bytes")]
@@ -34,14 +41,14 @@ impl WebError {
     }
 
     pub(in crate::resolve) fn document(reason: impl fmt::Display) -> Self {
-        Self::Document(reason.to_string())
+        Self::Document(reason.to_string().chars().take(SAID).collect())
     }
 
     /// The status that it answered with, if that was the trouble.
     #[cfg(feature = "kubernetes")]
     pub(in crate::resolve) fn status(&self) -> Option<u16> {
         match self {
-            Self::Status(status, _) => Some(status.as_u16()),
+            Self::Status(status, _) | Self::Ended(status, _) => Some(status.as_u16()),
             _ => None,
         }
     }
@@ -80,5 +87,16 @@ impl fmt::Display for Told {
 impl Trouble {
     pub(in crate::resolve) fn new(registry: impl fmt::Display, error: WebError) -> Self {
         Self { registry: registry.to_string(), error: error.into() }
+    }
+}
+
+#[cfg(all(test, not(mainstay_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_understood_is_told_with_its_beginning_alone() {
+        let told = WebError::document("x".repeat(1 << 20)).to_string();
+        assert!(told.starts_with("what it says is not understood: xxx") && told.len() < 1_000);
     }
 }

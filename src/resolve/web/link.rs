@@ -2,6 +2,8 @@
 
 use std::{
     future::{Future, poll_fn},
+    io,
+    net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
     time::Duration,
@@ -18,17 +20,17 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
+    net::{TcpStream, lookup_host},
     time::timeout,
 };
 
-use super::{Access, Base, Secret, WebError, access::Credential, tls};
+use super::{Access, Base, Secret, WebError, access::Credential, error::SAID, tls};
 
 /// How much of a refusal is read, in bytes.
 const READ: usize = 4096;
 
-/// How much of a refusal is told, in characters.
-const SAID: usize = 300;
+/// How long one of several addresses is tried before the next.
+const HEAD_START: Duration = Duration::from_secs(1);
 
 /// Asks one server, over one connection at a time that is a part of it: it spawns nothing, connects when it is first asked,
 /// and dropping it closes the connection. HTTP/1.1, because a watch occupies a connection either way.
@@ -70,6 +72,12 @@ impl Link {
     #[cfg(any(feature = "kubernetes", feature = "eureka"))]
     pub(in crate::resolve) fn base(&self) -> &Base {
         &self.base
+    }
+
+    /// The largest answer, in bytes.
+    #[cfg(feature = "kubernetes")]
+    pub(in crate::resolve) fn largest(&self) -> usize {
+        self.access.largest
     }
 
     /// Asks for `path` and waits at most `limit` for the head of the answer, whatever its status is.
@@ -180,8 +188,8 @@ fn sensitive(text: &str) -> Result<HeaderValue, WebError> {
 }
 
 async fn connect(base: &Base, access: &Access) -> Result<Open, WebError> {
-    let connected = TcpStream::connect((base.host.as_str(), base.port)).await;
-    let stream = connected.map_err(WebError::Connect)?;
+    let found = lookup_host((base.host.as_str(), base.port)).await.map_err(WebError::Connect)?;
+    let stream = first_of(&found.collect::<Vec<_>>()).await.map_err(WebError::Connect)?;
     stream.set_nodelay(true).map_err(WebError::Connect)?;
     if !base.is_tls {
         return handshake(stream).await;
@@ -192,6 +200,19 @@ async fn connect(base: &Base, access: &Access) -> Result<Open, WebError> {
         .map_err(|_| WebError::credential("the server's name", "it is not that of a host"))?;
     let connector = off(move || tls::connector(&access)).await?;
     handshake(connector.connect(name, stream).await.map_err(WebError::Tls)?).await
+}
+
+/// A connection to the first of `sockets` that answers.
+async fn first_of(sockets: &[SocketAddr]) -> io::Result<TcpStream> {
+    let none = || io::Error::new(io::ErrorKind::AddrNotAvailable, "it has no address");
+    let (last, others) = sockets.split_last().ok_or_else(none)?;
+    for socket in others {
+        // One that never answers must not take all the time that there is, each time.
+        if let Ok(Ok(stream)) = timeout(HEAD_START, TcpStream::connect(socket)).await {
+            return Ok(stream);
+        }
+    }
+    TcpStream::connect(last).await
 }
 
 async fn handshake(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<Open, WebError> {
@@ -260,6 +281,12 @@ impl Reply<'_> {
         if self.status.is_success() { self.body(limit).await } else { Err(self.refusal(limit).await) }
     }
 
+    /// The beginning of what was said in it, as it may be shown.
+    #[cfg(feature = "kubernetes")]
+    pub(in crate::resolve) fn told(&self, said: &str) -> String {
+        told(said.as_bytes(), &self.secrets)
+    }
+
     /// The status as an error, with the beginning of what was said.
     pub(in crate::resolve) async fn refusal(mut self, limit: Duration) -> WebError {
         let mut said = Vec::new();
@@ -294,6 +321,25 @@ fn told(said: &[u8], secrets: &[Arc<str>]) -> String {
 #[cfg(all(test, not(mainstay_loom)))]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_is_a_black_hole_gives_way_to_the_next() {
+        // One whose queue is full and never emptied answers nobody any more.
+        let full = tokio::net::TcpSocket::new_v4().unwrap();
+        full.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let full = full.listen(1).unwrap();
+        let hole = full.local_addr().unwrap();
+        let mut queued = Vec::new();
+        while let Ok(stream) = timeout(Duration::from_secs(1), TcpStream::connect(hole)).await {
+            queued.push(stream.unwrap());
+        }
+        let open = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let open = open.local_addr().map(|at| (at, open)).unwrap();
+        let stream = timeout(Duration::from_secs(5), first_of(&[hole, hole, open.0])).await;
+        assert_eq!(stream.unwrap().unwrap().peer_addr().unwrap(), open.0);
+        let refused = timeout(Duration::from_secs(5), first_of(&[])).await;
+        assert_eq!(refused.unwrap().unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
+    }
 
     #[test]
     fn what_a_refusal_says_is_one_line_without_secrets() {
