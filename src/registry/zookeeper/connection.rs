@@ -128,6 +128,11 @@ impl<'a> Connection<'a> {
         }
     }
 
+    /// Whether an event came before the last answer did.
+    pub(crate) fn was_told(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// Whether the next event is here already.
     pub(crate) fn has_event(&mut self) -> bool {
         use futures::FutureExt as _;
