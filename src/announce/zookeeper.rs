@@ -52,12 +52,7 @@ impl Entry {
     }
 
     pub(super) async fn remove(&mut self, turn: usize) -> Result<(), Trouble> {
-        let trouble = match Connection::open(&mut self.session, turn).await {
-            Ok(connection) => return connection.close().await,
-            Err(trouble) => trouble,
-        };
-        // One that has expired has left nothing to be removed.
-        if self.session.stands() { Err(trouble) } else { Ok(()) }
+        Connection::open(&mut self.session, turn).await?.close().await
     }
 
     pub(super) async fn hold(
@@ -76,8 +71,9 @@ impl Entry {
             }
             if !wanted.is() {
                 // With the session all of its nodes go, those among them of which we know nothing.
+                connection.close().await?;
                 *node = None;
-                return connection.close().await;
+                return Ok(());
             }
             let path = making.node(&mut connection, node, must_search).await?;
             pace.stands();
