@@ -151,8 +151,13 @@ impl Making<'_> {
     ) -> Result<(Option<String>, Vec<String>), Trouble> {
         let names = connection.children(self.parent).await?.unwrap_or_default();
         let begins = self.encoding.node(self.instance);
+        let may_be_ours = |name: &String| match self.encoding {
+            // The name says all, and not the same after an update.
+            Encoding::NervePath => self.is_ours(name, &[]),
+            _ => name.starts_with(&begins),
+        };
         let path = |name: &String| format!("{}/{name}", self.parent);
-        let candidates: Vec<String> = names.into_iter().filter(|name| name.starts_with(&begins)).collect();
+        let candidates: Vec<String> = names.into_iter().filter(may_be_ours).collect();
         let (mut ours, mut theirs) = (None, Vec::new());
         let take = |index: usize, code, data: Vec<u8>, owner: i64| {
             let name: &String = &candidates[index];

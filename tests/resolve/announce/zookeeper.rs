@@ -213,7 +213,8 @@ async fn a_process_that_comes_back_replaces_what_it_left_behind() {
         die.send(()).unwrap();
         died.await.unwrap();
         assert_eq!(count(&mut kazoo).await, 2);
-        let back = announce([server.address], instance(1)).encoding(encoding).start().unwrap();
+        let renewed = if encoding == Encoding::Serverset { instance(1) } else { instance(1).weight(2.0) };
+        let back = announce([server.address], renewed).encoding(encoding).start().unwrap();
         assert_ne!(announced(&back).await, left);
         let found = nodes(&mut kazoo).await;
         assert_eq!(found.len(), 2, "{found:?}");
