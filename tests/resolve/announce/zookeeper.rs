@@ -168,6 +168,20 @@ async fn a_goodbye_that_was_not_answered_is_said_again() {
 }
 
 #[tokio::test]
+async fn where_one_server_is_frozen_another_one_is_told_of_a_withdrawal() {
+    let Some(server) = Server::start().await else { return };
+    let mut kazoo = server.kazoo(SECOND * 10, &[]).await;
+    let (one, other) = (Proxy::to(server.address).await, Proxy::to(server.address).await);
+    let ensemble = impatient([one.address, other.address]).session_timeout(SECOND * 30);
+    let announcement = Announce::zookeeper(ensemble, PATH, instance(1)).start().unwrap();
+    announced(&announcement).await;
+    let used = if one.connections() > 0 { &one } else { &other };
+    used.set(Mode::Lost);
+    announcement.withdraw().await.unwrap();
+    assert_eq!(nodes(&mut kazoo).await, []);
+}
+
+#[tokio::test]
 async fn what_a_server_that_was_started_anew_remembers_is_taken_out_too() {
     let Some(mut server) = Server::start().await else { return };
     let mut kazoo = server.kazoo(SECOND * 20, &[]).await;
