@@ -17,8 +17,8 @@ pub(super) struct Entry {
     ttl: Duration,
     /// What it hangs on, as far as is known.
     lease: Option<i64>,
-    /// What it hung on under another key.
-    old: Option<i64>,
+    /// What it hung on under other keys.
+    old: Vec<i64>,
     /// Whether it was put by this process: from then on the key of somebody else is not taken over.
     was_put: bool,
     /// Whether it was put as it is now.
@@ -43,7 +43,7 @@ impl Entry {
             value,
             ttl,
             lease: None,
-            old: None,
+            old: Vec::new(),
             was_put: false,
             is_fresh: false,
         }
@@ -54,14 +54,14 @@ impl Entry {
     pub(super) fn renew(&mut self, instance: &Instance) {
         let key = format!("{}/{}", self.prefix, self.encoding.key(instance));
         if key != self.key {
-            self.old = self.lease.take().or(self.old);
+            self.old.extend(self.lease.take());
             (self.key, self.was_put) = (key, false);
         }
         (self.value, self.is_fresh) = (self.encoding.write(instance), false);
     }
 
     pub(super) fn remains(&self) -> bool {
-        self.lease.is_some() || self.old.is_some()
+        self.lease.is_some() || !self.old.is_empty()
     }
 
     pub(super) async fn remove(&mut self, turn: usize) -> Result<(), Trouble> {
@@ -70,11 +70,18 @@ impl Entry {
     }
 
     async fn end(&mut self, connection: &mut Connection) -> Result<(), Trouble> {
-        for lease in [&mut self.old, &mut self.lease] {
-            if let Some(ends) = *lease {
-                connection.revoke(ends).await?;
-                *lease = None;
-            }
+        self.end_old(connection).await?;
+        if let Some(lease) = self.lease {
+            connection.revoke(lease).await?;
+            self.lease = None;
+        }
+        Ok(())
+    }
+
+    async fn end_old(&mut self, connection: &mut Connection) -> Result<(), Trouble> {
+        while let Some(lease) = self.old.last() {
+            connection.revoke(*lease).await?;
+            self.old.pop();
         }
         Ok(())
     }
@@ -122,21 +129,16 @@ impl Entry {
         };
         self.lease = Some(lease);
         // The first time whatever is there is taken over: it is what this process left behind when it died.
-        if self.was_put
-            && let Some(found) = connection.get(&self.key).await?
-        {
-            match found.lease == lease {
-                false => return Ok(Standing::Taken),
-                true if self.is_fresh => return Ok(Standing::Ours),
-                true => {}
+        let found = if self.was_put { connection.get(&self.key).await? } else { None };
+        match found {
+            Some(found) if found.lease != lease => return Ok(Standing::Taken),
+            Some(_) if self.is_fresh => {}
+            _ => {
+                connection.put(&self.key, self.value.clone(), lease).await?;
+                (self.was_put, self.is_fresh) = (true, true);
             }
         }
-        connection.put(&self.key, self.value.clone(), lease).await?;
-        (self.was_put, self.is_fresh) = (true, true);
-        if let Some(old) = self.old {
-            connection.revoke(old).await?;
-            self.old = None;
-        }
+        self.end_old(connection).await?;
         Ok(Standing::Ours)
     }
 }
@@ -145,4 +147,22 @@ impl Entry {
 enum Standing {
     Ours,
     Taken,
+}
+
+#[cfg(all(test, not(mainstay_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_it_hung_on_remains_until_it_was_ended() {
+        let instance = |weight| Instance::new("10.0.0.7:80").weight(weight);
+        let (cluster, second) = (Arc::default(), Duration::from_secs(1));
+        let mut entry = Entry::new(cluster, "users".into(), &instance(1.0), Encoding::NervePath, second);
+        for lease in 1..=3 {
+            entry.lease = Some(lease);
+            // The one before could not be ended meanwhile.
+            entry.renew(&instance(lease as f64 + 1.0));
+        }
+        assert_eq!((entry.old, entry.lease), (vec![1, 2, 3], None));
+    }
 }

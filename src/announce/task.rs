@@ -24,6 +24,8 @@ use crate::{
 const WITHDRAWAL: Duration = Duration::from_secs(5);
 /// How long one may take that nobody waits for.
 const FAREWELL: Duration = Duration::from_millis(800);
+/// Which part of that one server may take: there may be another one that is well.
+const SHARE: f32 = 0.4;
 /// How long to rest at least before a registry is tried again.
 const LEAST_REST: Duration = Duration::from_millis(20);
 
@@ -85,7 +87,7 @@ impl Registrar {
 
 /// Keeps the announcement until it is withdrawn or dropped.
 pub(super) async fn run(announce: Announce, mut wanted: Wanted, report: Report) -> Result<(), Cause> {
-    let order = wanted.order.clone();
+    let end = wanted.order.clone();
     let registrar = announce.registrar();
     let Announce { options, check, random, .. } = announce;
     let turn = below(random.next() as u32, u32::from(u16::MAX)) as usize;
@@ -104,11 +106,11 @@ pub(super) async fn run(announce: Announce, mut wanted: Wanted, report: Report) 
     let kept = {
         let (keeping, checking) = (pin!(keep(registrar, turn, wanted, &report, pace)), pin!(checking));
         let working = pin!(select(keeping, checking));
-        match select(working, pin!(out_of_time(order))).await {
+        match select(working, pin!(out_of_time(end, 1.0))).await {
             Either::Left((Either::Left(_), _)) => Ok(()),
             _ => Err(match &*report.states.borrow() {
                 State::Lost(cause) => cause.clone(),
-                _ => Arc::from(tower::BoxError::from("no answer in time")),
+                _ => late(),
             }),
         }
     };
@@ -116,13 +118,17 @@ pub(super) async fn run(announce: Announce, mut wanted: Wanted, report: Report) 
     kept
 }
 
-/// Until a withdrawal has taken too long.
-async fn out_of_time(mut order: watch::Receiver<Order>) {
+/// Until a withdrawal has taken `share` of the time that it may take.
+async fn out_of_time(mut order: watch::Receiver<Order>, share: f32) {
     let patience = match order.wait_for(|order| matches!(order, Order::Withdraw)).await {
         Ok(_) => WITHDRAWAL,
         Err(_) => FAREWELL,
     };
-    tokio::time::sleep(patience).await;
+    tokio::time::sleep(patience.mul_f32(share)).await;
+}
+
+fn late() -> Cause {
+    Arc::from(tower::BoxError::from("no answer in time"))
 }
 
 async fn keep(
@@ -137,19 +143,27 @@ async fn keep(
             registrar.renew(&instance);
         }
         let is_wanted = wanted.is();
-        let done = if is_wanted {
-            registrar.hold(turn, &mut wanted, report, &mut pace).await
-        } else if registrar.remains() {
-            registrar.remove(turn).await
-        } else if wanted.is_over() {
-            return;
-        } else {
+        if !is_wanted && !registrar.remains() {
+            if wanted.is_over() {
+                return;
+            }
             report.tell(wanted.unwanted());
             wanted.changed().await;
             continue;
+        }
+        let end = wanted.order.clone();
+        let trying = async {
+            match is_wanted {
+                true => registrar.hold(turn, &mut wanted, report, &mut pace).await,
+                false => registrar.remove(turn).await,
+            }
         };
-        if let Err(trouble) = done {
-            report.tell(State::Lost(Arc::new(trouble)));
+        let done = match select(pin!(trying), pin!(out_of_time(end, SHARE))).await {
+            Either::Left((done, _)) => done.map_err(|trouble| Arc::new(trouble) as Cause),
+            Either::Right(_) => Err(late()),
+        };
+        if let Err(cause) = done {
+            report.tell(State::Lost(cause));
             turn = turn.wrapping_add(1);
             // A change of what is wanted cuts the rest short, but never to nothing.
             select(pin!(pace.rest()), pin!(wanted.differs(is_wanted))).await;

@@ -52,12 +52,7 @@ impl Entry {
     }
 
     pub(super) async fn remove(&mut self, turn: usize) -> Result<(), Trouble> {
-        let trouble = match Connection::open(&mut self.session, turn).await {
-            Ok(connection) => return connection.close().await,
-            Err(trouble) => trouble,
-        };
-        // One that has expired has left nothing to be removed.
-        if self.session.stands() { Err(trouble) } else { Ok(()) }
+        Connection::open(&mut self.session, turn).await?.close().await
     }
 
     pub(super) async fn hold(
@@ -76,8 +71,9 @@ impl Entry {
             }
             if !wanted.is() {
                 // With the session all of its nodes go, those among them of which we know nothing.
+                connection.close().await?;
                 *node = None;
-                return connection.close().await;
+                return Ok(());
             }
             let path = making.node(&mut connection, node, must_search).await?;
             pace.stands();
@@ -155,8 +151,13 @@ impl Making<'_> {
     ) -> Result<(Option<String>, Vec<String>), Trouble> {
         let names = connection.children(self.parent).await?.unwrap_or_default();
         let begins = self.encoding.node(self.instance);
+        let may_be_ours = |name: &String| match self.encoding {
+            // The name says all, and not the same after an update.
+            Encoding::NervePath => self.is_ours(name, &[]),
+            _ => name.starts_with(&begins),
+        };
         let path = |name: &String| format!("{}/{name}", self.parent);
-        let candidates: Vec<String> = names.into_iter().filter(|name| name.starts_with(&begins)).collect();
+        let candidates: Vec<String> = names.into_iter().filter(may_be_ours).collect();
         let (mut ours, mut theirs) = (None, Vec::new());
         let take = |index: usize, code, data: Vec<u8>, owner: i64| {
             let name: &String = &candidates[index];

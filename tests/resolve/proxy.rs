@@ -86,6 +86,7 @@ async fn forward(client: TcpStream, server: SocketAddr, mode: Arc<watch::Sender<
         let mut modes = mode.subscribe();
         let _ = modes.wait_for(|mode| *mode != Mode::Lost).await;
         let Ok(server) = TcpStream::connect(server).await else { return };
+        let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
         let up = pass(from_client, to_server, &mode, false);
         let down = pass(from_server, to_client, &mode, true);

@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     Code, Event, EventKind, Op, Request, Session,
-    protocol::{self, AUTH, EVENT, PING},
+    protocol::{self, AUTH, CLOSE, EVENT, PING},
 };
 use crate::{clock, registry::Trouble};
 
@@ -49,18 +49,14 @@ impl<'a> Connection<'a> {
         let trouble = |reason| Trouble { registry: "zookeeper", at: at.clone(), doing: "connecting", reason };
         let now = clock::now();
         if session.heard.is_some_and(|heard| now.saturating_duration_since(heard) > session.limit) {
-            // It has ended; and an ensemble that was made anew knows less than we do, and would turn us away for ever.
-            session.forget();
+            // Whether it has ended is the servers' to say: those that were started anew give it its time again. But an ensemble
+            // that was made anew knows less than we do, and would turn us away for ever.
+            session.zxid = 0;
         }
-        let stream = match timeout(ensemble.timeout, TcpStream::connect(&*at)).await {
-            Ok(connected) => connected.map_err(|error| trouble(error.to_string()))?,
-            Err(_) => return Err(trouble(format!("no answer within {:?}", ensemble.timeout))),
-        };
-        let _ = stream.set_nodelay(true);
         let mut connection = Self {
             session,
             at: at.clone(),
-            stream,
+            stream: dial(&at, ensemble.timeout).await.map_err(trouble)?,
             input: Vec::new(),
             output: Vec::new(),
             xid: 0,
@@ -69,15 +65,25 @@ impl<'a> Connection<'a> {
             said: now,
             broken: true,
         };
-        match timeout(ensemble.timeout, connection.greet()).await {
-            Ok(greeted) => greeted.map_err(trouble)?,
-            Err(_) => return Err(trouble(format!("no answer within {:?}", ensemble.timeout))),
+        if !connection.greet().await.map_err(trouble)? {
+            // The server has hung up on a session that has ended.
+            connection.stream = dial(&at, ensemble.timeout).await.map_err(trouble)?;
+            connection.input.clear();
+            if !connection.greet().await.map_err(trouble)? {
+                return Err(trouble("the session has expired".to_owned()));
+            }
         }
         connection.broken = false;
         Ok(connection)
     }
 
-    async fn greet(&mut self) -> Result<(), String> {
+    /// Whether the session stands; one that has ended is forgotten.
+    async fn greet(&mut self) -> Result<bool, String> {
+        let limit = self.session.ensemble.timeout;
+        timeout(limit, self.greeted()).await.unwrap_or_else(|_| Err(late(limit)))
+    }
+
+    async fn greeted(&mut self) -> Result<bool, String> {
         let ensemble = self.session.ensemble.clone();
         let asked = i32::try_from(ensemble.session_timeout.as_millis()).unwrap_or(i32::MAX);
         let session = &self.session;
@@ -87,7 +93,7 @@ impl<'a> Connection<'a> {
         let answer = protocol::connected(&answer).ok_or("an answer that makes no sense")?;
         if answer.timeout_ms <= 0 {
             self.session.forget();
-            return Err("the session has expired".to_owned());
+            return Ok(false);
         }
         self.session.id = answer.session;
         self.session.password = answer.password;
@@ -101,7 +107,7 @@ impl<'a> Connection<'a> {
                 return Err(code.to_string());
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The next thing that a watch tells. It may be given up at any time, and nothing is lost.
@@ -126,6 +132,11 @@ impl<'a> Connection<'a> {
                 Err(_) => self.send(&protocol::ping()).await?,
             }
         }
+    }
+
+    /// Whether an event came before the last answer did.
+    pub(crate) fn was_told(&self) -> bool {
+        !self.events.is_empty()
     }
 
     /// Whether the next event is here already.
@@ -227,21 +238,26 @@ impl<'a> Connection<'a> {
         self.told("writing", read)
     }
 
-    /// Ends the session, and with it all of its nodes.
+    /// Ends the session, and with it all of its nodes. Until the server has said so, the session may stand.
     pub(crate) async fn close(mut self) -> Result<(), Trouble> {
         let limit = self.session.limit;
         let closed = async {
             self.send(&protocol::close()).await?;
-            // The answer, or the end: the server is done with it.
-            while self.frame().await.is_ok() {}
-            Ok(())
+            loop {
+                let frame = self.frame().await?;
+                match self.take(&frame)? {
+                    Some((header, _)) if header.xid != CLOSE => {}
+                    Some((header, _)) if header.code != Code::OK => return Err(header.code.to_string()),
+                    Some(_) => return Ok(()),
+                    None => {}
+                }
+            }
         };
-        let closed =
-            timeout(limit, closed).await.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")));
-        let told = self.told("closing", closed);
+        let closed = timeout(limit, closed).await.unwrap_or_else(|_| Err(late(limit)));
+        self.told("closing", closed)?;
         self.broken = true;
         self.session.forget();
-        told
+        Ok(())
     }
 
     pub(crate) fn session(&self) -> &Session {
@@ -285,7 +301,7 @@ impl<'a> Connection<'a> {
             }
         };
         let answer = timeout(limit, answered).await;
-        let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")))?;
+        let answer = answer.unwrap_or_else(|_| Err(late(limit)))?;
         if answer.0 == xid { Ok(answer) } else { Err("an answer to something else".to_owned()) }
     }
 
@@ -357,6 +373,17 @@ impl Drop for Connection<'_> {
             let _ = self.stream.try_write(&protocol::close());
         }
     }
+}
+
+async fn dial(at: &str, limit: Duration) -> Result<TcpStream, String> {
+    let connected = timeout(limit, TcpStream::connect(at)).await.map_err(|_| late(limit))?;
+    let stream = connected.map_err(|error| error.to_string())?;
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
+}
+
+fn late(limit: Duration) -> String {
+    format!("no answer within {limit:?}")
 }
 
 /// What was read, or `None` for a node that is not there.

@@ -11,6 +11,8 @@ use super::{
 pub(super) const EVENT: i32 = -1;
 pub(super) const PING: i32 = -2;
 pub(super) const AUTH: i32 = -4;
+/// The number of a goodbye.
+pub(super) const CLOSE: i32 = 0;
 
 const PING_OP: i32 = 11;
 const AUTH_OP: i32 = 100;
@@ -52,10 +54,10 @@ pub(super) fn auth(scheme: &str, word: &[u8]) -> Vec<u8> {
     frame.frame()
 }
 
-/// Ends the session. Nobody waits for the answer.
+/// Ends the session.
 pub(super) fn close() -> Vec<u8> {
     let mut frame = Writer::new();
-    frame.int(0).int(CLOSE_OP);
+    frame.int(CLOSE).int(CLOSE_OP);
     frame.frame()
 }
 

@@ -110,6 +110,12 @@ impl Known<'_> {
                 return Ok(false);
             }
         };
+        (self.listed, self.is_there) = (true, true);
+        // What was told before this answer is older than it: a child that went meanwhile and is listed has come back, and must
+        // be read, and watched, again.
+        while connection.was_told() {
+            self.take(&connection.event().await?);
+        }
         let mut before = std::mem::take(&mut self.nodes);
         let read_name = |name: String| {
             let known = before.remove(&name).unwrap_or_else(|| {
@@ -119,7 +125,6 @@ impl Known<'_> {
             (name, known)
         };
         self.nodes = names.into_iter().map(read_name).collect();
-        (self.listed, self.is_there) = (true, true);
         Ok(true)
     }
 

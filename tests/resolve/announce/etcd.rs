@@ -155,6 +155,19 @@ async fn it_comes_back_after_an_outage_and_after_a_cut_longer_than_its_lease() {
 }
 
 #[tokio::test]
+async fn where_one_member_is_frozen_another_one_is_told_of_a_withdrawal() {
+    let Some(server) = Server::start().await else { return };
+    let (one, other) = (Proxy::to(server.address).await, Proxy::to(server.address).await);
+    let cluster = impatient([one.address, other.address]).timeout(SECOND * 5).keep_alive(SECOND * 5);
+    let announcement = Announce::etcd(cluster, "services/users", instance(1)).start().unwrap();
+    announced(&announcement).await;
+    let used = if one.connections() > 0 { &one } else { &other };
+    used.set(Mode::Lost);
+    announcement.withdraw().await.unwrap();
+    assert!(keys(&server).await.is_empty());
+}
+
+#[tokio::test]
 async fn of_two_of_one_name_the_later_stands_and_the_other_says_so_and_waits() {
     let Some(server) = Server::start().await else { return };
     let first = announce([server.address], instance(1).name("users-1")).start().unwrap();

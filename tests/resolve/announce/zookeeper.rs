@@ -1,6 +1,12 @@
 //! Announced in Debian's ZooKeeper; looked up by kazoo.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use mainstay::{
     announce::{Announce, AnnounceOptions, State},
@@ -11,7 +17,8 @@ use serde_json::{Value, json};
 use tokio::runtime::Builder;
 
 use super::{
-    SECOND, address, announced, eventually, follows_its_check, instance, is_replaced_and_never_gone, until,
+    SECOND, address, announced, checked, eventually, follows_its_check, instance, is_replaced_and_never_gone,
+    until,
 };
 use crate::{
     proxy::{Mode, Proxy},
@@ -141,6 +148,57 @@ async fn a_lost_connection_keeps_the_node_and_a_lost_session_makes_one_and_no_se
     assert_eq!(count(&mut kazoo).await, 1);
 }
 
+#[tokio::test]
+async fn a_goodbye_that_was_not_answered_is_said_again() {
+    let Some(server) = Server::start().await else { return };
+    let (mut kazoo, proxy) = (server.kazoo(SECOND * 10, &[]).await, Proxy::to(server.address).await);
+    let ensemble = impatient([proxy.address]).session_timeout(SECOND * 30);
+    let announcement = Announce::zookeeper(ensemble, PATH, instance(1)).start().unwrap();
+    announced(&announcement).await;
+    proxy.set(Mode::Held);
+    let breaking = async {
+        tokio::time::sleep(SECOND / 2).await;
+        proxy.set(Mode::Cut);
+        tokio::time::sleep(SECOND / 2).await;
+        proxy.set(Mode::Flow);
+    };
+    let (withdrawn, ()) = tokio::join!(announcement.withdraw(), breaking);
+    withdrawn.unwrap();
+    assert_eq!(count(&mut kazoo).await, 0);
+}
+
+#[tokio::test]
+async fn where_one_server_is_frozen_another_one_is_told_of_a_withdrawal() {
+    let Some(server) = Server::start().await else { return };
+    let mut kazoo = server.kazoo(SECOND * 10, &[]).await;
+    let (one, other) = (Proxy::to(server.address).await, Proxy::to(server.address).await);
+    let ensemble = impatient([one.address, other.address]).session_timeout(SECOND * 30);
+    let announcement = Announce::zookeeper(ensemble, PATH, instance(1)).start().unwrap();
+    announced(&announcement).await;
+    let used = if one.connections() > 0 { &one } else { &other };
+    used.set(Mode::Lost);
+    announcement.withdraw().await.unwrap();
+    assert_eq!(nodes(&mut kazoo).await, []);
+}
+
+#[tokio::test]
+async fn what_a_server_that_was_started_anew_remembers_is_taken_out_too() {
+    let Some(mut server) = Server::start().await else { return };
+    let mut kazoo = server.kazoo(SECOND * 20, &[]).await;
+    let is_well = Arc::new(AtomicBool::new(true));
+    let ensemble = impatient([server.address]).session_timeout(SECOND * 4);
+    let announce = checked(Announce::zookeeper(ensemble, PATH, instance(1)), &is_well);
+    let announcement = announce.start().unwrap();
+    announced(&announcement).await;
+    server.kill().await;
+    is_well.store(false, Relaxed);
+    tokio::time::sleep(SECOND * 5).await;
+    // It gives every session its time again.
+    server.restart().await;
+    until(&announcement, "unwell", |state| matches!(state, State::Unwell(_))).await;
+    assert_eq!(count(&mut kazoo).await, 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_comes_back_replaces_what_it_left_behind() {
     let Some(server) = Server::start().await else { return };
@@ -169,7 +227,8 @@ async fn a_process_that_comes_back_replaces_what_it_left_behind() {
         die.send(()).unwrap();
         died.await.unwrap();
         assert_eq!(count(&mut kazoo).await, 2);
-        let back = announce([server.address], instance(1)).encoding(encoding).start().unwrap();
+        let renewed = if encoding == Encoding::Serverset { instance(1) } else { instance(1).weight(2.0) };
+        let back = announce([server.address], renewed).encoding(encoding).start().unwrap();
         assert_ne!(announced(&back).await, left);
         let found = nodes(&mut kazoo).await;
         assert_eq!(found.len(), 2, "{found:?}");

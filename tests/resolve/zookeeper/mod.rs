@@ -374,6 +374,24 @@ async fn many_children_are_all_read_and_those_that_go_meanwhile_are_no_mistake()
 }
 
 #[tokio::test]
+async fn a_child_that_goes_and_comes_back_while_the_others_are_listed_is_not_lost() {
+    let Some(server) = Server::start().await else { return };
+    let (mut kazoo, proxy) = (server.kazoo(SECOND * 10, &[]).await, Proxy::to(server.address).await);
+    create(&mut kazoo, "users-1", &address(1).to_string()).await;
+    let mut watching = Watching::start(users(impatient([proxy.address]).session_timeout(SECOND * 20)));
+    watching.until_set(&[address(1)], SECOND * 5).await;
+    // What it asks waits once it is told that the children have changed.
+    let changed = [4_u32, 3, PATH.len() as u32].map(u32::to_be_bytes).concat();
+    proxy.set(Mode::HoldAfter([&changed, PATH.as_bytes()].concat()));
+    create(&mut kazoo, "users-2", &address(2).to_string()).await;
+    proxy.held().await;
+    kazoo.tell("delete", json!({"path": format!("{PATH}/users-1")})).await;
+    create(&mut kazoo, "users-1", &address(3).to_string()).await;
+    proxy.set(Mode::Flow);
+    watching.until_set(&[address(2), address(3)], SECOND * 5).await;
+}
+
+#[tokio::test]
 async fn what_a_name_says_is_checked() {
     for (name, told) in [
         ("zookeeper://zk:2181/", "path"),
