@@ -178,12 +178,11 @@ impl LoadReport {
     pub fn to_text(&self) -> HeaderValue {
         let mut text = String::from("TEXT ");
         let mut add = |name: fmt::Arguments<'_>, value: f64| {
-            if value != 0.0 {
-                let separator = if text.len() > 5 { "," } else { "" };
-                let _ = write!(text, "{separator}{name}={value}");
-            }
+            let separator = if text.len() > 5 { "," } else { "" };
+            let _ = write!(text, "{separator}{name}={value}");
         };
-        for (name, value) in self.plain() {
+        // What has a field of its own and is not said is 0; among names an absence is no 0.
+        for (name, value) in self.plain().into_iter().filter(|(_, value)| *value != 0.0) {
             add(format_args!("{name}"), value);
         }
         for (list, entries) in self.lists() {

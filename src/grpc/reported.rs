@@ -72,3 +72,16 @@ impl<B, C: Classify<Response<B>>> Classify<Response<B>> for LoadReports<C> {
         own.or_else(|| self.classify.report(response))
     }
 }
+
+/// Beside the verdict of [`reqwest::Classifier`](crate::reqwest::Classifier), say.
+#[cfg(feature = "reqwest")]
+impl<C: Classify<reqwest::Response>> Classify<reqwest::Response> for LoadReports<C> {
+    fn classify(&self, result: Result<&reqwest::Response, &BoxError>) -> Verdict {
+        self.classify.classify(result)
+    }
+
+    fn report(&self, response: &reqwest::Response) -> Option<Report> {
+        let own = LoadReport::read(response.headers()).map(|report| report.summary());
+        own.or_else(|| self.classify.report(response))
+    }
+}

@@ -1,6 +1,6 @@
 //! What servers say they have in flight, in a header of their answers.
 
-use ::http::{HeaderName, Response};
+use ::http::{HeaderMap, HeaderName, Response};
 use tower::BoxError;
 
 use super::classify::Classifier;
@@ -39,17 +39,36 @@ impl InFlightHeader {
     }
 }
 
+impl<C> InFlightHeader<C> {
+    /// What `headers` say, and what `other` says of the rest.
+    fn read(&self, headers: &HeaderMap, other: Option<Report>) -> Option<Report> {
+        let own = || headers.get(&self.name)?.to_str().ok()?.trim().parse::<u32>().ok();
+        match own() {
+            None => other,
+            in_flight => Some(other.unwrap_or_default().in_flight(in_flight)),
+        }
+    }
+}
+
 impl<B, C: Classify<Response<B>>> Classify<Response<B>> for InFlightHeader<C> {
     fn classify(&self, result: Result<&Response<B>, &BoxError>) -> Verdict {
         self.classify.classify(result)
     }
 
     fn report(&self, response: &Response<B>) -> Option<Report> {
-        let own = || response.headers().get(&self.name)?.to_str().ok()?.trim().parse::<u32>().ok();
-        match (own(), self.classify.report(response)) {
-            (None, report) => report,
-            (in_flight, report) => Some(report.unwrap_or_default().in_flight(in_flight)),
-        }
+        self.read(response.headers(), self.classify.report(response))
+    }
+}
+
+/// Beside the verdict of [`reqwest::Classifier`](crate::reqwest::Classifier), say.
+#[cfg(feature = "reqwest")]
+impl<C: Classify<reqwest::Response>> Classify<reqwest::Response> for InFlightHeader<C> {
+    fn classify(&self, result: Result<&reqwest::Response, &BoxError>) -> Verdict {
+        self.classify.classify(result)
+    }
+
+    fn report(&self, response: &reqwest::Response) -> Option<Report> {
+        self.read(response.headers(), self.classify.report(response))
     }
 }
 

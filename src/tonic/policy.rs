@@ -10,6 +10,7 @@ use crate::{
     grpc::{Attempts, Codes, MethodPolicy, Methods, STATUS, ServiceConfig, pushed_back},
     invalid::Invalid,
     outcome::{Classify, Sent, Verdict},
+    report::Report,
 };
 
 /// UNAVAILABLE: what a connection that broke, or an attempt that took too long, counts as.
@@ -80,6 +81,10 @@ where
             },
             Err(_) => verdict,
         }
+    }
+
+    fn report(&self, response: &Response<B>) -> Option<Report> {
+        self.0.report(response)
     }
 }
 

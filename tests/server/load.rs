@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     net::{Ipv4Addr, SocketAddr},
     pin::Pin,
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,12 +15,14 @@ use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
 use mainstay::{
-    grpc::{LOAD_METRICS, LOAD_METRICS_BIN, LoadReport, STATUS},
+    balance::BalanceOptions,
+    grpc::{LOAD_METRICS, LOAD_METRICS_BIN, LoadReport, LoadReports, STATUS},
+    http::InFlightHeader,
     limit::ConcurrencyLimitOptions,
     resolve,
     server::{LoadRecorder, Measured, ServerLayer, ServerOptions},
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Notify};
 use tonic::{
     Code, Status,
     transport::{self, server::TcpIncoming},
@@ -275,5 +278,110 @@ async fn a_stream_that_ends_badly_or_breaks_off_is_an_error_of_the_second() -> T
     let trailers = ask("0").await.unwrap().trailers().cloned().unwrap();
     let report = LoadReport::read(&trailers).unwrap();
     assert_eq!((report.rps, report.eps, report.named["others"]), (4.0, 2.0, 0.0));
+    Ok(())
+}
+
+/// Answers `wait` when told to, and all else at once.
+#[derive(Clone, Default)]
+struct Held(Arc<Notify>);
+
+#[tonic::async_trait]
+impl Greeter for Held {
+    async fn say_hello(
+        &self,
+        request: tonic::Request<HelloRequest>,
+    ) -> Result<tonic::Response<HelloReply>, Status> {
+        match &*request.into_inner().name {
+            "wait" => self.0.notified().await,
+            "fail" => return Err(Status::not_found("nobody of that name")),
+            _ => {}
+        }
+        Ok(tonic::Response::new(HelloReply::default()))
+    }
+
+    type SayHellosStream = Hellos;
+
+    async fn say_hellos(&self, _: tonic::Request<HelloRequest>) -> Result<tonic::Response<Hellos>, Status> {
+        Err(Status::unimplemented("not asked for"))
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_tonic_knows_what_other_clients_have_in_flight_at_a_server() -> Test {
+    let incoming = TcpIncoming::bind((Ipv4Addr::LOCALHOST, 0).into())?;
+    let address = incoming.local_addr()?;
+    let (held, layer) = (Held::default(), ServerLayer::new(ServerOptions::default().report_load(load()))?);
+    let (service, server) = (GreeterServer::new(held.clone()), transport::Server::builder().layer(layer));
+    tokio::spawn(async move { server.serve_with_incoming(service, incoming).await });
+    let client = || {
+        let mut balance = BalanceOptions::default();
+        balance.reports = true;
+        let endpoint = mainstay::tonic::endpoint("http://greeter.internal")?;
+        let builder = mainstay::tonic::Client::builder("greeter", endpoint);
+        Ok::<_, BoxError>(builder.resolve(resolve::fixed([address])).balance(balance).build()?)
+    };
+    let (other, own) = (client()?, client()?);
+    let waiting: Vec<_> = (0..3)
+        .map(|_| {
+            let mut greeter = GreeterClient::new(other.clone());
+            tokio::spawn(async move { greeter.say_hello(hello("wait")).await })
+        })
+        .collect();
+    let mut greeter = GreeterClient::new(own.clone());
+    // Until all three have arrived.
+    loop {
+        greeter.say_hello(hello("at once")).await?;
+        if own.status().balance.endpoints[0].others_in_flight == Some(3) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    held.0.notify_waiters();
+    for waits in waiting {
+        waits.await??;
+    }
+    greeter.say_hello(hello("at once")).await?;
+    assert_eq!(own.status().balance.endpoints[0].others_in_flight, Some(0));
+
+    // What ends with its head tells it there.
+    let new = client()?;
+    assert!(GreeterClient::new(new.clone()).say_hello(hello("fail")).await.is_err());
+    assert_eq!(new.status().balance.endpoints[0].others_in_flight, Some(0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn clients_of_hyper_and_reqwest_read_it_from_either_header() -> Test {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let address = listener.local_addr()?;
+    let app = Router::new().route("/", any(|| async { "done" })).layer(ServerLayer::new(options())?);
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let mut balance = BalanceOptions::default();
+    balance.reports = true;
+
+    let client = || {
+        let builder = mainstay::hyper::Client::builder("users").resolve(resolve::fixed([address]));
+        builder.balance(balance.clone())
+    };
+    let (report, header) = (LoadReports::new(), InFlightHeader::new(IN_FLIGHT));
+    for client in [client().classify(report).build()?, client().classify(header.clone()).build()?] {
+        let request = Request::get("http://users.internal/").body(Empty::<Bytes>::new())?;
+        client.send(request).await?.into_body().collect().await?;
+        assert_eq!(client.status().balance.endpoints[0].others_in_flight, Some(0));
+    }
+
+    let client = || {
+        let make = || reqwest::Client::builder().no_proxy();
+        let builder = mainstay::reqwest::builder("users", "users.internal", make)?;
+        Ok::<_, BoxError>(builder.resolve(resolve::fixed([address])).balance(balance.clone()))
+    };
+    let own = mainstay::reqwest::Classifier;
+    for client in
+        [client()?.classify(report.beside(own)).build()?, client()?.classify(header.beside(own)).build()?]
+    {
+        let request = reqwest::Request::new(reqwest::Method::GET, "http://users.internal/".parse()?);
+        client.send(request).await?.bytes().await?;
+        assert_eq!(client.status().balance.endpoints[0].others_in_flight, Some(0));
+    }
     Ok(())
 }
