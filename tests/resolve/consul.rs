@@ -11,13 +11,13 @@ use std::{
     time::Duration,
 };
 
-use mainstay::resolve::{self, Access, ConsulOptions, Reading, Resolve, Secret};
+use mainstay::resolve::{self, Access, ConsulOptions, Reading, Resolve, Secret, WatchOptions};
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::sleep};
 
 use super::{
     suite::{Watching, World},
-    web::{Asked, Out, Registry, Stand, addresses},
+    web::{Asked, Out, Registry, Stand, addresses, longer_rests},
 };
 
 const TOKEN: &str = "hidden-acl-token";
@@ -281,6 +281,61 @@ async fn a_large_answer_is_read() {
     datacenter.manners(|manners| manners.piece = Some(1000));
     let mut watching = Watching::start(datacenter.resolver());
     watching.until_set(&all, Datacenter::RECOVERY).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_large_is_given_up() {
+    for piece in [None, Some(100)] {
+        let datacenter = Datacenter::start().await.unwrap();
+        datacenter.manners(|manners| manners.piece = piece);
+        datacenter.put(&addresses(2, 100));
+        let access = Access::default().token(Secret::value(TOKEN)).largest(1_000);
+        let url = format!("http://{}", datacenter.stand.address);
+        let resolver = resolve::consul("users").server(&url).access(access);
+        let mut watching = Watching::start(Box::new(resolver));
+        let seen = watching.until("trouble", Datacenter::RECOVERY, |seen| seen.failed.is_some()).await;
+        let told = seen.failed.unwrap();
+        assert!(told.ends_with("an answer of more than 1000 bytes"), "{told}");
+        datacenter.put(&addresses(2, 1));
+        watching.until_set(&addresses(2, 1), Datacenter::RECOVERY).await;
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_has_nothing_new_is_waited_for_as_long_as_it_was_asked_to_wait() {
+    let datacenter = Datacenter::start().await.unwrap();
+    let all = addresses(2, 2);
+    datacenter.put(&all);
+    let watch = WatchOptions::default().timeout(Duration::from_millis(300));
+    let options = ConsulOptions::default().wait(Duration::from_secs(1)).watch(watch);
+    let mut watching = Watching::start(datacenter.resolver_with(options));
+    watching.until_set(&all, Datacenter::RECOVERY).await;
+    sleep(Duration::from_millis(2_500)).await;
+    let seen = watching.seen();
+    assert!(seen.said.is_empty() && seen.told > 1, "{seen:?}");
+}
+
+#[tokio::test]
+async fn an_error_forgets_the_index_and_an_answer_the_rests() {
+    let datacenter = Datacenter::start().await.unwrap();
+    let all = addresses(2, 2);
+    datacenter.put(&all);
+    let options = ConsulOptions::default().wait(Duration::from_secs(1)).watch(longer_rests());
+    let mut watching = Watching::start(datacenter.resolver_with(options));
+    watching.until_set(&all, Datacenter::RECOVERY).await;
+    datacenter.manners(|manners| manners.status = Some(500));
+    watching.until("rests", Datacenter::RECOVERY, |seen| seen.told > 7).await;
+    {
+        let mut state = datacenter.stand.registry.state();
+        state.manners.status = None;
+        state.asked.clear();
+    }
+    watching.until("well again", Datacenter::RECOVERY, |seen| seen.failed.is_none()).await;
+    assert_eq!(datacenter.stand.registry.state().asked[0].query("index"), None);
+    datacenter.manners(|manners| manners.status = Some(500));
+    watching.until("trouble", Datacenter::RECOVERY, |seen| seen.failed.is_some()).await;
+    datacenter.manners(|manners| manners.status = None);
+    watching.until("well again", Duration::from_secs(2), |seen| seen.failed.is_none()).await;
 }
 
 #[tokio::test]

@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use mainstay::resolve::{self, EurekaOptions, PollOptions, Resolve};
+use mainstay::{
+    clock,
+    resolve::{self, EurekaOptions, PollOptions, Resolve},
+};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
@@ -21,7 +24,7 @@ use tokio::{
 
 use super::{
     suite::{Watching, World},
-    web::{Asked, Out, Registry, Stand, addresses},
+    web::{Asked, Out, Registry, Stand, addresses, longer_rests},
 };
 
 const PASSWORD: &str = "hidden-password";
@@ -387,6 +390,69 @@ async fn a_server_that_has_just_begun_is_not_believed_at_once() {
     // One that says so again is.
     mesh.manners(|manners| manners.empty = 1000);
     watching.until("gone", Mesh::PATIENCE, |seen| seen.gone).await;
+}
+
+#[tokio::test]
+async fn a_server_that_lost_its_peers_is_held_against_another() {
+    let (first, second) = (Mesh::start().await.unwrap(), Mesh::start().await.unwrap());
+    let all = addresses(3, 6);
+    first.put(&all);
+    second.put(&all);
+    let mut watching = Watching::start(Box::new(first.built().server(&second.url())));
+    watching.until_set(&all, Mesh::RECOVERY).await;
+    first.put(&all[..2]);
+    sleep(Duration::from_secs(1)).await;
+    assert!(second.stand.asked() > 0);
+    assert_eq!(watching.seen().set.map(|set| set.len()), Some(all.len()), "the other one knows better");
+}
+
+#[tokio::test]
+async fn what_is_not_believed_at_once_is_asked_for_in_full() {
+    let mesh = Mesh::start().await.unwrap();
+    let all = addresses(3, 6);
+    mesh.put(&all);
+    let mut watching = Watching::start(mesh.resolver());
+    watching.until_set(&all, Mesh::RECOVERY).await;
+    mesh.put(&all[..2]);
+    watching.until_set(&all[..2], Mesh::PATIENCE).await;
+    assert_eq!(mesh.state().full, 2);
+}
+
+#[tokio::test]
+async fn early_looks_keep_to_the_floor_and_an_answer_ends_the_rests() {
+    let mesh = Mesh::start().await.unwrap();
+    mesh.put(&addresses(3, 2));
+    let poll = PollOptions::default()
+        .interval(Duration::from_secs(3600))
+        .floor(Duration::from_millis(400))
+        .backoff(longer_rests().backoff);
+    let mut resolver =
+        resolve::eureka("USERS").server(&mesh.url()).options(EurekaOptions::default().poll(poll));
+    let mut told = 0;
+    let start = clock::now();
+    while clock::now() - start < Duration::from_secs(2) {
+        resolver.refresh();
+        let next = std::future::poll_fn(|cx| resolver.poll_next(cx));
+        if tokio::time::timeout(Duration::from_millis(10), next).await.is_ok() {
+            told += 1;
+        }
+    }
+    assert!((4..=6).contains(&told) && mesh.stand.asked() <= 6, "{told} {}", mesh.stand.asked());
+    let failures = async |resolver: &mut resolve::Eureka, count: usize| {
+        mesh.manners(|manners| manners.status = Some(500));
+        for _ in 0..count {
+            resolver.refresh();
+            let told = std::future::poll_fn(|cx| resolver.poll_next(cx)).await;
+            assert!(matches!(told, Some(resolve::Resolution::Failed(_))));
+        }
+        mesh.manners(|manners| manners.status = None);
+        let start = clock::now();
+        let told = std::future::poll_fn(|cx| resolver.poll_next(cx)).await;
+        assert!(matches!(told, Some(resolve::Resolution::Bound(_))));
+        clock::now() - start
+    };
+    assert!(failures(&mut resolver, 6).await > Duration::from_secs(1));
+    assert!(failures(&mut resolver, 1).await < Duration::from_secs(1));
 }
 
 #[tokio::test]

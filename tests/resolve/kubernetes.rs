@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     suite::{Watching, World},
-    web::{Asked, Out, Registry, Stand, addresses},
+    web::{Asked, Out, Registry, Stand, addresses, longer_rests},
 };
 
 const TOKEN: &str = "hidden-token-of-the-account";
@@ -553,6 +553,30 @@ async fn a_watch_that_never_ends_is_begun_anew_all_the_same() {
     cluster.put(&all[1..], 3);
     let seen = watching.until_set(&all[1..], Cluster::RECOVERY).await;
     assert_eq!((seen.said.as_str(), cluster.lists()), ("", 1));
+}
+
+#[tokio::test]
+async fn an_api_that_is_back_is_well_again_though_nothing_changed() {
+    let mut cluster = Cluster::start().await.unwrap();
+    let all = addresses(1, 2);
+    cluster.put(&all, 3);
+    let access = Access::default().token(Secret::value(TOKEN));
+    let url = format!("http://{}", cluster.stand.address);
+    let options = KubernetesOptions::default().watch(longer_rests());
+    let resolver = resolve::kubernetes("users.prod:http").server(&url, access).options(options);
+    let mut watching = Watching::start(Box::new(resolver));
+    watching.until("a watch", Cluster::RECOVERY, |seen| seen.told == 2).await;
+    cluster.stand.kill().await;
+    watching.until("rests", Cluster::RECOVERY, |seen| seen.told > 8).await;
+    cluster.stand.restart().await;
+    watching.until("well again", Cluster::RECOVERY, |seen| seen.failed.is_none()).await;
+    assert_eq!(cluster.lists(), 1);
+    // A watch that lasted has ended the trouble, and its rests.
+    sleep(Duration::from_millis(1_200)).await;
+    cluster.stand.kill().await;
+    watching.until("trouble", Cluster::RECOVERY, |seen| seen.failed.is_some()).await;
+    cluster.stand.restart().await;
+    watching.until("well again", Duration::from_secs(2), |seen| seen.failed.is_none()).await;
 }
 
 #[tokio::test]

@@ -8,8 +8,13 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
+use mainstay::{
+    backoff::{Backoff, Jitter},
+    resolve::WatchOptions,
+};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader},
     net::TcpListener,
@@ -254,4 +259,11 @@ pub(crate) fn addresses(net: u8, count: u16) -> Vec<SocketAddr> {
         SocketAddr::from(([10, net, high, low], 8080))
     };
     (0..count).map(address).collect()
+}
+
+/// Rests after failures of 50 ms, and each twice as long as the one before: the seventh is more than 3 s.
+pub(crate) fn longer_rests() -> WatchOptions {
+    let backoff =
+        Backoff::exponential(Duration::from_millis(50)).cap(Duration::from_secs(60)).jitter(Jitter::None);
+    WatchOptions::default().backoff(backoff)
 }
