@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use mainstay::resolve::{self, EurekaOptions, PollOptions, Resolve};
+use mainstay::{
+    clock,
+    resolve::{self, EurekaOptions, PollOptions, Resolve},
+};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
@@ -426,8 +429,8 @@ async fn early_looks_keep_to_the_floor_and_an_answer_ends_the_rests() {
     let mut resolver =
         resolve::eureka("USERS").server(&mesh.url()).options(EurekaOptions::default().poll(poll));
     let mut told = 0;
-    let start = tokio::time::Instant::now();
-    while start.elapsed() < Duration::from_secs(2) {
+    let start = clock::now();
+    while clock::now() - start < Duration::from_secs(2) {
         resolver.refresh();
         let next = std::future::poll_fn(|cx| resolver.poll_next(cx));
         if tokio::time::timeout(Duration::from_millis(10), next).await.is_ok() {
@@ -443,10 +446,10 @@ async fn early_looks_keep_to_the_floor_and_an_answer_ends_the_rests() {
             assert!(matches!(told, Some(resolve::Resolution::Failed(_))));
         }
         mesh.manners(|manners| manners.status = None);
-        let start = tokio::time::Instant::now();
+        let start = clock::now();
         let told = std::future::poll_fn(|cx| resolver.poll_next(cx)).await;
         assert!(matches!(told, Some(resolve::Resolution::Bound(_))));
-        start.elapsed()
+        clock::now() - start
     };
     assert!(failures(&mut resolver, 6).await > Duration::from_secs(1));
     assert!(failures(&mut resolver, 1).await < Duration::from_secs(1));
