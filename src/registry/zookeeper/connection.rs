@@ -31,6 +31,8 @@ pub(crate) struct Connection<'a> {
     at: String,
     stream: TcpStream,
     input: Vec<u8>,
+    /// How much of the input was taken.
+    taken: usize,
     /// What was said and has not gone out: a message that was begun must be ended, whoever loses interest in it.
     output: Vec<u8>,
     xid: i32,
@@ -58,6 +60,7 @@ impl<'a> Connection<'a> {
             at: at.clone(),
             stream: dial(&at, ensemble.timeout).await.map_err(trouble)?,
             input: Vec::new(),
+            taken: 0,
             output: Vec::new(),
             xid: 0,
             events: VecDeque::new(),
@@ -68,7 +71,7 @@ impl<'a> Connection<'a> {
         if !connection.greet().await.map_err(trouble)? {
             // The server has hung up on a session that has ended.
             connection.stream = dial(&at, ensemble.timeout).await.map_err(trouble)?;
-            connection.input.clear();
+            (connection.input, connection.taken) = (Vec::new(), 0);
             if !connection.greet().await.map_err(trouble)? {
                 return Err(trouble("the session has expired".to_owned()));
             }
@@ -346,17 +349,21 @@ impl<'a> Connection<'a> {
     /// The next message. It may be given up at any time, and nothing is lost.
     async fn frame(&mut self) -> Result<Vec<u8>, String> {
         loop {
-            if let Some(length) = self.input.first_chunk::<4>() {
+            let rest = &self.input[self.taken..];
+            if let Some(length) = rest.first_chunk::<4>() {
                 let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(usize::MAX);
                 if length > LARGEST {
                     return Err("a message of a length that makes no sense".to_owned());
                 }
-                if self.input.len() >= 4 + length {
-                    let frame = self.input[4..4 + length].to_vec();
-                    self.input.drain(..4 + length);
+                if let Some(frame) = rest.get(4..4 + length) {
+                    let frame = frame.to_vec();
+                    self.taken += 4 + length;
                     return Ok(frame);
                 }
             }
+            // Many messages may have come at once: what is left of them is moved once.
+            self.input.drain(..self.taken);
+            self.taken = 0;
             match self.stream.read_buf(&mut self.input).await {
                 Ok(0) => return Err("the server has closed the connection".to_owned()),
                 Ok(_) => self.heard = clock::now(),

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, convert::Infallible};
 
+use tokio::task::yield_now;
+
 use super::resolver::Asked;
 use crate::{
     random::below,
@@ -9,7 +11,10 @@ use crate::{
         Node, Pace, Trouble, is_self_contained,
         zookeeper::{Code, Connection, Event, EventKind, Session},
     },
-    resolve::{Resolution, Teller, told::tell},
+    resolve::{
+        Resolution, Teller,
+        told::{STRIDE, tell},
+    },
 };
 
 /// How often children that change while they are read are listed anew before what is known of them is told all the same.
@@ -117,14 +122,16 @@ impl Known<'_> {
             self.take(&connection.event().await?);
         }
         let mut before = std::mem::take(&mut self.nodes);
-        let read_name = |name: String| {
+        for (index, name) in names.into_iter().enumerate() {
             let known = before.remove(&name).unwrap_or_else(|| {
                 let says_all = is_self_contained(&name);
                 if says_all { Entry::fresh(self.asked.reading.node(&name, &[])) } else { Entry::default() }
             });
-            (name, known)
-        };
-        self.nodes = names.into_iter().map(read_name).collect();
+            self.nodes.insert(name, known);
+            if index % STRIDE == STRIDE - 1 {
+                yield_now().await;
+            }
+        }
         Ok(true)
     }
 
@@ -152,8 +159,13 @@ impl Known<'_> {
 
     /// Takes in what has been told already.
     async fn take_ready(&mut self, connection: &mut Connection<'_>) -> Result<(), Trouble> {
+        let mut taken = 0;
         while connection.has_event() {
             self.take(&connection.event().await?);
+            taken += 1;
+            if taken % STRIDE == 0 {
+                yield_now().await;
+            }
         }
         Ok(())
     }

@@ -197,6 +197,24 @@ async fn nodes_of_nerve_are_read_in_every_encoding() {
 }
 
 #[tokio::test]
+async fn many_names_that_say_all_are_read_in_turns() {
+    let Some(server) = Server::start().await else { return };
+    let mut kazoo = server.kazoo(SECOND * 10, &[]).await;
+    let encoded = "eyJob3N0IjoiMTI3LjkuOS4zIiwicG9ydCI6ODAsIm5hbWUiOiJpLTMifQ==";
+    let name = |index| (format!("base64_{}_{encoded}_{index:010}", encoded.len()), Value::from(""));
+    let nodes: Map<String, Value> = (0..1_280).map(name).collect();
+    kazoo.tell("publish", json!({"path": PATH, "nodes": nodes})).await;
+    let (mut resolver, mut polls) = (users(impatient([server.address])), 0);
+    let told = std::future::poll_fn(|cx| {
+        polls += 1;
+        resolver.poll_next(cx)
+    });
+    assert!(matches!(told.await, Some(Resolution::Bound(set)) if set.len() == 1));
+    // 64 are read in one turn, and put together in another.
+    assert!(polls >= 2 * 1_280 / 64, "{polls} polls");
+}
+
+#[tokio::test]
 async fn a_bad_child_is_skipped_and_named_and_a_changed_one_is_read_again() {
     let Some(server) = Server::start().await else { return };
     let mut kazoo = server.kazoo(SECOND * 10, &[]).await;
