@@ -12,6 +12,9 @@ use crate::endpoint::Address;
 /// How long an address is tried before the next one is tried beside it (RFC 8305, section 5: 250 ms).
 const HEAD_START: Duration = Duration::from_millis(250);
 
+/// How long a connection that a request may wait for can take to be made.
+pub(super) const DIAL: Duration = Duration::from_secs(1);
+
 /// Dials `address`.
 pub(super) async fn dial(address: &Address) -> io::Result<TcpStream> {
     match address {

@@ -7,7 +7,7 @@
 use std::{
     fmt,
     sync::{Arc, Weak},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use ::http::{Request, Response};
@@ -22,7 +22,7 @@ use tokio::{
 };
 use tower::BoxError;
 
-use super::{stream::Stream, target::Target};
+use super::{dial::DIAL, stream::Stream, target::Target};
 use crate::{
     Error, Reason, clock,
     sync::{Mutex, lock},
@@ -38,14 +38,34 @@ pub(super) struct Pool<B> {
 
 struct Idle<B> {
     /// The longest idle first.
-    connections: Vec<(SendRequest<B>, Instant)>,
+    connections: Vec<Kept<B>>,
     /// The task that closes those that are idle for too long, while there are any.
     reaper: Option<AbortHandle>,
 }
 
+/// A connection that is idle.
+struct Kept<B> {
+    connection: Connection<B>,
+    since: Instant,
+}
+
+impl<B> Kept<B> {
+    /// When it is closed.
+    fn ends(&self, target: &Target) -> Instant {
+        let idle = self.since + target.options.idle_connection;
+        self.connection.retires.map_or(idle, |retires| retires.min(idle))
+    }
+}
+
+/// A connection, and when it is too old for another request.
+struct Connection<B> {
+    sender: SendRequest<B>,
+    retires: Option<Instant>,
+}
+
 /// A connection in use, with its slot.
 struct Lease<B> {
-    sender: SendRequest<B>,
+    connection: Connection<B>,
     slot: OwnedSemaphorePermit,
 }
 
@@ -72,8 +92,8 @@ where
     /// Takes over a connection for the first request to find.
     pub(super) async fn adopt(&self, target: &Arc<Target>, stream: TokioIo<Stream>) -> Result<(), Error> {
         let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| Error::new(Reason::Closed))?;
-        let sender = handshake(target, stream).await?;
-        put(&self.idle, Lease { sender, slot }, target);
+        let connection = handshake(target, stream).await?;
+        put(&self.idle, Lease { connection, slot }, target);
         Ok(())
     }
 
@@ -83,7 +103,8 @@ where
         request: Request<B>,
     ) -> Result<Response<Incoming>, BoxError> {
         let mut lease = self.lease(target).await?;
-        let response = lease.sender.try_send_request(request).await.map_err(|error| error.into_error())?;
+        let response =
+            lease.connection.sender.try_send_request(request).await.map_err(|error| error.into_error())?;
         self.give_back(lease, target);
         Ok(response)
     }
@@ -93,13 +114,13 @@ where
         // A connection whose response has just been read is put back by tasks that have not run yet: let them, since a
         // dial takes longer than they do.
         for _ in 0..LET_OTHERS_RUN {
-            if let Some(sender) = self.take_idle(target) {
-                return Ok(Lease { sender, slot });
+            if let Some(connection) = self.take_idle(target) {
+                return Ok(Lease { connection, slot });
             }
             tokio::task::yield_now().await;
         }
         match self.take_idle(target) {
-            Some(sender) => Ok(Lease { sender, slot }),
+            Some(connection) => Ok(Lease { connection, slot }),
             None => self.dial(target, slot).await,
         }
     }
@@ -109,11 +130,11 @@ where
         let (told, dialed) = oneshot::channel();
         let (idle, own) = (Arc::downgrade(&self.idle), Arc::clone(target));
         tokio::spawn(async move {
-            let sender = match tokio::time::timeout(DIAL, connect(&own)).await {
-                Ok(sender) => sender,
+            let connection = match tokio::time::timeout(DIAL, connect(&own)).await {
+                Ok(connection) => connection,
                 Err(_) => Err(Error::new(Reason::Connect).with_endpoint(own.name().into()).with_lasted(DIAL)),
             };
-            if let Err(Ok(lease)) = told.send(sender.map(|sender| Lease { sender, slot }))
+            if let Err(Ok(lease)) = told.send(connection.map(|connection| Lease { connection, slot }))
                 && let Some(idle) = idle.upgrade()
             {
                 put(&idle, lease, &own);
@@ -123,13 +144,12 @@ where
     }
 
     /// The connection used last, so that those not needed grow old.
-    fn take_idle(&self, target: &Target) -> Option<SendRequest<B>> {
+    fn take_idle(&self, target: &Target) -> Option<Connection<B>> {
         let now = clock::now();
         let mut idle = lock(&self.idle);
-        while let Some((sender, since)) = idle.connections.pop() {
-            let fresh = now.saturating_duration_since(since) < target.options.idle_connection;
-            if fresh && sender.is_ready() {
-                return Some(sender);
+        while let Some(kept) = idle.connections.pop() {
+            if now < kept.ends(target) && kept.connection.sender.is_ready() {
+                return Some(kept.connection);
             }
         }
         None
@@ -137,15 +157,15 @@ where
 
     /// Puts the connection back once the response has been read, or drops it if it was not read to its end.
     fn give_back(&self, mut lease: Lease<B>, target: &Arc<Target>) {
-        if lease.sender.is_ready() {
+        if lease.connection.sender.is_ready() {
             return put(&self.idle, lease, target);
         }
-        if lease.sender.is_closed() {
+        if lease.connection.sender.is_closed() {
             return;
         }
         let (idle, target) = (Arc::downgrade(&self.idle), Arc::clone(target));
         tokio::spawn(async move {
-            if lease.sender.ready().await.is_ok()
+            if lease.connection.sender.ready().await.is_ok()
                 && let Some(idle) = idle.upgrade()
             {
                 put(&idle, lease, &target);
@@ -154,10 +174,7 @@ where
     }
 }
 
-/// How long a connection that a request waits for may take to be made.
-const DIAL: Duration = Duration::from_secs(1);
-
-async fn connect<B>(target: &Target) -> Result<SendRequest<B>, Error>
+async fn connect<B>(target: &Target) -> Result<Connection<B>, Error>
 where
     B: Body + Send + 'static,
     B::Data: Send,
@@ -167,7 +184,7 @@ where
 }
 
 /// Speaks HTTP/1.1 on `stream`.
-async fn handshake<B>(target: &Target, stream: TokioIo<Stream>) -> Result<SendRequest<B>, Error>
+async fn handshake<B>(target: &Target, stream: TokioIo<Stream>) -> Result<Connection<B>, Error>
 where
     B: Body + Send + 'static,
     B::Data: Send,
@@ -177,13 +194,17 @@ where
     // Its errors are told to the request it carries; without one there is nobody to tell.
     tokio::spawn(async move { drop(connection.with_upgrades().await) });
     sender.ready().await.map_err(|error| target.failed(error))?;
-    Ok(sender)
+    Ok(Connection { sender, retires: target.options.retires() })
 }
 
 fn put<B: Send + 'static>(pool: &Arc<Mutex<Idle<B>>>, lease: Lease<B>, target: &Arc<Target>) {
-    let Lease { sender, slot } = lease;
+    let (Lease { connection, slot }, since) = (lease, clock::now());
+    if connection.retires.is_some_and(|retires| retires <= since) {
+        // It has done its last request.
+        return;
+    }
     let mut idle = lock(pool);
-    idle.connections.push((sender, clock::now()));
+    idle.connections.push(Kept { connection, since });
     if idle.reaper.is_none() {
         let reaper = tokio::spawn(reap(Arc::downgrade(pool), Arc::clone(target)));
         idle.reaper = Some(reaper.abort_handle());
@@ -192,18 +213,16 @@ fn put<B: Send + 'static>(pool: &Arc<Mutex<Idle<B>>>, lease: Lease<B>, target: &
     drop(slot);
 }
 
-/// Closes connections that have been idle for too long, until there is none.
+/// Closes connections that have been idle for too long, or are too old, until there is none.
 async fn reap<B>(pool: Weak<Mutex<Idle<B>>>, target: Arc<Target>) {
     loop {
         let Some(idle) = pool.upgrade() else { return };
         let next = {
             let now = clock::now();
             let mut idle = lock(&idle);
-            idle.connections.retain(|(sender, since)| {
-                now.saturating_duration_since(*since) < target.options.idle_connection && !sender.is_closed()
-            });
-            match idle.connections.first() {
-                Some((_, since)) => *since + target.options.idle_connection,
+            idle.connections.retain(|kept| now < kept.ends(&target) && !kept.connection.sender.is_closed());
+            match idle.connections.iter().map(|kept| kept.ends(&target)).min() {
+                Some(next) => next,
                 None => {
                     idle.reaper = None;
                     return;

@@ -42,13 +42,14 @@
 //!
 //! HTTP/1.1 connections are closed after a time without a request, HTTP/2 connections are asked whether they still live, and
 //! the system is told to ask on behalf of all: a connection whose other end is gone without a word is found in seconds.
-//! [`ConnectorOptions`] has the times. HTTP/2 has one connection for an endpoint however many streams are open on it:
-//! requests beyond what the server allows at a time wait inside hyper.
+//! [`ConnectorOptions`] has the times. HTTP/2 has one connection for an endpoint, and a second beside it when four fifths of the streams are
+//! open that the server allows; that one is closed when the load is gone. Where connections have a [`max_age`](ConnectorOptions::max_age), those
+//! that are older do what they have and are closed.
 //!
 //! # What it costs
 //!
-//! One boxed future per request, and under HTTP/1.1 a task that waits for the connection to become idle again when the
-//! response has a body.
+//! One boxed future per request; under HTTP/1.1 a task that waits for the connection to become idle again when the
+//! response has a body; under HTTP/2 two more allocations, by which a stream counts as open until its body was read.
 
 mod body;
 mod client;
@@ -58,6 +59,10 @@ mod http1;
 mod http2;
 mod options;
 mod stream;
+mod streams;
+#[cfg(all(test, not(mainstay_loom)))]
+#[path = "streams_tests.rs"]
+mod streams_tests;
 mod target;
 #[cfg(all(test, not(mainstay_loom)))]
 mod tests;

@@ -1,10 +1,17 @@
 //! How connections are made and kept.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{
+    ops::RangeInclusive,
+    time::{Duration, Instant},
+};
 
 #[cfg(feature = "tls")]
 use super::tls::Tls;
-use crate::invalid::{Check, Invalid};
+use crate::{
+    clock,
+    invalid::{Check, Invalid},
+    random::{Entropy, Random as _, unit},
+};
 
 /// The version of HTTP that the endpoints speak.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -26,10 +33,16 @@ pub struct ConnectorOptions {
     /// The version of HTTP \[HTTP/1.1\].
     pub protocol: Protocol,
     /// HTTP/1.1: how many connections there are to an endpoint at most \[100\]. A request that finds all of them in use
-    /// waits for one, within its deadline. HTTP/2 has one connection.
+    /// waits for one, within its deadline.
     pub connections_per_endpoint: usize,
-    /// HTTP/1.1: how long a connection is kept without a request \[60 s\]. Keep it below what the servers keep, or they
-    /// will close connections under requests.
+    /// HTTP/2: how many connections there are to an endpoint at most \[2\]. There is one, and another is made when four fifths of
+    /// the streams are open that the server allows on those there are. What is beyond the streams of the last waits inside of it.
+    pub http2_connections: usize,
+    /// How old a connection may become before it is given no further request, a tenth more or less \[any age\]: what it has goes on.
+    /// For endpoints that stand for several machines, which a connection ties to one of them. Over HTTP/2 the next one is made first.
+    pub max_age: Option<Duration>,
+    /// How long a connection is kept without a request \[60 s\]. Keep it below what the servers keep, or they
+    /// will close connections under requests. Over HTTP/2 the last one is kept.
     pub idle_connection: Duration,
     /// HTTP/2: how often the connection is asked whether it still lives \[10 s\]; `None` for never.
     pub ping_interval: Option<Duration>,
@@ -56,6 +69,8 @@ impl Default for ConnectorOptions {
         Self {
             protocol: Protocol::Http1,
             connections_per_endpoint: 100,
+            http2_connections: 2,
+            max_age: None,
             idle_connection: Duration::from_secs(60),
             ping_interval: Some(Duration::from_secs(10)),
             ping_timeout: Duration::from_secs(5),
@@ -73,6 +88,9 @@ impl Default for ConnectorOptions {
 const WHOLE: RangeInclusive<Duration> = Duration::from_secs(3)..=Duration::from_secs(9 * 3_600);
 /// Milliseconds in an `int`.
 const MILLIS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(24 * 24 * 3_600);
+
+/// The longest until an old connection is tried to be replaced again.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// More than a machine has ports.
 const MOST_CONNECTIONS: usize = 65_535;
@@ -92,7 +110,21 @@ impl ConnectorOptions {
         self
     }
 
-    /// How long an HTTP/1.1 connection is kept without a request.
+    /// How many HTTP/2 connections there are to an endpoint at most.
+    #[must_use]
+    pub fn http2_connections(mut self, connections: usize) -> Self {
+        self.http2_connections = connections;
+        self
+    }
+
+    /// How old a connection may become, a tenth more or less.
+    #[must_use]
+    pub fn max_age(mut self, age: impl Into<Option<Duration>>) -> Self {
+        self.max_age = age.into();
+        self
+    }
+
+    /// How long a connection is kept without a request.
     #[must_use]
     pub fn idle_connection(mut self, idle: Duration) -> Self {
         self.idle_connection = idle;
@@ -149,6 +181,17 @@ impl ConnectorOptions {
         self
     }
 
+    /// When a connection that is made now is given no further request. By chance, so that connections that were made at the same time
+    /// are not made anew at the same time.
+    pub(super) fn retires(&self) -> Option<Instant> {
+        self.max_age.map(|age| clock::now() + age.mul_f64(0.9 + 0.2 * unit(Entropy.next())))
+    }
+
+    /// The same, of one for which there was no other.
+    pub(super) fn retires_later(&self) -> Option<Instant> {
+        self.max_age.map(|age| clock::now() + age.div_f64(10.0).clamp(Duration::from_secs(1), AGAIN))
+    }
+
     /// Whether the endpoints are spoken to with TLS.
     pub(super) fn is_secure(&self) -> bool {
         #[cfg(feature = "tls")]
@@ -170,7 +213,16 @@ impl ConnectorOptions {
                 self.connections_per_endpoint,
                 "from 1 to 65,535",
             )
+            .rule(
+                (1..=MOST_CONNECTIONS).contains(&self.http2_connections),
+                "http2_connections",
+                self.http2_connections,
+                "from 1 to 65,535",
+            )
             .duration("idle_connection", self.idle_connection);
+        if let Some(age) = self.max_age {
+            check.duration("max_age", age);
+        }
         if let Some(interval) = self.ping_interval {
             check.duration("ping_interval", interval);
         }
@@ -200,6 +252,7 @@ mod tests {
         assert_eq!(options.check(), Ok(()));
         assert_eq!(options.protocol, Protocol::Http1);
         assert_eq!((options.connections_per_endpoint, options.idle_connection.as_secs()), (100, 60));
+        assert_eq!((options.http2_connections, options.max_age), (2, None));
         assert_eq!(
             (options.ping_interval, options.ping_timeout.as_secs()),
             (Some(Duration::from_secs(10)), 5)
@@ -213,12 +266,14 @@ mod tests {
     fn every_mistake_is_told() {
         let options = ConnectorOptions::default()
             .connections_per_endpoint(0)
+            .http2_connections(0)
+            .max_age(Duration::ZERO)
             .idle_connection(Duration::ZERO)
             .ping_interval(Duration::ZERO)
             .ping_timeout(Duration::MAX)
             .tcp_keepalive(Duration::from_secs(2))
             .tcp_user_timeout(Duration::MAX)
             .protocol(Protocol::Negotiated);
-        assert_eq!(options.check().unwrap_err().problems().len(), 7);
+        assert_eq!(options.check().unwrap_err().problems().len(), 9);
     }
 }

@@ -5,14 +5,14 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use ::http::{Request, Response};
 use ::hyper::body::{Body, Incoming};
 use tower::{BoxError, Service};
 
-use super::{http1::Pool, http2::Single, options::Protocol, target::Target};
+use super::{http1::Pool, http2::Few, options::Protocol, target::Target};
 use crate::{Error, http::Tracked};
 
 /// Sends requests to one endpoint, over connections that all its clones share.
@@ -31,7 +31,7 @@ struct Inner<B> {
 
 enum Connections<B> {
     Http1(Pool<B>),
-    Http2(Single<B>),
+    Http2(Few<B>),
 }
 
 impl<B> Transport<B>
@@ -48,7 +48,7 @@ where
         let (target, connections) = Self::speaking(target);
         match &connections {
             Connections::Http1(pool) => pool.warm(&target).await?,
-            Connections::Http2(single) => single.warm(&target).await?,
+            Connections::Http2(few) => few.warm(&target).await?,
         }
         Ok(Self { inner: Arc::new(Inner { target, connections }) })
     }
@@ -59,14 +59,14 @@ where
         let (target, connections) = Self::speaking(target.speaking(spoken));
         match &connections {
             Connections::Http1(pool) => pool.adopt(&target, stream).await?,
-            Connections::Http2(single) => single.adopt(&target, stream).await?,
+            Connections::Http2(few) => few.adopt(&target, stream).await?,
         }
         Ok(Self { inner: Arc::new(Inner { target, connections }) })
     }
 
     fn speaking(target: Target) -> (Arc<Target>, Connections<B>) {
         let connections = match target.options.protocol {
-            Protocol::Http2 => Connections::Http2(Single::new()),
+            Protocol::Http2 => Connections::Http2(Few::new()),
             _ => Connections::Http1(Pool::new(target.options.connections_per_endpoint)),
         };
         (Arc::new(target), connections)
@@ -83,7 +83,7 @@ impl<B> fmt::Debug for Transport<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let connections: &dyn fmt::Debug = match &self.inner.connections {
             Connections::Http1(pool) => pool,
-            Connections::Http2(single) => single,
+            Connections::Http2(few) => few,
         };
         f.debug_struct("Transport")
             .field("endpoint", &self.inner.target.name())
@@ -111,22 +111,25 @@ where
         TransportFuture(Box::pin(async move {
             inner.target.address(&mut request)?;
             match &inner.connections {
-                Connections::Http1(pool) => pool.send(&inner.target, request).await,
-                Connections::Http2(single) => single.send(&inner.target, request).await,
+                Connections::Http1(pool) => {
+                    pool.send(&inner.target, request).await.map(|response| response.map(Tracked::new))
+                }
+                Connections::Http2(few) => few.send(&inner.target, request).await,
             }
         }))
     }
 }
 
 /// The future of [`Transport`].
-pub struct TransportFuture(Pin<Box<dyn Future<Output = Result<Response<Incoming>, BoxError>> + Send>>);
+pub struct TransportFuture(Pin<Box<dyn Future<Output = Result<Answer, BoxError>> + Send>>);
+
+type Answer = Response<Tracked<Incoming>>;
 
 impl Future for TransportFuture {
-    type Output = Result<Response<Tracked<Incoming>>, BoxError>;
+    type Output = Result<Answer, BoxError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = ready!(self.0.as_mut().poll(cx));
-        Poll::Ready(response.map(|response| response.map(Tracked::new)))
+        self.0.as_mut().poll(cx)
     }
 }
 
