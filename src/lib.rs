@@ -212,3 +212,16 @@ pub struct ReadMe;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/INTERPLAY.md")]
 pub struct Interplay;
+
+/// The recipes of the cookbook, held to compile and run.
+#[cfg(all(
+    doctest,
+    feature = "file",
+    feature = "hyper",
+    feature = "redis",
+    feature = "reqwest",
+    feature = "server",
+    feature = "tonic"
+))]
+#[doc = include_str!("../docs/COOKBOOK.md")]
+pub struct Cookbook;

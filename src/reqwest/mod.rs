@@ -11,19 +11,49 @@
 //! name in TLS, cookies and redirects.
 //!
 //! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tower::BoxError> {
+//! # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! # let (well, gone) = (listener.local_addr()?, std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?);
+//! # let app = axum::Router::new().route("/1", axum::routing::get(async || "Grace"));
+//! # tokio::spawn(async move { axum::serve(listener, app).await });
 //! use mainstay::resolve;
 //! use reqwest::{Client, Method, Request};
 //!
-//! # async fn example() -> Result<(), tower::BoxError> {
-//! let users = mainstay::reqwest::builder("users", "users.internal", || Client::builder().user_agent("mast"))?
-//!     .resolve(resolve::dns("users.internal:8080"))
+//! let make = || Client::builder().user_agent("mast").retry(reqwest::retry::never()).no_proxy();
+//! let users = mainstay::reqwest::builder("users", "users.internal", make)?
+//!     .resolve(resolve::fixed([well, gone])) // or resolve::dns("users.internal:8080")
 //!     .build()?;
 //! let request = Request::new(Method::GET, "http://users.internal/1".parse()?);
 //! let response: reqwest::Response = users.send(request).await?;
-//! # let _ = response;
+//! assert_eq!(response.text().await?, "Grace");
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Defaults
+//!
+//! | what | default | where |
+//! |---|---|---|
+//! | all attempts and waits of a request | 10 s, to the head | `ClientBuilder::deadline` |
+//! | one attempt | what is left, at most 3 s, to the head; your client's timeout to the end | `ClientBuilder::attempt_limit` |
+//! | attempts of an idempotent request | 3, with waits of up to 25 ms, 50 ms | `ClientBuilder::retry` |
+//! | idempotent are | GET, HEAD, OPTIONS, TRACE, PUT, DELETE, and what has an `Idempotency-Key` | [`Description`] |
+//! | extra load by retries | 20 % of the successes over 10 s, and one in 10 s | `ClientBuilder::budget` |
+//! | sent again are | bodies made of bytes, of any length | [`Description`] |
+//! | a failure is | an error, 5xx; 429, and 503 with `Retry-After`, ask for time | [`Classifier`] |
+//! | written onto requests | `x-attempt-count`, from the second attempt on | [`Description`] |
+//! | hedges, limit, rate, throttle, breaker, checks | none | the builder's methods of these names |
+//! | connections, TLS, HTTP/2, redirects | as your `reqwest::Client` is set, for each endpoint | your function |
+//!
+//! `ClientBuilder` is [`client::ClientBuilder`](crate::client::ClientBuilder). Which endpoint is picked, and when one is set aside, is
+//! [`BalanceOptions`](crate::balance::BalanceOptions).
+//!
+//! # Errors and events
+//! A `reqwest::Error` arrives as it is, in a box: `error.downcast_ref::<reqwest::Error>()`. What mainstay refuses or cuts off is an
+//! [`Error`](crate::Error), found by [`Error::find`](crate::Error::find); a request for another host is an
+//! [`Unsendable`](crate::http::Unsendable). What changes is an [`Event`](crate::telemetry::Event) to whoever
+//! [`observe`](crate::Client::observe)s, and to `tracing`.
 //!
 //! # What to know
 //!
@@ -42,6 +72,13 @@
 //!   dropped, and a body that breaks off is a failure of its endpoint.
 //! - **The word on one request** that the extensions of an `http::Request` carry has no place in a `reqwest::Request`, whose
 //!   extensions are hidden. Use a view ([`Client::idempotent`](crate::Client::idempotent)), or the header `Idempotency-Key`.
+//!
+//! # Do and don't
+//! - Do turn reqwest's retries off, and set `no_proxy`, as above.
+//! - Do write the logical name into URLs. Don't write an endpoint's address.
+//! - Do set [`pool_max_idle_per_host`](::reqwest::ClientBuilder::pool_max_idle_per_host) with many endpoints: each has a pool.
+//! - Don't send through the `reqwest::Client` itself (`client.get(url).send()`): that goes past everything here.
+//! - Don't set a timeout in your client that is shorter than the attempt limit and expect another reason than reqwest's.
 //!
 //! # When to use it
 //! When you have a `reqwest::Client` that does what you want: TLS, cookies, compression, JSON. Without one, `mainstay::hyper` connects

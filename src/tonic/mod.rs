@@ -55,6 +55,25 @@
 //! | `NoRuntime` | INTERNAL |
 //! | none: the connection broke, before the answer or in the middle of it | UNAVAILABLE |
 //!
+//! # Defaults
+//!
+//! | what | default | where |
+//! |---|---|---|
+//! | all attempts and waits of a call | 10 s, or what the call or the service config says | [`ClientBuilder::deadline`] |
+//! | one attempt, to its head | what is left, at most 3 s | [`ClientBuilder::attempt_limit`] |
+//! | attempts of a method that may be repeated | 3, with waits of up to 25 ms, 50 ms | [`ClientBuilder::retry`] |
+//! | methods that may be repeated | none | [`ClientBuilder::idempotent_methods`], [`Client::idempotent`] |
+//! | extra load by retries | 20 % of the successes over 10 s, and one in 10 s | [`ClientBuilder::budget`] |
+//! | bytes of what is sent kept for that | 64 KiB | [`ClientBuilder::replayed_body`] |
+//! | a failure is | a status that is the server's fault; RESOURCE_EXHAUSTED asks for time | [`grpc::Classifier`](crate::grpc::Classifier) |
+//! | picked is | the best of four by calls in flight x mean latency | [`ClientBuilder::balance`] |
+//! | a stream | as long as it likes | [`ClientBuilder::body`] |
+//! | hedges, limit, rate, throttle, breaker, checks | none | the builder's methods of these names |
+//! | connections | one for an endpoint, as your `Endpoint` is set | [`endpoint`], [`Connector`] |
+//!
+//! What changes (an endpoint set aside or back, a connection lost, an empty budget) is an [`Event`](crate::telemetry::Event) to
+//! whoever [`observe`](Client::observe)s, and to `tracing`.
+//!
 //! # Service config
 //! What a gRPC [`ServiceConfig`](crate::grpc::ServiceConfig) says is done from [`ClientBuilder::service_config`] or
 //! [`Client::update_config`] on, method by method:
@@ -105,6 +124,13 @@
 //! # When to use it
 //! For any tonic client of more than one server, and of one that is restarted now and then. Not over `Channel::balance_list`: two
 //! balancers see half each.
+//!
+//! # Do and don't
+//! - Do name the methods that may be repeated: gRPC has no GET, so none is without.
+//! - Do hold streams only as long as they are needed: each counts as in flight, and picks go by that.
+//! - Don't set the attempt limit to the deadline: a server that hangs then costs all of it.
+//! - Don't write a retry interceptor or a `tower::retry` above: it multiplies, past the budget.
+//! - Don't read `Status::code` for what was refused here: `Error::find` says which of the reasons of a code it was.
 //!
 //! # TLS
 //! It is tonic's: turn one of its `tls-*` features on, and give the endpoint a `tls_config`. The name that is asked for and
