@@ -83,8 +83,8 @@ fn counted_run(running: &mut dyn Running, requests: u64) {
 
 /// The instructions of a profile.
 fn total(profile: &str) -> Option<u64> {
-    let totals = profile.lines().filter_map(|line| {
+    let mut totals = profile.lines().filter_map(|line| {
         line.strip_prefix("totals: ").or_else(|| line.strip_prefix("summary: "))?.trim().parse().ok()
     });
-    totals.last()
+    totals.next_back()
 }
