@@ -130,6 +130,23 @@ async fn a_lost_lease_is_replaced() {
 }
 
 #[tokio::test]
+async fn who_is_forgotten_between_two_words_is_let_in_again() {
+    let Some(mut server) = Server::start_forgetful().await else { return };
+    server.protect("secret-word").await;
+    let cluster = impatient([server.address]).user("root", "secret-word");
+    let announcement = Announce::etcd(cluster, "services/users", instance(1))
+        .options(AnnounceOptions::default().lease(SECOND * 9))
+        .start()
+        .unwrap();
+    announced(&announcement).await;
+    let lost = announcement.until(|state| !matches!(state, State::Announced(_)));
+    assert!(tokio::time::timeout(SECOND * 4, lost).await.is_err(), "{announcement:?}");
+    tokio::time::sleep(SECOND * 3 / 2).await;
+    announcement.withdraw().await.unwrap();
+    assert!(keys(&server).await.is_empty());
+}
+
+#[tokio::test]
 async fn it_comes_back_after_an_outage_and_after_a_cut_longer_than_its_lease() {
     let Some(mut server) = Server::start().await else { return };
     let proxy = Proxy::to(server.address).await;

@@ -137,6 +137,14 @@ impl Server {
         self.daemon.as_ref().unwrap()
     }
 
+    /// One that forgets after a second whom it has let in, unless they ask for something.
+    pub(crate) async fn start_forgetful() -> Option<Self> {
+        let mut server = Self::member("t0", &[free()], None)?;
+        server.arguments.push("--auth-token-ttl=1".to_owned());
+        server.restart().await;
+        Some(server)
+    }
+
     /// Lets nobody in without a password from now on, but `root` with this one.
     pub(crate) async fn protect(&mut self, password: &str) {
         self.ctl(&["user", "add", &format!("root:{password}")]).await;
