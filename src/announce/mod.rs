@@ -38,7 +38,7 @@
 //! |---|---|---|
 //! | it is announced | a key with a lease \[30 s\], kept three times in its time | an ephemeral, numbered node of the session \[10 s\] |
 //! | the process dies without a word | the key goes with its lease | the node goes with its session |
-//! | it comes back before that | the key is the same, and is taken over | the old node is removed with the same transaction that makes the new one |
+//! | it comes back before that | the key is the same, and is taken over (but where the key says more than the name, as with `NervePath`, and that has changed: then the old one stands until its lease ends) | the old node is removed with the same transaction that makes the new one |
 //! | the lease or session is lost | a new lease, the same key | a new session; the old node, if it is still there, is removed as above |
 //! | it is [updated](Announcement::update) | the value is put again; where the key says it, the new one is put before the old one goes | the old node is removed with the same transaction that makes the new one |
 //! | somebody removes the entry | it is put again at the next keep-alive | it is made again at once |

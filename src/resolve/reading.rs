@@ -36,6 +36,12 @@ impl Reading {
     }
 }
 
+/// The hosts of a name. Nobody should write a password before them; whoever does is told so without it, whatever is in it.
+pub(super) fn hosts(authority: &str) -> impl Iterator<Item = &str> {
+    let whole = authority.contains('@');
+    authority.split(move |character| character == ',' && !whole)
+}
+
 /// Who asks, as a name says it, and where the password is.
 pub(super) fn login<'a>(target: &'a Target, check: &mut Check) -> Option<(&'a str, Source)> {
     match (target.value("user"), target.value("password_file")) {
@@ -44,6 +50,22 @@ pub(super) fn login<'a>(target: &'a Target, check: &mut Check) -> Option<(&'a st
             let rule = "user and password_file go together";
             check.rule(user.or(file).is_none(), "name.user", user.unwrap_or_default(), rule);
             None
+        }
+    }
+}
+
+#[cfg(all(test, not(mainstay_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_part_of_a_password_before_the_hosts_is_taken_for_one_of_them() {
+        assert!(hosts("a:1,b:2").eq(["a:1", "b:2"]));
+        #[cfg(all(feature = "etcd", feature = "zookeeper"))]
+        for name in ["etcd://me:se,cret@a:1,b:2/users", "zookeeper://me:se,cret@a:1,b:2/users"] {
+            let told =
+                crate::resolve::Resolve::validate(&crate::resolve::name(name)).unwrap_err().to_string();
+            assert!(!told.contains("se,") && !told.contains("me:se"), "{told}");
         }
     }
 }

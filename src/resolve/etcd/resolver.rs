@@ -14,7 +14,7 @@ use crate::{
     registry::{Encoding, EtcdCluster, Source, Tls},
     resolve::{
         Resolution, Resolve, Target, WatchOptions, Watched,
-        reading::{Reading, login},
+        reading::{Reading, hosts, login},
         watch,
         watched::Begun,
     },
@@ -134,7 +134,7 @@ impl Etcd {
         let mut etcd = etcd(target.path());
         let mut cluster = match target.authority() {
             "" => EtcdCluster::default(),
-            members => EtcdCluster::new(members.split(',')),
+            members => EtcdCluster::new(hosts(members)),
         };
         if let Some((user, password)) = login(target, &mut check) {
             cluster = cluster.user(user, password);

@@ -14,7 +14,7 @@ use crate::{
     registry::{Encoding, Ensemble, zookeeper::is_path},
     resolve::{
         Resolution, Resolve, Target, WatchOptions, Watched,
-        reading::{Reading, login},
+        reading::{Reading, hosts, login},
         watch,
         watched::Begun,
     },
@@ -141,7 +141,7 @@ impl ZooKeeper {
         let mut zookeeper = zookeeper(format!("/{}", target.path()));
         let mut ensemble = match target.authority() {
             "" => Ensemble::default(),
-            servers => Ensemble::new(servers.split(',')),
+            servers => Ensemble::new(hosts(servers)),
         };
         if let Some(chroot) = said("chroot") {
             ensemble = ensemble.chroot(chroot);
