@@ -313,7 +313,7 @@ where
 /// A connection, and what is known of its streams.
 type Made<B> = (SendRequest<B>, Arc<Streams>);
 
-/// Makes a connection that no request waits for.
+/// Makes a connection that no request waits for, and that its server has spoken on.
 async fn dialled<B>(target: &Target) -> Result<Made<B>, Error>
 where
     B: Body + Send + Unpin + 'static,
@@ -321,7 +321,15 @@ where
     B::Error: Into<BoxError>,
 {
     let timed_out = || Error::new(Reason::Connect).with_endpoint(target.name().into()).with_lasted(DIAL);
-    tokio::time::timeout(DIAL, connect(target)).await.unwrap_or_else(|_| Err(timed_out()))
+    let proven = async {
+        let made = connect(target).await?;
+        // The system takes connections that no server takes from it. One that has said something is there.
+        while !made.1.is_told() {
+            tokio::time::sleep(LOOKS[0]).await;
+        }
+        Ok(made)
+    };
+    tokio::time::timeout(DIAL, proven).await.unwrap_or_else(|_| Err(timed_out()))
 }
 
 async fn connect<B>(target: &Target) -> Result<Made<B>, Error>
