@@ -23,6 +23,7 @@ pub(crate) fn start(
 ) -> Result<Vec<Row>, String> {
     let mut command = this_program(Some(layout.client))?;
     command.arg("--client").args(["--concurrency", &concurrency.to_string()]);
+    command.args(["--server-process", &server.process().to_string()]);
     for address in server.addresses {
         command.args(["--server", &address.to_string()]);
     }
@@ -52,7 +53,9 @@ pub(crate) fn start(
 /// What runs as the client: prints the rounds of each case.
 pub(crate) fn measure(cases: &[Case], options: &Options) -> Result<(), String> {
     let chosen: Vec<&Case> = cases.iter().filter(|case| options.wants(case)).collect();
-    let rounds = rounds::measure(&chosen, options.servers()?, options.concurrency[0], options.plan());
+    let server = options.server_process.ok_or("a client needs to know the server's process")?;
+    let (concurrency, plan) = (options.concurrency[0], options.plan());
+    let rounds = rounds::measure(&chosen, options.servers()?, server, concurrency, plan)?;
     let of_case = chosen.iter().zip(&rounds);
     let said: serde_json::Map<_, _> = of_case
         .map(|(case, rounds)| (case.name.to_owned(), rounds.iter().map(write).collect::<Value>()))
@@ -62,10 +65,16 @@ pub(crate) fn measure(cases: &[Case], options: &Options) -> Result<(), String> {
 }
 
 fn write(round: &Round) -> Value {
-    json!([round.req_per_s, round.p50_us, round.p99_us, round.cpu_us_per_req])
+    json!([round.req_per_s, round.p50_us, round.p99_us, round.cpu_us_per_req, round.both_us_per_req])
 }
 
 fn read(round: &Value) -> Option<Round> {
     let number = |index: usize| round[index].as_f64();
-    Some(Round { req_per_s: number(0)?, p50_us: number(1)?, p99_us: number(2)?, cpu_us_per_req: number(3)? })
+    Some(Round {
+        req_per_s: number(0)?,
+        p50_us: number(1)?,
+        p99_us: number(2)?,
+        cpu_us_per_req: number(3)?,
+        both_us_per_req: number(4)?,
+    })
 }

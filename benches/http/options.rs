@@ -30,6 +30,7 @@ pub(crate) struct Options {
     pub(crate) cores: Vec<usize>,
     cases: Vec<String>,
     servers: Vec<SocketAddr>,
+    pub(crate) server_process: Option<u32>,
 }
 
 impl Options {
@@ -53,6 +54,7 @@ impl Options {
             cores: Vec::new(),
             cases: Vec::new(),
             servers: Vec::new(),
+            server_process: None,
         };
         if matches!(mode, Mode::Smoke | Mode::Nothing) {
             return Ok(options);
@@ -68,6 +70,7 @@ impl Options {
                 "--concurrency" => options.concurrency.push(number(&flag, &value()?, 1, 1_024)?),
                 "--cores" => options.cores.push(number(&flag, &value()?, 1, 2)?),
                 "--server" => options.servers.push(address(&value()?)?),
+                "--server-process" => options.server_process = value()?.parse().ok(),
                 _ => return Err(format!("{flag} is not an option; {USAGE}")),
             }
         }

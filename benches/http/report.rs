@@ -33,6 +33,11 @@ impl Row {
     fn added_us(&self, bare: &Self) -> f64 {
         self.against(bare, |own, bare| own.cpu_us_per_req - bare.cpu_us_per_req)
     }
+
+    /// The same of client and server together.
+    fn added_by_both_us(&self, bare: &Self) -> f64 {
+        self.against(bare, |own, bare| own.both_us_per_req - bare.both_us_per_req)
+    }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -54,6 +59,7 @@ pub(crate) fn json(rows: &[Row]) {
                 "p50_us": round(row.median(|round| round.p50_us)),
                 "p99_us": round(row.median(|round| round.p99_us)),
                 "cpu_us_per_req": round(row.median(|round| round.cpu_us_per_req)),
+                "both_cpu_us_per_req": round(row.median(|round| round.both_us_per_req)),
             });
             if let Some(instructions) = row.instructions {
                 object["instructions_per_req"] = round(instructions).into();
@@ -70,26 +76,28 @@ pub(crate) fn table(rows: &[Row]) {
         let bare = group.iter().find(|row| row.case == "bare");
         println!("\n{} at a time, {}", group[0].concurrency, layout(group[0].cores));
         println!(
-            "  {:<10}{:>9}{:>9}{:>9}{:>12}{:>11}{:>9}{:>9}{:>14}",
+            "  {:<10}{:>9}{:>9}{:>9}{:>12}{:>11}{:>11}{:>9}{:>9}{:>14}",
             "case",
             "req/s",
             "p50 us",
             "p99 us",
             "cpu us/req",
             "over bare",
+            "both, over",
             "x cpu",
             "x req/s",
             "instructions"
         );
         for row in group {
             println!(
-                "  {:<10}{:>9.0}{:>9.1}{:>9.1}{:>12.2}{:>11}{:>9}{:>9}{:>14}",
+                "  {:<10}{:>9.0}{:>9.1}{:>9.1}{:>12.2}{:>11}{:>11}{:>9}{:>9}{:>14}",
                 row.case,
                 row.median(|round| round.req_per_s),
                 row.median(|round| round.p50_us),
                 row.median(|round| round.p99_us),
                 row.median(|round| round.cpu_us_per_req),
                 or_dash(bare.map(|bare| row.added_us(bare)), 2),
+                or_dash(bare.map(|bare| row.added_by_both_us(bare)), 2),
                 or_dash(
                     bare.map(|bare| row.against(bare, |own, bare| own.cpu_us_per_req / bare.cpu_us_per_req)),
                     3
@@ -101,8 +109,9 @@ pub(crate) fn table(rows: &[Row]) {
         owed(group);
     }
     println!(
-        "\nMedians of the rounds. over bare, x cpu, x req/s: by `bare` in the same round, the median of that."
+        "\nMedians of the rounds; over bare, x cpu, x req/s: the median of what is by `bare` in the same round."
     );
+    println!("both, over: the same of client and server together.");
 }
 
 /// Says whether what is owed on one core was met.

@@ -72,6 +72,11 @@ impl Running {
         }
         Ok(running)
     }
+
+    /// Its process: `taskset` becomes what it starts.
+    pub(crate) fn process(&self) -> u32 {
+        self.process.id()
+    }
 }
 
 impl Drop for Running {

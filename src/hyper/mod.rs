@@ -72,12 +72,6 @@
 //! Any place that takes a `MakeService` of endpoints takes a `Connector`. The caller bounds how long a connect may take.
 //! Connectors and transports are called within a tokio runtime that has I/O and time.
 //!
-//! # TLS
-//! With the feature `tls`, and `ConnectorOptions::tls`: the one logical server that all endpoints must prove to be, by the roots of
-//! Mozilla, of the machine, or of your own `rustls::ClientConfig`, which may hold a client certificate as well. With
-//! [`Protocol::Negotiated`] HTTP/2 is spoken where the endpoint wants it. A request for `http` over TLS, or for `https`
-//! without, is refused with [`Unsendable::Scheme`](crate::http::Unsendable).
-//!
 //! ```
 //! use std::sync::Arc;
 //! use bytes::Bytes;
@@ -93,6 +87,12 @@
 //!     Ok(transport.oneshot(request).await?.status())
 //! }
 //! ```
+//!
+//! # TLS
+//! With the feature `tls`, and `ConnectorOptions::tls`: the one logical server that all endpoints must prove to be, by the roots of
+//! Mozilla, of the machine, or of your own `rustls::ClientConfig`, which may hold a client certificate as well. With
+//! [`Protocol::Negotiated`] HTTP/2 is spoken where the endpoint wants it. A request for `http` over TLS, or for `https`
+//! without, is refused with [`Unsendable::Scheme`](crate::http::Unsendable).
 //!
 //! # Why not the pooled client of hyper-util
 //!
@@ -111,8 +111,9 @@
 //!
 //! # What it costs
 //!
-//! Beside hyper's own pooled client: see the `http` benchmark. One boxed future per request; under HTTP/1.1 a task that waits for the connection to become idle again when the
-//! response has a body; under HTTP/2 two more allocations, by which a stream counts as open until its body was read.
+//! One boxed future per request; under HTTP/1.1 a task that waits for the connection to become idle again when the
+//! response has a body; under HTTP/2 two more allocations, by which a stream counts as open until its body was read. The
+//! `http` benchmark has it beside hyper's own pooled client.
 
 mod body;
 mod client;

@@ -68,7 +68,7 @@
 //! | a failure is | a status that is the server's fault; RESOURCE_EXHAUSTED asks for time | [`grpc::Classifier`](crate::grpc::Classifier) |
 //! | picked is | the best of four by calls in flight x mean latency | [`ClientBuilder::balance`] |
 //! | a stream | as long as it likes | [`ClientBuilder::body`] |
-//! | hedges, limit, rate, throttle, breaker, checks | none | the builder's methods of these names |
+//! | hedges, limit, rate, throttle, breaker, checks, watch | none | the builder's methods of these names |
 //! | connections | one for an endpoint, as your `Endpoint` is set | [`endpoint`], [`Connector`] |
 //!
 //! What changes (an endpoint set aside or back, a connection lost, an empty budget) is an [`Event`](crate::telemetry::Event) to
