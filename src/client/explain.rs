@@ -8,7 +8,10 @@ use super::{
     options::ClientOptions,
     service::{Core, View},
 };
-use crate::{balance::Panic, breaker::State};
+use crate::{
+    balance::{Distribution, EndpointStatus, Panic},
+    breaker::State,
+};
 
 /// Where the value of an option comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +159,20 @@ impl Explanation {
                 "there are more operations than the {} that have a health of their own: the others share that of the endpoints",
                 operations.most
             ));
+        }
+        if status.endpoints.iter().any(|endpoint| endpoint.successes > 0) {
+            let nobody = |says: fn(&EndpointStatus) -> bool| !status.endpoints.iter().any(says);
+            if options.balance.reports && nobody(|endpoint| endpoint.others_in_flight.is_some()) {
+                remarks.push("no server says what it has in flight: balance.reports does nothing".to_owned());
+            }
+            if matches!(options.balance.distribution, Distribution::ByReports(_))
+                && nobody(|endpoint| endpoint.reported_weight.is_some())
+            {
+                remarks.push(
+                    "no server has reported for long enough how busy it is: requests simply go in turn"
+                        .to_owned(),
+                );
+            }
         }
         if status.panic {
             remarks.push(match options.balance.panic {

@@ -1,6 +1,11 @@
 //! What `explain()` tells.
 
-use mainstay::{budget::Budget, client::Origin, resolve};
+use mainstay::{
+    balance::{Distribution, ReportedOptions},
+    budget::Budget,
+    client::Origin,
+    resolve,
+};
 
 use crate::fleet::*;
 
@@ -87,4 +92,21 @@ fn people_can_read_it() {
     let limit = lines.iter().find(|line| line.contains("attempt_limit")).unwrap();
     assert_eq!(limit.split_whitespace().collect::<Vec<_>>(), ["balance.attempt_limit", "builder", "none"]);
     assert!(text.ends_with("at worst: 3 attempts, 200ms, 1.20 times the load"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_tells_that_reports_are_awaited_and_none_come() {
+    let stage = Stage::default();
+    let client = client(&stage, resolve::fixed(["a:1", "b:1"]));
+    client.send(0).await.unwrap();
+    let remarks = |client: &Client| client.explain().remarks.join("\n");
+    assert!(!remarks(&client).contains("no server"));
+    let mut options = client.options();
+    options.balance.reports = true;
+    client.update(options.clone()).unwrap();
+    assert!(remarks(&client).contains("no server says what it has in flight"));
+    options.balance.reports = false;
+    options.balance.distribution = Distribution::ByReports(ReportedOptions::default());
+    client.update(options).unwrap();
+    assert!(remarks(&client).contains("no server has reported for long enough"));
 }
