@@ -1,17 +1,21 @@
-//! How an endpoint is asked whether it is well, and how it is listened to.
+//! How an endpoint is asked whether it is well, or for its load, and how it is listened to.
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 use futures::Stream;
 use tower::BoxError;
 
-use crate::{Endpoint, health::ServingStatus};
+use crate::{Endpoint, health::ServingStatus, report::Report};
 
 /// A check under way.
 pub(crate) type Asking = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 /// What an endpoint says of itself unasked.
 pub(crate) type Telling = Pin<Box<dyn Stream<Item = ServingStatus> + Send>>;
 
+/// A question for its load.
+pub(crate) type Probing = Pin<Box<dyn Future<Output = Option<Report>> + Send>>;
+
+type Probe<S> = dyn Fn(&S, Arc<Endpoint>) -> Probing + Send + Sync;
 type Ask<S> = dyn Fn(&S, Arc<Endpoint>) -> Asking + Send + Sync;
 type Watch<S> = dyn Fn(&S, Arc<Endpoint>) -> Telling + Send + Sync;
 
@@ -19,11 +23,12 @@ type Watch<S> = dyn Fn(&S, Arc<Endpoint>) -> Telling + Send + Sync;
 pub(crate) struct Checker<S> {
     ask: Option<Arc<Ask<S>>>,
     watch: Option<Arc<Watch<S>>>,
+    probe: Option<Arc<Probe<S>>>,
 }
 
 impl<S> Default for Checker<S> {
     fn default() -> Self {
-        Self { ask: None, watch: None }
+        Self { ask: None, watch: None, probe: None }
     }
 }
 
@@ -46,6 +51,23 @@ impl<S> Checker<S> {
         self.watch = Some(Arc::new(move |service, endpoint| Box::pin(watch(service.clone(), endpoint))));
     }
 
+    pub(crate) fn set_probe<F, A>(&mut self, probe: F)
+    where
+        S: Clone,
+        F: Fn(S, Arc<Endpoint>) -> A + Send + Sync + 'static,
+        A: Future<Output = Option<Report>> + Send + 'static,
+    {
+        self.probe = Some(Arc::new(move |service, endpoint| Box::pin(probe(service.clone(), endpoint))));
+    }
+
+    pub(crate) fn probes(&self) -> bool {
+        self.probe.is_some()
+    }
+
+    pub(crate) fn probe(&self, service: &S, endpoint: Arc<Endpoint>) -> Option<Probing> {
+        self.probe.as_ref().map(|probe| probe(service, endpoint))
+    }
+
     pub(crate) fn asks(&self) -> bool {
         self.ask.is_some()
     }
@@ -65,6 +87,10 @@ impl<S> Checker<S> {
 
 impl<S> fmt::Debug for Checker<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Checker").field("asks", &self.asks()).field("watches", &self.watches()).finish()
+        f.debug_struct("Checker")
+            .field("asks", &self.asks())
+            .field("watches", &self.watches())
+            .field("probes", &self.probes())
+            .finish()
     }
 }

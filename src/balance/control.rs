@@ -3,6 +3,7 @@
 mod checks;
 mod dials;
 mod outliers;
+mod probes;
 mod resolution;
 mod subsets;
 mod watches;
@@ -128,6 +129,7 @@ pub(crate) struct Control<S> {
     measures: Option<Instant>,
     comparison: outliers::Comparison,
     checking: checks::Checking<S>,
+    probing: probes::Probing,
     last_id: u64,
     /// Who is asked first for something to do, so that nobody who always has something starves the others.
     turn: usize,
@@ -139,6 +141,7 @@ enum Work<S> {
     Resolved(Option<Resolution>),
     Dialed(u64, u32, Result<S, BoxError>),
     Checked(checks::Checked),
+    Probed(probes::Probed),
     /// Time has come for something, or something was left to do.
     Own,
 }
@@ -215,6 +218,7 @@ impl<S: Send + Sync + 'static> Control<S> {
             measures: None,
             comparison: outliers::Comparison::new(clock::now()),
             checking: checks::Checking::new(checker),
+            probing: probes::Probing::default(),
             last_id: 0,
         }
     }
@@ -272,13 +276,22 @@ impl<S: Send + Sync + 'static> Control<S> {
         if let Poll::Ready(checked) = self.checking.poll(cx) {
             return Poll::Ready(Work::Checked(checked));
         }
+        if let Poll::Ready(probed) = self.probing.poll(cx) {
+            return Poll::Ready(Work::Probed(probed));
+        }
         Poll::Pending
     }
 
     fn next_time(&self) -> Option<Instant> {
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
         let own = [self.steady.next(), self.ramp_ends, self.reweighs, self.next_redial()];
-        let looks = [self.next_comparison(), self.checking.next(), self.measures, self.subsets.next()];
+        let looks = [
+            self.next_comparison(),
+            self.checking.next(),
+            self.next_probes(),
+            self.measures,
+            self.subsets.next(),
+        ];
         own.into_iter().chain(looks).chain([timer]).flatten().min()
     }
 
@@ -316,6 +329,7 @@ impl<S: Send + Sync + 'static> Control<S> {
             }
             Work::Dialed(id, incarnation, dialed) => self.dialed(id, incarnation, dialed),
             Work::Checked(checked) => self.checked(&checked),
+            Work::Probed(probed) => self.probed(probed),
             Work::Own => {}
         }
         std::ops::ControlFlow::Continue(())
@@ -351,6 +365,7 @@ impl<S: Send + Sync + 'static> Control<S> {
         }
         self.compare().await;
         self.start_checks(now);
+        self.start_probes(now);
     }
 
     /// Looks whether time has brought something to this endpoint.
@@ -530,6 +545,7 @@ impl<S> Control<S> {
     pub(crate) fn park(&mut self) {
         self.dials = FuturesUnordered::new();
         self.checking.park(clock::now());
+        self.probing.park();
         self.queue.clear();
         self.redials.clear();
         for (id, slot) in &mut self.slots {

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -18,6 +18,7 @@ use super::{
     wake::WakeSet,
 };
 use crate::{
+    budget::Budget,
     context,
     deadline::AttemptFit,
     estimate::{
@@ -59,6 +60,8 @@ pub(crate) struct Fleet {
     pub(crate) bodies: AtomicBool,
     /// Whether it is asked what servers say of themselves.
     pub(crate) reports: AtomicBool,
+    /// What questions for load are paid out of, if it is paid for them.
+    pub(crate) probe_budget: OnceLock<Budget>,
     /// Whether requests are refused.
     pub(crate) closed: AtomicBool,
     /// Whose turn it is, where requests go in turn: each thread goes round by itself.
@@ -113,6 +116,7 @@ impl Fleet {
             fits: AtomicBool::default(),
             bodies: AtomicBool::default(),
             reports: AtomicBool::default(),
+            probe_budget: OnceLock::new(),
             options: ArcSwap::from_pointee(options),
             ledger: Ledger::default(),
             operations: Operations::new(epoch),
@@ -145,6 +149,12 @@ impl Fleet {
         self.fits.store(options.attempt_fit != AttemptFit::Fixed, Relaxed);
         self.bodies.store(options.body != BodyOptions::default(), Relaxed);
         self.reports.store(options.reads_reports(), Relaxed);
+    }
+
+    /// Has questions for load paid out of `budget`.
+    pub(crate) fn pay_probes(&self, budget: Budget) {
+        // It is told once, before there is a question.
+        let _ = self.probe_budget.set(budget);
     }
 
     /// `now` in both the forms that an attempt needs.

@@ -133,9 +133,19 @@ impl Member {
     /// An answer has come, with what the server says of itself; the attempt still counts in flight.
     #[cold]
     pub(crate) fn hear(&self, report: Option<Report>) {
-        let report = report.unwrap_or_default();
+        self.fleet.count(Counter::Heard);
+        self.take(report.unwrap_or_default(), self.others_of_ours());
+    }
+
+    /// The same of what it has said beside its answers.
+    pub(crate) fn hear_beside(&self, report: Report) {
+        self.take(report, self.in_flight.load(Relaxed));
+    }
+
+    /// Takes a report in, while so many other requests of ours are there.
+    fn take(&self, report: Report, ours: u32) {
         match report.in_flight {
-            Some(in_flight) => self.told.report(in_flight, self.others_of_ours()),
+            Some(in_flight) => self.told.report(in_flight, ours),
             None => self.told.silence(),
         }
         if let Some(utilisation) = report.utilisation

@@ -117,6 +117,7 @@ mod pool;
 mod priority;
 #[cfg(all(test, not(mainstay_loom)))]
 mod probe_tests;
+mod probes;
 mod reported;
 mod ring;
 mod roster;
@@ -143,6 +144,7 @@ pub use hearsay::SharedHealth;
 pub use localities::Localities;
 pub use maglev::{Maglev, MaglevOptions};
 pub use options::{BalanceOptions, BodyOptions, Load, Panic, SlowStart};
+pub use probes::ProbeOptions;
 pub use reported::{ReportedOptions, ReportedWeight};
 pub use ring::{Ring, RingOptions};
 pub use service::{Balance, BalanceBuilder};

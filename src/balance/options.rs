@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     distribution::{Distribution, Sticky},
     localities::Localities,
+    probes::ProbeOptions,
     subset::Subset,
 };
 use crate::{
@@ -133,6 +134,8 @@ pub struct BalanceOptions {
     /// others have in flight makes a request take a fifth longer each, or counts whole where `load` is in flight alone. What a
     /// server has said holds for 16 answers that say nothing.
     pub reports: bool,
+    /// How many endpoints are asked for their load beside the requests, where somebody says how \[one for ten requests\].
+    pub probes: ProbeOptions,
     /// How many endpoints are drawn for a request, of which it goes to the least loaded \[4, 1 to 8\]. Two are the classical
     /// choice and cost least. The more are drawn, the shorter the tail where endpoints differ; but many clients that know
     /// the same run to the same endpoint.
@@ -224,6 +227,7 @@ impl Default for BalanceOptions {
             sticky: Sticky::default(),
             load: Load::default(),
             reports: false,
+            probes: ProbeOptions::default(),
             choices: 4,
             health: HealthOptions::default(),
             panic: Panic::default(),
@@ -292,6 +296,7 @@ impl BalanceOptions {
             Load::InFlight => {}
         }
         check.rule((1..=MOST_CHOICES).contains(&self.choices), "choices", self.choices, "1 to 8");
+        check.part("probes", |check| self.probes.check(check));
         if let Some(limit) = self.attempt_limit {
             check.duration("attempt_limit", limit);
         }

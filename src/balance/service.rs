@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     Endpoint,
+    budget::Budget,
     context::Timer,
     describe::{Describe, Opaque},
     error::ErrorsFail,
@@ -32,6 +33,7 @@ use crate::{
     invalid::{Check, Invalid},
     outcome::Classify,
     random::{Entropy, Random},
+    report::Report,
     resolve::Resolve,
     sync::Ordering::Relaxed,
     sync::{stripe, stripes},
@@ -72,6 +74,7 @@ where
             observers: Arc::new(Observers::default()),
             random: Arc::new(Entropy),
             shared: None,
+            probe_budget: None,
         })
     }
 
@@ -89,12 +92,16 @@ where
             observers: Arc::new(Observers::default()),
             random: Arc::new(Entropy),
             shared: None,
+            probe_budget: None,
         }
     }
 
     fn assemble(parts: Parts<S, Req>) -> Self {
         let fleet =
             Arc::new(Fleet::new(parts.label, parts.options, parts.observers, parts.random, parts.shared));
+        if let Some(budget) = parts.probe_budget {
+            fleet.pay_probes(budget);
+        }
         let roster = Arc::new(Roster::new(fleet, parts.resolver, parts.connector, parts.checker));
         let lane = |_| {
             Arc::new(Lane {
@@ -305,6 +312,7 @@ where
     observers: Arc<Observers>,
     random: Arc<dyn Random>,
     shared: Option<SharedHealth>,
+    probe_budget: Option<Budget>,
 }
 
 /// Builds a [`Balance`].
@@ -323,6 +331,7 @@ where
     observers: Arc<Observers>,
     random: Arc<dyn Random>,
     shared: Option<SharedHealth>,
+    probe_budget: Option<Budget>,
 }
 
 impl<S, Req> BalanceBuilder<S, Req>
@@ -419,6 +428,38 @@ where
         self
     }
 
+    /// Asks endpoints for their load beside the requests, over a clone of the service, as often as
+    /// [`BalanceOptions::probes`](super::BalanceOptions::probes) says; what comes back counts as a [report](super::BalanceOptions::reports)
+    /// \[nobody is asked\]. No answer within the timeout, and `None`, say nothing. The service is not readied for it, and what it asks counts as
+    /// no request. `budget` pays for each question, as for a retry; without room there none is asked.
+    ///
+    /// ```
+    /// # use mainstay::{Endpoint, balance::{Balance, BalanceOptions}, budget::{Budget, BudgetOptions}, report::Report, resolve};
+    /// # use tower::{BoxError, ServiceExt as _, service_fn};
+    /// # let mut options = BalanceOptions::default();
+    /// options.reports = true;
+    /// let budget = Budget::new(BudgetOptions::default())?;
+    /// let balance = Balance::builder(resolve::fixed(["10.0.0.1:80", "10.0.0.2:80"]))
+    ///     .connect(|_: &Endpoint| service_fn(|n: u32| async move { Ok::<_, BoxError>(n) }))
+    ///     .options(options)
+    ///     .probe(budget, |service, _| async move {
+    ///         let in_flight = service.oneshot(0).await.ok()?;
+    ///         Some(Report::default().in_flight(in_flight))
+    ///     })
+    ///     .build()?;
+    /// # Ok::<_, mainstay::Invalid>(())
+    /// ```
+    #[must_use]
+    pub fn probe<F, A>(mut self, budget: Budget, probe: F) -> Self
+    where
+        F: Fn(S, Arc<Endpoint>) -> A + Send + Sync + 'static,
+        A: Future<Output = Option<Report>> + Send + 'static,
+    {
+        self.checker.get_or_insert_default().set_probe(probe);
+        self.probe_budget = Some(budget);
+        self
+    }
+
     pub(crate) fn checker(mut self, checker: Option<Checker<S>>) -> Self {
         self.checker = checker;
         self
@@ -510,6 +551,7 @@ where
             observers: self.observers,
             random: self.random,
             shared: self.shared,
+            probe_budget: self.probe_budget,
         }))
     }
 

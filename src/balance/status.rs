@@ -12,7 +12,10 @@ use super::{
     roster::Roster,
     snapshot::{Resolved, Snapshot},
 };
-use crate::{Endpoint, clock, endpoint::Locality, health::State, sync::Ordering::Relaxed, track::Ends};
+use crate::{
+    Endpoint, clock, endpoint::Locality, health::State, sync::Ordering::Relaxed, telemetry::Counter,
+    track::Ends,
+};
 
 /// What a balancer knows, does and has done.
 #[derive(Clone, Debug)]
@@ -34,6 +37,8 @@ pub struct BalanceStatus {
     pub priorities: Vec<PriorityStatus>,
     /// The operations that have a health of their own, if any may have one.
     pub operations: Option<OperationsStatus>,
+    /// How often endpoints were asked for their load.
+    pub probes: u64,
     /// Requests that wait for an endpoint.
     pub waiting: usize,
     /// Whether new requests are refused.
@@ -269,6 +274,7 @@ impl BalanceStatus {
                 most: options.most,
                 overflowed: fleet.operations.has_overflowed(),
             }),
+            probes: fleet.tally.sum(Counter::Probes),
             waiting: fleet.waiters.waiting(),
             closed: fleet.is_closed(),
             endpoints,

@@ -23,6 +23,7 @@ use crate::{
     limit::{ConcurrencyLimitOptions, rate::RateLimitOptions, throttle::ThrottleOptions},
     outcome::Classify,
     random::{Entropy, Random},
+    report::Report,
     resolve::Resolve,
     retry::RetryPolicy,
     telemetry::{Observer, Observers},
@@ -120,6 +121,19 @@ where
         W: Stream<Item = ServingStatus> + Send + 'static,
     {
         self.checker.get_or_insert_default().set_watch(watch);
+        self
+    }
+
+    /// Asks endpoints for their load beside the requests, over a clone of the service, out of the budget of the retries, as often as
+    /// [`BalanceOptions::probes`](crate::balance::BalanceOptions::probes) says \[nobody is asked\]; see
+    /// [`BalanceBuilder::probe`](crate::balance::BalanceBuilder::probe).
+    #[must_use]
+    pub fn probe<F, A>(mut self, probe: F) -> Self
+    where
+        F: Fn(S, Arc<Endpoint>) -> A + Send + Sync + 'static,
+        A: Future<Output = Option<Report>> + Send + 'static,
+    {
+        self.checker.get_or_insert_default().set_probe(probe);
         self
     }
 
@@ -319,6 +333,7 @@ where
             // It counts time as the balancer does.
             None => Budget::starting(self.options.budget.clone(), balance.fleet().epoch)?,
         };
+        balance.fleet().pay_probes(budget.clone());
         Ok(Client::of(Core::new(
             self.label,
             balance,

@@ -21,7 +21,7 @@ use crate::Ratio;
 ///
 /// let now = clock::now();
 /// let (decay, median) = (Decay::half_life(now, Duration::from_secs(10)), FadingQuantile::new(Ratio::percent::<50>()));
-/// for sample in (1..=1_000).map(|number| number % 100) {
+/// for sample in (1..=1_000).map(|number| number * 37 % 100) {
 ///     median.observe(decay.at(now), Duration::from_millis(sample));
 /// }
 /// let found = median.known(decay.at(now)).expect("samples").mean / 1e6;

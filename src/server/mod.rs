@@ -73,7 +73,7 @@
 //! }));
 //! let answer = service.oneshot(Request::new(())).await?;
 //! assert_eq!(answer.headers()["x-in-flight"], "0");
-//! assert_eq!(answer.headers()["endpoint-load-metrics"], "TEXT cpu_utilization=0.35,request_cost.rows=70");
+//! assert_eq!(answer.headers()["endpoint-load-metrics"], "TEXT cpu_utilization=0.35,request_cost.rows=70,named_metrics.in_flight=0");
 //! # Ok(())
 //! # }
 //! ```

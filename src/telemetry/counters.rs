@@ -18,9 +18,12 @@ pub(crate) enum Counter {
     /// Responses whose body is tracked, and those whose body is over.
     BodiesBegun,
     BodiesEnded,
+    /// Answers that were asked for a report of load, and questions for one.
+    Heard,
+    Probes,
 }
 
-const COUNTERS: usize = 10;
+const COUNTERS: usize = 12;
 
 /// A set of counters, one stripe for each thread.
 #[derive(Debug)]

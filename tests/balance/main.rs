@@ -16,6 +16,7 @@ mod members;
 mod options;
 mod picks;
 mod priorities;
+mod probes;
 mod readiness;
 mod reports;
 mod runtimes;

@@ -1,7 +1,9 @@
 //! Who is tried: each a client of the same fleet, as one boxed service.
 
 use std::{
-    future::{Ready, ready},
+    collections::HashMap,
+    future::{Future, Ready, ready},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -11,12 +13,13 @@ use std::{
 };
 
 use mainstay::{
-    Client, Ratio,
+    Client, Endpoint, Ratio,
     balance::{BalanceOptions, Load},
     budget::BudgetOptions,
     client::ClientBuilder,
     hedge::{Delay, HedgeOptions},
     random::{Random, Seeded},
+    report::Report,
     retry::RetryPolicy,
     testing::{Classifier, Connection, Description, Fleet, Reporting, Request, Response, World},
 };
@@ -75,6 +78,7 @@ impl Default for Terms {
 /// | `mainstay_reports` | the same, where servers say on each answer how much they have in flight |
 /// | `mainstay_in_flight`, `mainstay_in_flight_3` | the same, by requests in flight alone, the best of two or three |
 /// | `mainstay_peak` | the same, by requests in flight times peak EWMA, the best of four |
+/// | `mainstay_probes` | the same where answers say nothing, and a server is asked how much it has in flight for each two requests |
 /// | `mainstay_quantile` | the same, by requests in flight times the 90th percentile of latency |
 /// | `mainstay_hot_cold`, `mainstay_hot_cold_reports` | the same, by Prequal's rule, the best of eight; where servers say what they have in flight |
 /// | `mainstay_two`, `mainstay_six` | the same, with the default load and the best of two, or of six |
@@ -139,6 +143,16 @@ pub fn sender(name: &str, world: &World, fleet: &Fleet, number: u32, terms: Term
         "mainstay_once" => {
             boxed(mainstay(fleet, Terms { attempts: 1, ..terms }, random, BalanceOptions::default()))
         }
+        "mainstay_probes" => {
+            let mut options = BalanceOptions::default();
+            options.reports = true;
+            // Half of a budget that nothing else draws on.
+            options.probes = options.probes.share(Ratio::percent::<50>());
+            let budget = BudgetOptions::default().share(Ratio::percent::<50>());
+            let client = client(fleet, Terms { attempts: 1, ..terms }, random, options);
+            let client = client.budget(budget).probe(probe(fleet));
+            boxed(client.build().expect("the terms of the scenarios hold together"))
+        }
         "mainstay_reports" | "mainstay_hot_cold_reports" => {
             let mut options = BalanceOptions::default();
             options.reports = true;
@@ -177,6 +191,26 @@ pub fn sender(name: &str, world: &World, fleet: &Fleet, number: u32, terms: Term
         _ => panic!("there is no contender {name}"),
     }
 }
+
+/// Asks a server how much it has in flight, over the same network.
+fn probe(fleet: &Fleet) -> impl Fn(Connection, Arc<Endpoint>) -> Probed + Send + Sync + 'static {
+    const NETWORK: Duration = Duration::from_millis(1);
+    let servers: Arc<HashMap<String, usize>> = Arc::new(
+        fleet.endpoints().iter().enumerate().map(|(index, one)| (one.address().to_string(), index)).collect(),
+    );
+    let fleet = fleet.clone();
+    move |_, endpoint| {
+        let server = servers.get(&endpoint.address().to_string()).map(|index| fleet.server(*index));
+        Box::pin(async move {
+            tokio::time::sleep(NETWORK).await;
+            let in_flight = server?.in_flight();
+            tokio::time::sleep(NETWORK).await;
+            Some(Report::default().in_flight(in_flight as u32))
+        })
+    }
+}
+
+type Probed = Pin<Box<dyn Future<Output = Option<Report>> + Send>>;
 
 fn prequal() -> Load {
     Load::HotCold { cold: Ratio::percent::<84>(), half_life: Duration::from_secs(10) }

@@ -50,6 +50,7 @@ impl Scenario for Halves {
             "mainstay",
             "mainstay_once",
             "mainstay_reports",
+            "mainstay_probes",
             "mainstay_quantile",
             "mainstay_hot_cold",
             "mainstay_hot_cold_reports",

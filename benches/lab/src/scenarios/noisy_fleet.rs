@@ -57,6 +57,7 @@ impl Scenario for NoisyFleet {
             "mainstay",
             "mainstay_once",
             "mainstay_reports",
+            "mainstay_probes",
             "mainstay_quantile",
             "mainstay_hot_cold",
             "mainstay_hot_cold_reports",

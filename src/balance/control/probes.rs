@@ -1,0 +1,115 @@
+//! Asking some endpoints for their load, as many as the requests allow.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use futures::{Stream as _, stream::FuturesUnordered};
+
+use super::Control;
+use crate::{
+    balance::probes::Due, budget::Withdrawal, clock, random::below, report::Report, sync::Ordering::Relaxed,
+    telemetry::Counter,
+};
+
+/// What an endpoint has said, over which connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Probed {
+    id: u64,
+    incarnation: u32,
+    report: Option<Report>,
+}
+
+/// The questions of a fleet.
+#[derive(Default)]
+pub(super) struct Probing {
+    due: Due,
+    /// When it is looked next how many are due.
+    at: Option<Instant>,
+    running: FuturesUnordered<Pin<Box<dyn Future<Output = Probed> + Send>>>,
+}
+
+impl Probing {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Probed> {
+        match Pin::new(&mut self.running).poll_next(cx) {
+            Poll::Ready(Some(probed)) => Poll::Ready(probed),
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// What was asked will not be answered on this runtime.
+    pub(super) fn park(&mut self) {
+        self.running = FuturesUnordered::new();
+    }
+}
+
+impl<S: Send + Sync + 'static> Control<S> {
+    /// When it is looked next how many are to be asked.
+    pub(super) fn next_probes(&self) -> Option<Instant> {
+        let probes = self.checking.checker.as_ref().is_some_and(|checker| checker.probes());
+        let wanted = probes && self.fleet.reports.load(Relaxed);
+        // The timer keeps its phase while nobody wants to know.
+        wanted.then(|| self.probing.at.unwrap_or_else(clock::now))
+    }
+
+    /// Asks as many as are due.
+    pub(super) fn start_probes(&mut self, now: Instant) {
+        if self.next_probes().is_none_or(|at| at > now) {
+            return;
+        }
+        let options = self.fleet.options.load().probes;
+        self.probing.at = Some(now + options.every);
+        let room = (options.most as usize).saturating_sub(self.probing.running.len());
+        let due = self.probing.due.take(self.fleet.tally.sum(Counter::Heard), options.share, room);
+        if due == 0 {
+            return;
+        }
+        let mut there: Vec<u64> =
+            self.slots.iter().filter(|(_, slot)| is_there(slot)).map(|(id, _)| *id).collect();
+        for _ in 0..due.min(there.len()) {
+            let paid = match self.fleet.probe_budget.get() {
+                Some(budget) => match budget.withdraw(now) {
+                    Some(withdrawal) => Some(withdrawal),
+                    None => return,
+                },
+                None => None,
+            };
+            let index = below(self.fleet.random.next() as u32, there.len() as u32) as usize;
+            self.probe(there.swap_remove(index), paid);
+        }
+    }
+
+    fn probe(&mut self, id: u64, paid: Option<Withdrawal>) {
+        let (Some(slot), Some(checker)) = (self.slots.get(&id), &self.checking.checker) else { return };
+        let Some(service) = &slot.service else { return };
+        let Some(asking) = checker.probe(service, slot.endpoint.clone()) else { return };
+        self.fleet.tally.count(Counter::Probes);
+        let (incarnation, timeout) = (slot.incarnation, self.fleet.options.load().probes.timeout);
+        self.probing.running.push(Box::pin(async move {
+            let report = tokio::time::timeout(timeout, asking).await.ok().flatten();
+            // Kept to the end, for budgets that count what is under way.
+            if let Some(paid) = paid {
+                paid.spend();
+            }
+            Probed { id, incarnation, report }
+        }));
+    }
+
+    /// Notes what an endpoint has said.
+    pub(super) fn probed(&mut self, probed: Probed) {
+        let Some(slot) = self.slots.get(&probed.id) else { return };
+        if let Some(report) = probed.report
+            && slot.incarnation == probed.incarnation
+        {
+            slot.member.hear_beside(report);
+        }
+    }
+}
+
+/// Whether it is worth asking: requests may go there.
+fn is_there<S>(slot: &super::Slot<S>) -> bool {
+    slot.gone.is_none() && slot.service.is_some() && slot.member.health.is_available()
+}

@@ -1,0 +1,164 @@
+//! Asking endpoints for their load beside the requests.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use mainstay::{
+    Endpoint, Ratio,
+    balance::{BalanceOptions, ProbeOptions},
+    budget::{Budget, BudgetOptions},
+    report::Report,
+    resolve,
+};
+
+use crate::stage::*;
+
+/// Whom it was that was asked.
+#[derive(Clone, Debug, Default)]
+struct Asked(Arc<Mutex<BTreeMap<String, u32>>>);
+
+impl Asked {
+    fn note(&self, endpoint: &Endpoint) {
+        *self.0.lock().unwrap().entry(endpoint.address().to_string()).or_default() += 1;
+    }
+
+    fn all(&self) -> u32 {
+        self.0.lock().unwrap().values().sum()
+    }
+
+    fn of(&self, name: &str) -> u32 {
+        self.0.lock().unwrap().get(name).copied().unwrap_or_default()
+    }
+}
+
+fn asking(change: impl FnOnce(ProbeOptions) -> ProbeOptions) -> BalanceOptions {
+    let probes = change(ProbeOptions::default().share(Ratio::percent::<50>()));
+    options(|options| (options.reports, options.probes) = (true, probes))
+}
+
+fn ample() -> Budget {
+    Budget::new(BudgetOptions::default().reserve(1_000_000)).unwrap()
+}
+
+/// A client of these, of whom all say that seven requests are there.
+fn client(stage: &Stage, names: &[&str], asked: &Asked, budget: Budget, options: BalanceOptions) -> Client {
+    let asked = asked.clone();
+    let builder = stage.builder(resolve::fixed(names.to_vec())).options(options);
+    let builder = builder.probe(budget, move |_, endpoint| {
+        asked.note(&endpoint);
+        async { Some(Report::default().in_flight(7)) }
+    });
+    builder.build().unwrap()
+}
+
+async fn send(client: &Client, count: usize) {
+    for _ in 0..count {
+        client.send(0).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_share_of_the_requests_is_asked_of_all_of_them_alike_and_its_answer_counts() {
+    let (stage, asked) = (Stage::default(), Asked::default());
+    let client = client(&stage, &["a:1", "b:1", "c:1", "d:1"], &asked, ample(), asking(|own| own));
+    send(&client, 1_000).await;
+    tokio::time::sleep(ms(60)).await;
+    assert!((490..=500).contains(&asked.all()), "{asked:?}");
+    assert!(["a:1", "b:1", "c:1", "d:1"].iter().all(|name| (85..170).contains(&asked.of(name))), "{asked:?}");
+    let status = client.status();
+    assert_eq!(status.probes, u64::from(asked.all()));
+    assert!(status.endpoints.iter().all(|endpoint| endpoint.others_in_flight == Some(7)), "{status:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_asked_while_there_are_no_requests_or_nothing_goes_by_it() {
+    let (stage, asked) = (Stage::default(), Asked::default());
+    let client = client(&stage, &["a:1", "b:1"], &asked, ample(), asking(|own| own));
+    send(&client, 1).await;
+    tokio::time::sleep(secs(60)).await;
+    assert_eq!(asked.all(), 0);
+    let mut off = client.options();
+    off.reports = false;
+    client.update(off).unwrap();
+    send(&client, 100).await;
+    tokio::time::sleep(secs(1)).await;
+    assert_eq!(asked.all(), 0);
+    client.update(asking(|own| own)).unwrap();
+    send(&client, 100).await;
+    tokio::time::sleep(secs(1)).await;
+    assert!(asked.all() >= 35, "{asked:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_question_is_paid_for() {
+    let (stage, asked) = (Stage::default(), Asked::default());
+    let budget = Budget::new(BudgetOptions::default().reserve(7)).unwrap();
+    let client = client(&stage, &["a:1", "b:1"], &asked, budget.clone(), asking(|own| own));
+    send(&client, 400).await;
+    tokio::time::sleep(ms(60)).await;
+    // Nobody has paid in.
+    assert_eq!(asked.all(), 7);
+    assert_eq!(budget.available(mainstay::clock::now()), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_comes_late_says_nothing_and_no_more_than_so_many_are_waited_for() {
+    let (stage, asked) = (Stage::default(), Asked::default());
+    let noting = asked.clone();
+    let slow = asking(|own| own.most(3).timeout(secs(1)));
+    let builder = stage.builder(resolve::fixed(["a:1", "b:1", "c:1", "d:1", "e:1"])).options(slow);
+    let client = builder
+        .probe(ample(), move |_, endpoint| {
+            noting.note(&endpoint);
+            async {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                Some(Report::default().in_flight(7))
+            }
+        })
+        .build()
+        .unwrap();
+    send(&client, 60).await;
+    assert_eq!(asked.all(), 3, "within the first second");
+    tokio::time::sleep(secs(5)).await;
+    assert!(client.status().endpoints.iter().all(|endpoint| endpoint.others_in_flight.is_none()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_set_aside_is_not_asked() {
+    let (stage, asked) = (Stage::default(), Asked::default());
+    let client = client(&stage, &["a:1", "b:1"], &asked, ample(), asking(|own| own));
+    send(&client, 1).await;
+    let aside = client.status().endpoints[0].endpoint.identity().clone();
+    client.endpoint(&aside).unwrap().drain();
+    tokio::time::sleep(ms(60)).await;
+    send(&client, 200).await;
+    assert_eq!(asked.of("a:1"), 0);
+    assert!(asked.of("b:1") >= 20, "{asked:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_asked_ends_with_the_last_handle() {
+    let (stage, held) = (Stage::default(), Arc::new(()));
+    let in_question = held.clone();
+    let builder =
+        stage.builder(resolve::fixed(["a:1", "b:1"])).options(asking(|own| own.timeout(secs(3_600))));
+    let client = builder
+        .probe(ample(), move |_, _| {
+            let held = in_question.clone();
+            async move {
+                std::future::pending::<()>().await;
+                drop(held);
+                None
+            }
+        })
+        .build()
+        .unwrap();
+    send(&client, 100).await;
+    assert!(Arc::strong_count(&held) > 2);
+    drop(client);
+    tokio::time::sleep(secs(1)).await;
+    assert_eq!(Arc::strong_count(&held), 1);
+}
