@@ -72,6 +72,24 @@ impl<B> Drop for Connection<B> {
     }
 }
 
+/// That a connection is being made, for as long as somebody does: to the end of the runtime at the most.
+struct Growing<B>(Weak<Shared<B>>);
+
+impl<B> Growing<B> {
+    fn of(shared: &Arc<Shared<B>>) -> Self {
+        lock(&shared.state).grows = true;
+        Self(Arc::downgrade(shared))
+    }
+}
+
+impl<B> Drop for Growing<B> {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0.upgrade() {
+            lock(&shared.state).grows = false;
+        }
+    }
+}
+
 /// A stream to be opened.
 type Lease<B> = (SendRequest<B>, Arc<InUse>);
 
@@ -190,19 +208,16 @@ where
 
     /// Makes another connection, for requests to come.
     fn grow(&self, target: &Arc<Target>) {
-        lock(&self.0.state).grows = true;
-        let (shared, target) = (Arc::downgrade(&self.0), Arc::clone(target));
+        let (growing, target) = (Growing::of(&self.0), Arc::clone(target));
         tokio::spawn(async move {
-            let Some(shared) = shared.upgrade() else { return };
+            let Some(shared) = growing.0.upgrade() else { return };
             let _turn = shared.dialling.lock().await;
             // Somebody may have made it meanwhile.
-            let wanted = lock(&shared.state).connections.len() < target.options.http2_connections;
-            let made = if wanted { Some(dialled(&target).await) } else { None };
-            lock(&shared.state).grows = false;
-            match made {
-                Some(Ok(made)) => drop(shared.add(&target, made)),
-                Some(Err(error)) => shared.failed(&error),
-                None => {}
+            if lock(&shared.state).connections.len() < target.options.http2_connections {
+                match dialled(&target).await {
+                    Ok(made) => drop(shared.add(&target, made)),
+                    Err(error) => shared.failed(&error),
+                }
             }
         });
     }
@@ -379,5 +394,26 @@ impl<B> fmt::Debug for Few<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let connections = lock(&self.0.state).connections.len();
         f.debug_struct("Http2").field("connections", &connections).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(mainstay_loom)))]
+mod tests {
+    use super::*;
+
+    type Body = http_body_util::Empty<bytes::Bytes>;
+
+    #[test]
+    fn what_was_being_made_on_a_runtime_that_has_ended_may_be_made_again() {
+        let few = Few::<Body>::new();
+        let growing = Growing::of(&few.0);
+        assert!(lock(&few.0.state).grows);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.spawn(async move {
+            std::future::pending::<()>().await;
+            drop(growing);
+        });
+        drop(runtime);
+        assert!(!lock(&few.0.state).grows);
     }
 }
