@@ -182,7 +182,7 @@ impl<S> Snapshot<S> {
         }
         let at = self.at(now, fleet);
         let looks: [Look; D] = std::array::from_fn(|draw| match entries.get(drawn[draw] as usize) {
-            Some(entry) if fits(entry) => self.look(drawn[draw], entry, now, at),
+            Some(entry) if fits(entry) => self.look(drawn[draw], entry, now, at, explores && draw == 0),
             _ => Look::away(drawn[draw]),
         });
         let best = self.best(&looks, explores, fleet)?;
@@ -377,9 +377,14 @@ impl<S> Snapshot<S> {
         now.filter(|_| self.load != Load::InFlight).map(|now| fleet.estimator.at(now.nanos))
     }
 
-    /// What is to be seen of an entry, whatever its weight, and whatever its server says.
-    fn look(&self, index: u32, entry: &Entry<S>, now: Option<Stamp>, at: Option<At>) -> Look {
+    /// What is to be seen of an entry, whatever its weight, and whatever its server says: but for a pick that `explores` an idle
+    /// one which nobody knows anything new of. It is heard of again only if it is asked.
+    fn look(&self, index: u32, entry: &Entry<S>, now: Option<Stamp>, at: Option<At>, explores: bool) -> Look {
         let mut look = look(index, entry, self.by_share(entry, now), at);
+        // Without latencies nobody knows when that was.
+        if explores && look.in_flight == 0.0 && (look.is_silent || self.load == Load::InFlight) {
+            return look;
+        }
         if let Some(told) = entry.member.told.others().filter(|_| self.options.reports) {
             let (told, slowed) = (told as f32, 1.0 + SLOWS * told as f32);
             match self.load {
@@ -479,7 +484,7 @@ impl<S> Snapshot<S> {
             .filter_map(|index| {
                 let entry = entries.get(index)?;
                 let fits = self.has_room(&entry.member) && fits(&entry.member);
-                fits.then(|| self.look(index as u32, entry, now, at))
+                fits.then(|| self.look(index as u32, entry, now, at, false))
             })
             .collect();
         entries.get(self.best(&looks, false, fleet)?.index as usize)

@@ -169,7 +169,7 @@ where
     ) -> Result<Response<Tracked<Incoming>>, BoxError> {
         let (mut sender, in_use) = self.lease(target).await?;
         let response = sender.try_send_request(request).await.map_err(|error| error.into_error())?;
-        in_use.streams().answered();
+        in_use.streams().look();
         let mut response = response.map(Tracked::new);
         BodyTrack.track(&mut response, Guard::new(in_use, Verdict::success()));
         Ok(response)
@@ -341,6 +341,8 @@ where
         // The system takes connections that no server takes from it. One that has said something is there.
         while !made.1.is_told() {
             tokio::time::sleep(LOOKS[0]).await;
+            // By itself its task looks too seldom for a server that is far away.
+            made.1.look();
         }
         Ok(made)
     };

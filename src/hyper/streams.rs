@@ -45,8 +45,8 @@ impl Streams {
         self.most.load(Relaxed) != UNTOLD
     }
 
-    /// The server has answered, so it has said how many it allows: the connection's task looks.
-    pub(super) fn answered(&self) {
+    /// The connection's task looks whether the server has said how many it allows: it has, once it has answered.
+    pub(super) fn look(&self) {
         if !self.is_told() {
             self.driver.wake();
         }

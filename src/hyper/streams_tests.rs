@@ -38,6 +38,8 @@ struct Log {
     open: AtomicUsize,
     inside: AtomicUsize,
     permits: Semaphore,
+    /// How long it says nothing on a connection.
+    silent: Mutex<Duration>,
 }
 
 impl Server {
@@ -51,6 +53,7 @@ impl Server {
             open: AtomicUsize::new(0),
             inside: AtomicUsize::new(0),
             permits: Semaphore::new(0),
+            silent: Mutex::default(),
         });
         let own = log.clone();
         let accepting = tokio::spawn(async move {
@@ -60,7 +63,8 @@ impl Server {
                 own.open.fetch_add(1, SeqCst);
                 let number = own.accepted();
                 tokio::spawn(async move {
-                    let log = own.clone();
+                    let (log, silent) = (own.clone(), *own.silent.lock().unwrap());
+                    tokio::time::sleep(silent).await;
                     let answer = service_fn(move |_: Request<Incoming>| {
                         let log = log.clone();
                         async move {
@@ -241,6 +245,21 @@ async fn where_no_second_connection_can_be_made_or_may_be_the_first_takes_all() 
         }
         assert_eq!(server.log.accepted(), 1);
     }
+}
+
+#[tokio::test]
+async fn a_server_that_is_far_away_gets_a_second_connection() {
+    let server = Server::start(10).await;
+    let transport = server.connect(http2()).await;
+    server.answer(1);
+    assert_eq!(ask(&transport).await.unwrap(), 1);
+    *server.log.silent.lock().unwrap() = MS * 300;
+    let asked = asks(&transport, 9);
+    server.holds(9).await;
+    has(&transport, 2).await;
+    assert_eq!(server.log.accepted(), 2);
+    server.answer(9);
+    join_all(asked).await.into_iter().for_each(|asked| _ = asked.unwrap());
 }
 
 #[tokio::test]

@@ -126,6 +126,24 @@ async fn it_is_asked_again_once_it_was_silent_and_gets_its_share_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn by_whatever_load_no_report_keeps_requests_away_for_ever() {
+    for load in LOADS {
+        let (stage, says) = (Stage::default(), Says::default());
+        let names = ["a:1", "b:1", "c:1", "d:1", "e:1", "f:1", "g:1", "h:1", "i:1", "j:1"];
+        names.iter().for_each(|name| says.set(name, busy(0)));
+        says.set("a:1", busy(u32::MAX));
+        let told = options(|options| (options.load, options.reports) = (load, true));
+        let client = client(&stage, &says, &names, told);
+        shares(&client, 100).await;
+        says.set("a:1", busy(0));
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        shares(&client, 1_000).await;
+        let later = shares(&client, 1_000).await;
+        assert!(share(&later, "a:1") >= 40, "{load:?}: {later:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_tells_no_more_is_taken_for_one_that_never_did() {
     let (stage, says) = (Stage::default(), Says::default());
     says.set("a:1", busy(5));
