@@ -21,7 +21,7 @@ pub enum Distribution {
     RoundRobin,
     /// In turn, by weights from what servers say of themselves (see [`Classify::report`](crate::Classify::report)): gRPC's
     /// weighted round robin. The registry's weights do not count; while fewer than two endpoints have reported for long enough
-    /// requests simply go in turn, and one that has not is given what the others have in the mean. See
+    /// requests simply go in turn, and one that has not is given what the others have in the mean. None counts for more than ten times the median of them, or less than a tenth. See
     /// [`ReportedWeight`](super::ReportedWeight).
     ByReports(ReportedOptions),
     /// Requests with the same key to the same endpoint, on a [`Ring`](super::Ring): when an endpoint comes or goes only its own

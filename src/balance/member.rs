@@ -13,7 +13,7 @@ use super::{
     fleet::Fleet,
     options::SlowStart,
     reported::{ReportedOptions, ReportedWeight},
-    told::{SLOWS, Told},
+    told::{Told, slowed},
     width::Width,
 };
 use crate::{
@@ -184,7 +184,7 @@ impl Member {
     /// By how much what is in flight at the server makes a request take longer, where it says what that is.
     #[cold]
     fn slowed(&self, others: u32, ours: u32) -> f32 {
-        if self.wants_report() { 1.0 + SLOWS * (others + ours) as f32 } else { 1.0 }
+        if self.wants_report() { slowed(others.saturating_add(ours)) } else { 1.0 }
     }
 
     /// What of `nanos` a request would have taken alone, as far as the server says who else was there.

@@ -17,7 +17,7 @@ use super::{
     pool::Pool,
     snapshot::{Entry, Resolved, Snapshot},
     stride::Stride,
-    told::SLOWS,
+    told::slowed,
 };
 use crate::{
     context::{self, Call},
@@ -386,7 +386,7 @@ impl<S> Snapshot<S> {
             return look;
         }
         if let Some(told) = entry.member.told.others().filter(|_| self.options.reports) {
-            let (told, slowed) = (told as f32, 1.0 + SLOWS * told as f32);
+            let (told, slowed) = (told as f32, slowed(told));
             match self.load {
                 Load::InFlight => look.in_flight += told,
                 Load::HotCold { .. } => {

@@ -32,6 +32,20 @@ pub(crate) struct Pool {
     pub(crate) order: Order,
 }
 
+/// No reported weight counts for more than so many times the median of all, or for less than that part of it: one report that makes no
+/// sense takes no more. (gRPC bounds weights by the mean, which one such report moves.)
+const FARTHEST: f64 = 10.0;
+
+/// Keeps weights within bounds; 0 is unknown, and stays.
+fn bound(weights: &mut [f64]) {
+    let mut known: Vec<f64> = weights.iter().copied().filter(|weight| *weight > 0.0).collect();
+    known.sort_unstable_by(f64::total_cmp);
+    let Some(median) = known.get(known.len() / 2) else { return };
+    for weight in weights.iter_mut().filter(|weight| **weight > 0.0) {
+        *weight = weight.clamp(median / FARTHEST, (median * FARTHEST).min(f64::MAX));
+    }
+}
+
 impl Pool {
     /// A pool of `entries`, which begin at `start` of the snapshot's. Returns also when the last ramp ends.
     pub(crate) fn of<S>(
@@ -55,7 +69,9 @@ impl Pool {
                 let own = |entry: &Entry<S>| {
                     entry.member.weight(now, &reported).map_or(0.0, |weight| weight * f64::from(entry.part))
                 };
-                Order::InTurn(Stride::new(&entries.iter().map(own).collect::<Vec<_>>()))
+                let mut weights: Vec<f64> = entries.iter().map(own).collect();
+                bound(&mut weights);
+                Order::InTurn(Stride::new(&weights))
             }
             // What goes by key is put in place when all pools are there.
             _ => Order::LeastLoaded,

@@ -7,10 +7,19 @@ use crate::sync::{AtomicU32, Ordering::Relaxed};
 ///
 /// Requests of one's own count whole at a pick, though they take no more time there: clients that all know the same would
 /// otherwise run to the same server. Chosen in the lab's `noisy_fleet` and `halves`, where 0.1 to 0.3 do alike.
-pub(crate) const SLOWS: f32 = 0.2;
+const SLOWS: f32 = 0.2;
+
+/// More than so many make no more of a difference: a server that tells nonsense is not taken for a thousand times as fast.
+const MOST: u32 = 1_000;
 
 /// A report holds for so many answers without one: the server may have been replaced by one that tells nothing.
 const HOLDS: u32 = 16;
+
+/// By how much so many requests there make another one take longer.
+#[inline]
+pub(crate) fn slowed(requests: u32) -> f32 {
+    1.0 + SLOWS * requests.min(MOST) as f32
+}
 
 const COUNT: u32 = (1 << 24) - 1;
 const ANSWER: u32 = 1 << 24;
@@ -62,6 +71,12 @@ mod tests {
         assert_eq!(told.others(), Some(0));
         told.report(u32::MAX, 0);
         assert_eq!(told.others(), Some(COUNT - 1));
+    }
+
+    #[test]
+    fn a_number_beyond_reason_counts_as_a_thousand() {
+        assert_eq!((slowed(0), slowed(5)), (1.0, 2.0));
+        assert_eq!(slowed(u32::MAX), slowed(MOST));
     }
 
     #[test]

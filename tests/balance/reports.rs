@@ -274,3 +274,18 @@ async fn distribution_by_reports_can_be_put_in_and_taken_out_while_it_runs() {
     let wrong = by_reports(|own| own.every(ms(1)));
     assert_eq!(client.update(wrong).unwrap_err().problems()[0].field, "distribution.every");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_report_that_makes_no_sense_takes_no_more_than_ten_times_the_median() {
+    let (stage, says) = (Stage::default(), Says::default());
+    let names: Vec<String> = (0..20).map(|number| format!("{number:02}:1")).collect();
+    names.iter().for_each(|name| says.set(name, used(100.0, 0.5)));
+    says.set("00:1", used(1e12, 1e-9));
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let client = client(&stage, &says, &names, by_reports(|own| own.blackout(Duration::ZERO)));
+    shares(&client, 40).await;
+    tokio::time::sleep(ms(1_100)).await;
+    let shares = shares(&client, 1_000).await;
+    assert!((300..400).contains(&share(&shares, "00:1")), "{shares:?}");
+    assert!(names.iter().all(|name| share(&shares, name) > 0), "{shares:?}");
+}

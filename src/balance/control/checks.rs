@@ -59,6 +59,11 @@ pub(super) struct Own {
 }
 
 impl Own {
+    /// Whether there is a time already when it is looked at next.
+    pub(super) fn is_due(&self) -> bool {
+        self.at.is_some()
+    }
+
     /// Whether the endpoint is found to be well by its word, or else by checks, while the other of the two says that it is not.
     pub(super) fn is_contradicted(&self, finding: Finding, by_word: bool, options: &CheckOptions) -> bool {
         let other_fails = if by_word {

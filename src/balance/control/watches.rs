@@ -148,7 +148,7 @@ impl<S: Send + Sync + 'static> Control<S> {
     fn repeat_later(&mut self, id: u64, now: Instant) {
         let (Some(slot), Some(own)) = (self.slots.get(&id), self.checking.own.get(&id)) else { return };
         let Some(watch) = &own.watch else { return };
-        if watch.said == ServingStatus::NotServing && !own.running {
+        if watch.said == ServingStatus::NotServing && !own.running && !own.is_due() {
             let (options, is_ejected) = (self.fleet.options.load(), slot.member.health.is_ejected());
             let at = watch.checks.next(now, is_ejected, &options.health.checks, &*self.fleet.random);
             self.checking.look(id, at);
