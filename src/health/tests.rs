@@ -251,3 +251,29 @@ fn two_judgements_at_once_leave_one_endpoint() {
         assert_eq!(model.ledger.available(), (ENDPOINTS, 1));
     }
 }
+
+#[test]
+fn a_probe_that_nobody_ever_settles_is_given_up_and_another_offered() {
+    let mut model = Model::new(1);
+    (0..5).for_each(|_| model.take(Step::Outcome(0, false)));
+    assert_eq!(model.healths[0].phase_name(), "ejected");
+    model.now += Duration::from_secs(6);
+    model.check();
+    let lost = model.healths[0].lease(model.now, &model.options, &model.ledger);
+    assert!(lost.is_some() && model.healths[0].phase_name() == "probing");
+    model.now += model.options.probe_limit + model.options.probe_wait;
+    model.check();
+    assert_eq!(model.healths[0].phase_name(), "probation");
+    assert!(model.healths[0].lease(model.now, &model.options, &model.ledger).is_some());
+}
+
+#[test]
+fn a_probe_that_is_told_to_back_off_has_shown_that_the_endpoint_is_alive() {
+    let mut model = Model::new(1);
+    (0..5).for_each(|_| model.take(Step::Outcome(0, false)));
+    model.now += Duration::from_secs(6);
+    model.check();
+    model.take(Step::Probe(0));
+    model.take(Step::Settle(0, 2));
+    assert_eq!(model.healths[0].phase_name(), "in");
+}
