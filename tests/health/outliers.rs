@@ -110,6 +110,18 @@ async fn comparison_takes_no_more_than_the_cap_however_many_are_bad() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_an_endpoint_did_in_the_interval_before_it_was_set_aside_and_let_back_is_not_compared() {
+    let (stage, heard) = (Stage::default(), Heard::default());
+    let client = client_of(&stage, &heard, |_| {});
+    give(&stage, &client, 1, 8_000).await;
+    let hand = client.endpoint(mainstay::Endpoint::new("a:1").identity()).unwrap();
+    assert!(hand.eject(None) && hand.restore());
+    give(&stage, &client, 0, 1_000).await;
+    tokio::time::sleep(secs(10) + ms(1)).await;
+    assert_eq!(out(&client), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_interval_goes_on_until_enough_is_known() {
     let (stage, heard) = (Stage::default(), Heard::default());
     let client = client_of(&stage, &heard, |health| {
