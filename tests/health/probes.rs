@@ -11,7 +11,7 @@ use mainstay::{
     retry::RetryPolicy,
 };
 
-use crate::stage::{Conn, Mode, Stage, ms, secs, settle};
+use crate::stage::{Conn, Mode, Stage, ms, now, secs, settle};
 
 type Client = mainstay::Client<Conn, u32>;
 
@@ -98,4 +98,21 @@ async fn a_probe_that_its_caller_gives_up_after_overlong_is_a_failure() {
     assert!(tokio::time::timeout(ms(100), client.send(0)).await.is_err());
     assert_eq!(stage.server("a:1").served(), before + 1);
     assert!(matches!(state(&client, "a:1"), State::Ejected { why: Trip::ByHand, .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_takes_no_longer_than_any_attempt_may() {
+    let stage = Stage::default();
+    let balance = crate::stage::options(|options| {
+        (options.load, options.attempt_limit) = (Load::InFlight, Some(ms(200)));
+    });
+    let client = builder(&stage, 3).balance(balance).build().unwrap();
+    client.ready().await.unwrap();
+    eject(&stage, &client, "a:1", 1);
+    stage.server("a:1").set(Mode::Hang);
+    tokio::time::sleep(secs(1) + ms(5)).await;
+    let start = now();
+    assert!(client.send(0).await.is_ok());
+    assert_eq!(stage.server("a:1").served(), 1);
+    assert!(start.elapsed() >= ms(200) && start.elapsed() < ms(250), "{:?}", start.elapsed());
 }
