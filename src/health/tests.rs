@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::{Health, HealthOptions, Lease, Ledger, Trip, trip::Share};
+use super::{Finding, Health, HealthOptions, Lease, Ledger, Trip, trip::Share};
 use crate::{clock, outcome::Class, random::Seeded};
 
 const ENDPOINTS: usize = 4;
@@ -276,4 +276,41 @@ fn a_probe_that_is_told_to_back_off_has_shown_that_the_endpoint_is_alive() {
     model.take(Step::Probe(0));
     model.take(Step::Settle(0, 2));
     assert_eq!(model.healths[0].phase_name(), "in");
+}
+
+#[test]
+fn what_is_only_heard_keeps_an_endpoint_out_for_no_longer_than_a_request_is_waited_for() {
+    let mut model = Model::new(1);
+    model.take(Step::Suspect(0, 300_000));
+    assert_eq!(model.healths[0].phase_name(), "probation");
+    model.now += model.options.probe_wait;
+    model.check();
+    assert_eq!(model.healths[0].phase_name(), "in");
+}
+
+#[test]
+fn checks_that_fail_do_not_keep_out_whom_requests_took_out() {
+    let mut model = Model::new(1);
+    (0..5).for_each(|_| model.take(Step::Outcome(0, false)));
+    model.now += Duration::from_secs(6);
+    model.check();
+    assert_eq!(model.healths[0].phase_name(), "probation");
+    let Model { options, ledger, random, healths, now, .. } = &model;
+    assert_eq!(healths[0].checked(Finding::Fails, *now, options, ledger, random), None);
+    assert_eq!(healths[0].phase_name(), "probation");
+}
+
+#[test]
+fn failures_of_before_do_not_add_up_with_those_since_it_is_back() {
+    let mut model = Model::new(1);
+    (0..5).for_each(|_| model.take(Step::Outcome(0, false)));
+    model.now += Duration::from_secs(6);
+    model.check();
+    model.take(Step::Probe(0));
+    model.take(Step::Settle(0, 0));
+    (0..30).for_each(|_| model.take(Step::Straggler(0)));
+    (0..4).for_each(|_| model.take(Step::Outcome(0, false)));
+    assert_eq!(model.healths[0].phase_name(), "in");
+    model.take(Step::Outcome(0, false));
+    assert_eq!(model.healths[0].phase_name(), "ejected");
 }
