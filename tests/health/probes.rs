@@ -11,7 +11,7 @@ use mainstay::{
     retry::RetryPolicy,
 };
 
-use crate::stage::{Conn, Mode, Stage, ms, now, secs, settle};
+use crate::stage::{Conn, Gate, Mode, Stage, ms, now, secs, settle};
 
 type Client = mainstay::Client<Conn, u32>;
 
@@ -115,4 +115,22 @@ async fn a_probe_takes_no_longer_than_any_attempt_may() {
     assert!(client.send(0).await.is_ok());
     assert_eq!(stage.server("a:1").served(), 1);
     assert!(start.elapsed() >= ms(200) && start.elapsed() < ms(250), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_of_an_endpoint_that_is_not_ready_passes_to_the_next_request() {
+    let stage = Stage::default();
+    let client = builder(&stage, 3).build().unwrap();
+    client.ready().await.unwrap();
+    eject(&stage, &client, "a:1", 1);
+    let a = stage.server("a:1");
+    a.set(Mode::Answer(ms(1)));
+    a.gate(Gate::Shut);
+    tokio::time::sleep(secs(1) + ms(5)).await;
+    for _ in 0..5 {
+        assert_ne!(client.send(0).await.unwrap(), "a:1");
+    }
+    a.gate(Gate::Open);
+    assert_eq!(client.send(0).await.unwrap(), "a:1");
+    assert_eq!(state(&client, "a:1"), State::Available);
 }
