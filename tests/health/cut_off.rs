@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use mainstay::{
     balance::Load,
     clock,
@@ -66,6 +67,25 @@ async fn a_short_cancellation_is_no_answer_and_breaks_no_row() {
     assert_eq!(status(&client, "a:1").word(), "available");
     cut_off(&client, &stage, ms(100), 1).await;
     assert!(matches!(status(&client, "a:1").state, State::Ejected { why: Trip::Consecutive, .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_dropped_unpolled_after_the_endpoint_s_limit_is_a_failure() {
+    let stage = Stage::default();
+    let client = stage
+        .builder(resolve::fixed(["a:1"]))
+        .options(options(|options| options.attempt_limit = Some(ms(50))))
+        .build()
+        .unwrap();
+    client.ready().await.unwrap();
+    stage.server("a:1").set(Mode::Hang);
+    for (lasts, failures) in [(ms(40), 0), (ms(60), 1)] {
+        let mut call = Box::pin(client.send(0));
+        assert!((&mut call).now_or_never().is_none());
+        tokio::time::sleep(lasts).await;
+        drop(call);
+        assert_eq!(status(&client, "a:1").failures, failures, "after {lasts:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
