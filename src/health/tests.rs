@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::{Finding, Health, HealthOptions, Lease, Ledger, Trip, trip::Share};
+use super::{Accrual, Finding, Health, HealthOptions, Lease, Ledger, Trip, trip::Share};
 use crate::{clock, outcome::Class, random::Seeded};
 
 const ENDPOINTS: usize = 4;
@@ -313,4 +313,17 @@ fn failures_of_before_do_not_add_up_with_those_since_it_is_back() {
     assert_eq!(model.healths[0].phase_name(), "in");
     model.take(Step::Outcome(0, false));
     assert_eq!(model.healths[0].phase_name(), "ejected");
+}
+
+#[test]
+fn the_rate_is_seen_where_more_fails_within_the_window_than_is_remembered() {
+    let (options, now) = (HealthOptions::default(), clock::now());
+    let accrual = Accrual::new(now, options.window);
+    (0..400).for_each(|_| accrual.success(now));
+    // Three of four succeed: never six failures of the last twenty. After the 401st failure less than 80 % have.
+    let trip = (0..=400).find_map(|_| {
+        (0..3).for_each(|_| accrual.success(now));
+        accrual.failure(now, &options)
+    });
+    assert_eq!(trip, Some(Trip::Rate));
 }
