@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::{Health, HealthOptions, Lease, Ledger, Trip, trip::Share};
+use super::{Accrual, Finding, Health, HealthOptions, Lease, Ledger, Trip, trip::Share};
 use crate::{clock, outcome::Class, random::Seeded};
 
 const ENDPOINTS: usize = 4;
@@ -250,4 +250,80 @@ fn two_judgements_at_once_leave_one_endpoint() {
         });
         assert_eq!(model.ledger.available(), (ENDPOINTS, 1));
     }
+}
+
+#[test]
+fn a_probe_that_nobody_ever_settles_is_given_up_and_another_offered() {
+    let mut model = Model::new(1);
+    (0..5).for_each(|_| model.take(Step::Outcome(0, false)));
+    assert_eq!(model.healths[0].phase_name(), "ejected");
+    model.now += Duration::from_secs(6);
+    model.check();
+    let lost = model.healths[0].lease(model.now, &model.options, &model.ledger);
+    assert!(lost.is_some() && model.healths[0].phase_name() == "probing");
+    model.now += model.options.probe_limit + model.options.probe_wait;
+    model.check();
+    assert_eq!(model.healths[0].phase_name(), "probation");
+    assert!(model.healths[0].lease(model.now, &model.options, &model.ledger).is_some());
+}
+
+#[test]
+fn a_probe_that_is_told_to_back_off_has_shown_that_the_endpoint_is_alive() {
+    let mut model = Model::new(1);
+    (0..5).for_each(|_| model.take(Step::Outcome(0, false)));
+    model.now += Duration::from_secs(6);
+    model.check();
+    model.take(Step::Probe(0));
+    model.take(Step::Settle(0, 2));
+    assert_eq!(model.healths[0].phase_name(), "in");
+}
+
+#[test]
+fn what_is_only_heard_keeps_an_endpoint_out_for_no_longer_than_a_request_is_waited_for() {
+    let mut model = Model::new(1);
+    model.take(Step::Suspect(0, 300_000));
+    assert_eq!(model.healths[0].phase_name(), "probation");
+    model.now += model.options.probe_wait;
+    model.check();
+    assert_eq!(model.healths[0].phase_name(), "in");
+}
+
+#[test]
+fn checks_that_fail_do_not_keep_out_whom_requests_took_out() {
+    let mut model = Model::new(1);
+    (0..5).for_each(|_| model.take(Step::Outcome(0, false)));
+    model.now += Duration::from_secs(6);
+    model.check();
+    assert_eq!(model.healths[0].phase_name(), "probation");
+    let Model { options, ledger, random, healths, now, .. } = &model;
+    assert_eq!(healths[0].checked(Finding::Fails, *now, options, ledger, random), None);
+    assert_eq!(healths[0].phase_name(), "probation");
+}
+
+#[test]
+fn failures_of_before_do_not_add_up_with_those_since_it_is_back() {
+    let mut model = Model::new(1);
+    (0..5).for_each(|_| model.take(Step::Outcome(0, false)));
+    model.now += Duration::from_secs(6);
+    model.check();
+    model.take(Step::Probe(0));
+    model.take(Step::Settle(0, 0));
+    (0..30).for_each(|_| model.take(Step::Straggler(0)));
+    (0..4).for_each(|_| model.take(Step::Outcome(0, false)));
+    assert_eq!(model.healths[0].phase_name(), "in");
+    model.take(Step::Outcome(0, false));
+    assert_eq!(model.healths[0].phase_name(), "ejected");
+}
+
+#[test]
+fn the_rate_is_seen_where_more_fails_within_the_window_than_is_remembered() {
+    let (options, now) = (HealthOptions::default(), clock::now());
+    let accrual = Accrual::new(now, options.window);
+    (0..400).for_each(|_| accrual.success(now));
+    // Three of four succeed: never six failures of the last twenty. After the 401st failure less than 80 % have.
+    let trip = (0..=400).find_map(|_| {
+        (0..3).for_each(|_| accrual.success(now));
+        accrual.failure(now, &options)
+    });
+    assert_eq!(trip, Some(Trip::Rate));
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use mainstay::{Error, Reason, resolve};
+use mainstay::{Endpoint, Error, Reason, balance::Balance, resolve};
+use tower::{BoxError, service_fn};
 
 use crate::stage::*;
 
@@ -78,15 +79,18 @@ async fn when_all_have_asked_requests_are_refused_at_once_with_the_shortest_time
 
 #[tokio::test(start_paused = true)]
 async fn a_longer_word_is_not_cut_short_by_a_shorter_one() {
-    let stage = Stage::default();
-    let client = stage.client(resolve::fixed(["a:1"]));
+    // The later of two requests that are under way at once is asked for less.
+    let client = Balance::new(resolve::fixed(["a:1"]), |_: &Endpoint| {
+        service_fn(|(takes, asks): (Duration, Duration)| async move {
+            tokio::time::sleep(takes).await;
+            Err::<(), BoxError>(Error::new(Reason::BackingOff).with_retry_after(asks).into())
+        })
+    });
     client.ready().await.unwrap();
-    let a = stage.server("a:1");
-    a.set(Mode::BackOff(Some(secs(20))));
-    let first = client.send(0);
-    a.set(Mode::BackOff(Some(secs(20))));
-    first.await.unwrap_err();
-    assert_eq!(status(&client, "a:1").word(), "backing off");
+    let (long, short) = tokio::join!(client.send((ms(10), secs(20))), client.send((ms(20), secs(2))));
+    assert!(long.is_err() && short.is_err());
     tokio::time::sleep(secs(19)).await;
-    assert_eq!(reason(&client.send(0).await), Some(Reason::BackingOff));
+    let error = client.send((ms(0), secs(1))).await.unwrap_err();
+    let error = Error::find(&*error).unwrap();
+    assert_eq!((error.reason(), error.retry_after()), (Reason::BackingOff, Some(ms(990))));
 }

@@ -109,6 +109,25 @@ async fn there_is_no_cap_for_endpoints_that_fail_every_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn endpoints_that_cannot_be_connected_take_no_room_of_the_cap() {
+    let (stage, heard) = (Stage::default(), Heard::default());
+    stage.server("c:1").refuse_dials(true);
+    stage.server("d:1").refuse_dials(true);
+    let client = stage
+        .dialing(resolve::fixed(["a:1", "b:1", "c:1", "d:1"]))
+        .options(options(|options| options.load = Load::InFlight))
+        .observe(heard.observer())
+        .build()
+        .unwrap();
+    client.ready().await.unwrap();
+    tokio::time::sleep(secs(5)).await;
+    assert!(!status(&client, "c:1").is_available() && !status(&client, "d:1").is_available());
+    give(&stage, &client, (0..20).map(|number| number % 3 != 2)).await;
+    assert_eq!(status(&client, "a:1").word(), "ejected", "two of four are away, and none was judged");
+    assert!(ejections(&heard)[0].1.is_judgement());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_single_endpoint_is_never_ejected() {
     let (stage, heard) = (Stage::default(), Heard::default());
     let client = client_of(&stage, &["a:1"], &heard);

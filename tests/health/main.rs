@@ -11,6 +11,7 @@ mod ejection;
 mod hands;
 mod operations;
 mod outliers;
+mod probes;
 mod sharing;
 mod tracked;
 mod watches;

@@ -435,6 +435,41 @@ async fn a_failed_probe_is_tried_elsewhere_and_costs_no_budget() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_nobody_would_repeat_is_no_probe_of_its_method() {
+    let methods = Methods::default();
+    let once = RetryPolicy::default().max_attempts(1);
+    let client = builder(&methods, &FIVE, health(|_| ())).retry(once).build().unwrap();
+    methods.fail("a:1", &["get"]);
+    for _ in 0..100 {
+        let _ = (client.send("get").await, client.send("put").await);
+    }
+    methods.forget();
+    tokio::time::sleep(secs(5) + ms(5)).await;
+    for _ in 0..50 {
+        assert!(client.send("get").await.is_ok());
+    }
+    assert_eq!(methods.asked("a:1", "get"), 0, "without a copy");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_the_probe_of_its_method_at_one_endpoint_alone() {
+    let methods = Methods::default();
+    let policy = RetryPolicy::default().max_attempts(3);
+    let client = builder(&methods, &FIVE, health(|_| ())).retry(policy).build().unwrap();
+    methods.fail("a:1", &["get"]);
+    methods.fail("b:1", &["get"]);
+    for _ in 0..200 {
+        let _ = (client.send("get").await, client.send("put").await);
+    }
+    methods.forget();
+    tokio::time::sleep(secs(5) + ms(5)).await;
+    for probes in 1..=2 {
+        assert!(client.send("get").await.is_ok());
+        assert_eq!(methods.asked("a:1", "get") + methods.asked("b:1", "get"), probes);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn it_is_turned_on_and_off_while_the_client_runs() {
     let scene = Scene::of(&FIVE, health(|health| health.per_operation = None));
     let on = |on: bool| {

@@ -89,6 +89,39 @@ async fn an_outlier_comes_back_as_others_do_and_its_past_is_not_held_against_it(
 }
 
 #[tokio::test(start_paused = true)]
+async fn comparison_takes_no_more_than_the_cap_however_many_are_bad() {
+    let (stage, heard) = (Stage::default(), Heard::default());
+    let client = client_of(&stage, &heard, |health| {
+        // No rule that looks at one endpoint alone.
+        (health.consecutive, health.failures, health.of_last) = (64, 64, 64);
+        health.window_failures = 1_024;
+    });
+    for request in 0..3_000 {
+        for name in &NAMES[..7] {
+            let server = stage.server(name);
+            server.set(if server.served() % 10 == 9 { Mode::Answer(ms(0)) } else { Mode::Fail(ms(0)) });
+        }
+        let _ = client.send(request).await;
+    }
+    assert_eq!(out(&client), [""; 0]);
+    tokio::time::sleep(secs(10) + ms(1)).await;
+    assert_eq!(out(&client).len(), 5, "half of ten: {:?}", ejections(&heard));
+    assert!(ejections(&heard).iter().all(|(_, why, _)| why.is_outlier()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_endpoint_did_in_the_interval_before_it_was_set_aside_and_let_back_is_not_compared() {
+    let (stage, heard) = (Stage::default(), Heard::default());
+    let client = client_of(&stage, &heard, |_| {});
+    give(&stage, &client, 1, 8_000).await;
+    let hand = client.endpoint(mainstay::Endpoint::new("a:1").identity()).unwrap();
+    assert!(hand.eject(None) && hand.restore());
+    give(&stage, &client, 0, 1_000).await;
+    tokio::time::sleep(secs(10) + ms(1)).await;
+    assert_eq!(out(&client), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_interval_goes_on_until_enough_is_known() {
     let (stage, heard) = (Stage::default(), Heard::default());
     let client = client_of(&stage, &heard, |health| {

@@ -151,6 +151,18 @@ async fn a_back_off_message_is_heeded_by_others_for_a_second_at_most() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_has_just_had_an_answer_from_it_does_not_leave_it_alone_for_others() {
+    let scene = Scene::new();
+    scene.begin().await;
+    send(&scene.second, 50).await;
+    scene.stage.server("a:1").set(Mode::BackOff(Some(secs(60))));
+    while !matches!(state(&scene.first, "a:1"), State::BackingOff { .. }) {
+        send(&scene.first, 1).await;
+    }
+    assert_eq!(state(&scene.second, "a:1"), State::Available);
+}
+
+#[tokio::test(start_paused = true)]
 async fn rates_comparison_and_hands_are_not_shared() {
     let scene = Scene::new();
     scene.begin().await;

@@ -10,6 +10,7 @@ use mainstay::{
     balance::Load,
     describe::Idempotent,
     health::{CheckOptions, ServingStatus, State, Trip},
+    random::Seeded,
     resolve,
     telemetry::Event,
 };
@@ -120,7 +121,12 @@ async fn a_request_that_succeeds_outvotes_a_word_until_there_are_none() {
         .resolve(resolve::fixed(["a:1", "b:1"]))
         .connect_with(stage.dial())
         .describe(Idempotent)
-        .balance(options(|options| options.load = Load::InFlight))
+        .balance(options(|options| {
+            options.load = Load::InFlight;
+            // It is given requests between any two words from the first on.
+            options.slow_start.lasts = secs(0);
+        }))
+        .random(Seeded::new(7))
         .watch(move |_, endpoint| listened.listen(endpoint.address().to_string()))
         .build()
         .unwrap();

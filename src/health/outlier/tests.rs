@@ -90,6 +90,20 @@ fn a_difference_that_does_not_matter_is_let_be_however_certain_it_is() {
 }
 
 #[test]
+fn a_fleet_whose_endpoints_differ_is_not_thinned_by_what_is_usual_there() {
+    // From 1 to 10 %, evenly: the upper ones are far above the median by more than the margin, and by no chance.
+    let fleet = fleet((0..10).map(|id| (100_000, 1_000 * (id + 1))));
+    assert_eq!(ids(&robust(), &fleet), [0; 0]);
+}
+
+#[test]
+fn a_fleet_that_is_at_the_limit_loses_nobody_by_chance() {
+    // 2 % above what the others do, and two failures more of a hundred: that happens.
+    let fleet = fleet((0..100).map(|id| (100, if id == 0 { 4 } else { 0 })));
+    assert_eq!(ids(&robust(), &fleet), [0; 0]);
+}
+
+#[test]
 fn idle_endpoints_neither_are_compared_nor_move_the_comparison() {
     let busy = (0..5).map(|id| (1_000, if id == 0 { 300 } else { 0 }));
     let idle = (0..50).map(|_| (3, 3));
