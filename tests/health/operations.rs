@@ -470,6 +470,20 @@ async fn a_request_is_the_probe_of_its_method_at_one_endpoint_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_method_is_not_probed_at_an_endpoint_that_is_out_as_a_whole() {
+    let scene = Scene::of(&FIVE, health(|_| ()));
+    scene.methods.fail("a:1", &["get"]);
+    scene.send(&["get", "put"], 200).await;
+    assert_eq!(scene.without("a:1").len(), 1);
+    let hand = scene.client.endpoint(Endpoint::new("a:1").identity()).unwrap();
+    assert!(hand.eject(Some(secs(60))));
+    scene.methods.forget();
+    tokio::time::sleep(secs(5) + ms(5)).await;
+    scene.send(&["get"], 50).await;
+    assert_eq!(scene.methods.asked("a:1", "get"), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn it_is_turned_on_and_off_while_the_client_runs() {
     let scene = Scene::of(&FIVE, health(|health| health.per_operation = None));
     let on = |on: bool| {
