@@ -350,6 +350,9 @@ where
         let made = connect(target).await?;
         // The system takes connections that no server takes from it. One that has said something is there.
         while !made.1.is_told() {
+            if made.0.is_closed() {
+                return Err(Error::new(Reason::Connect).with_endpoint(target.name().into()));
+            }
             tokio::time::sleep(LOOKS[0]).await;
             // By itself its task looks too seldom for a server that is far away.
             made.1.look();

@@ -40,7 +40,7 @@ struct Log {
     permits: Semaphore,
     /// How long it says nothing on a connection.
     silent: Mutex<Duration>,
-    /// How long it keeps a connection.
+    /// How long it keeps a connection, if it says anything there at all.
     keeps: Mutex<Duration>,
 }
 
@@ -69,6 +69,10 @@ impl Server {
                     let (log, silent) = (own.clone(), *own.silent.lock().unwrap());
                     let keeps = *own.keeps.lock().unwrap();
                     tokio::time::sleep(silent).await;
+                    if keeps.is_zero() {
+                        own.open.fetch_sub(1, SeqCst);
+                        return;
+                    }
                     let answer = service_fn(move |_: Request<Incoming>| {
                         let log = log.clone();
                         async move {
@@ -288,6 +292,28 @@ async fn a_second_connection_that_the_server_closes_at_once_is_not_made_again_at
     assert!((2..=3 + seconds).contains(&accepted), "{accepted} in {seconds} s");
     server.answer(100);
     join_all(held).await.into_iter().for_each(|asked| _ = asked.unwrap());
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_second_connection_that_the_server_has_closed_without_a_word() {
+    let server = Server::start(10).await;
+    let transport = server.connect(http2()).await;
+    server.answer(1);
+    assert_eq!(ask(&transport).await.unwrap(), 1);
+    (*server.log.silent.lock().unwrap(), *server.log.keeps.lock().unwrap()) = (MS * 50, Duration::ZERO);
+    let mut asked = asks(&transport, 10);
+    server.holds(10).await;
+    until(|| server.log.accepted() == 2).await;
+    asked.extend(asks(&transport, 1));
+    until(|| server.open() == 1).await;
+    server.answer(1);
+    let answered = |asked: &[JoinHandle<usize>]| asked.iter().filter(|it| it.is_finished()).count();
+    until(|| answered(&asked) == 1).await;
+    server.holds(10).await;
+    let began = server.log.accepted.lock().unwrap()[1];
+    assert!(clock::now() - began < MS * 900, "it has a stream of the first");
+    server.answer(10);
+    join_all(asked).await.into_iter().for_each(|asked| _ = asked.unwrap());
 }
 
 #[tokio::test]
