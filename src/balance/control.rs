@@ -306,6 +306,8 @@ impl<S: Send + Sync + 'static> Control<S> {
                             self.unchosen |= self.subsets.are_outdated(&self.fleet.options.load());
                             self.stop_comparing();
                             self.forget_operations();
+                            self.hasten_probes(clock::now());
+                            self.reweighs = None;
                             self.dirty = true;
                         }
                         Message::Changed(member) => self.look_at(member.id, clock::now()),

@@ -34,7 +34,7 @@ use crate::{
 
 /// When it is looked, after a connection was made, whether the server has said how many streams it allows.
 const LOOKS: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(100), Duration::from_secs(1)];
-/// How long no other connection is made beside those there are, after one could not be made.
+/// How long no other connection is made beside those there are, after one could not be made, or did not live so long.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// A few connections that all requests share; the first is made anew by the first request that finds it gone.
@@ -60,6 +60,7 @@ struct State<B> {
 struct Connection<B> {
     sender: SendRequest<B>,
     streams: Arc<Streams>,
+    since: Instant,
     /// What ends it when it is old, or idle beside others.
     keeper: Option<AbortHandle>,
 }
@@ -114,8 +115,17 @@ impl<B> Few<B> {
 impl<B> Shared<B> {
     /// The best there is, and the number of failures so far.
     fn find(&self, target: &Target) -> (Found<B>, u64) {
-        let mut state = lock(&self.state);
-        state.connections.retain(|connection| !connection.sender.is_closed());
+        let (mut state, now) = (lock(&self.state), clock::now());
+        let mut brief = false;
+        state.connections.retain(|it| {
+            let is_closed = it.sender.is_closed();
+            brief |= is_closed && now.saturating_duration_since(it.since) < PAUSE;
+            !is_closed
+        });
+        if brief {
+            // A server that takes no more connections of one client may close them as soon as it has greeted it.
+            state.paused = Some(now + PAUSE);
+        }
         let (failures, connections) = (state.failures, &state.connections);
         let lease = |it: &Connection<B>| (it.sender.clone(), InUse::of(&it.streams));
         if let Some(roomy) = connections.iter().find(|it| it.streams.is_roomy()) {
@@ -125,7 +135,7 @@ impl<B> Shared<B> {
             |a: &&Connection<B>, b: &&Connection<B>| a.streams.share().total_cmp(&b.streams.share());
         let Some(best) = connections.iter().min_by(by_share) else { return (Found::Nothing, failures) };
         let more = connections.len() < target.options.http2_connections
-            && state.paused.is_none_or(|until| until <= clock::now());
+            && state.paused.is_none_or(|until| until <= now);
         let found = if more && best.streams.is_full() {
             Found::Full
         } else {
@@ -241,7 +251,7 @@ where
             let keeper = Keeper { shared: Arc::downgrade(self), streams: Arc::clone(&streams), retires };
             tokio::spawn(keeper.keep(Arc::clone(target))).abort_handle()
         });
-        state.connections.push(Connection { sender, streams, keeper });
+        state.connections.push(Connection { sender, streams, since: clock::now(), keeper });
         lease
     }
 
@@ -340,6 +350,9 @@ where
         let made = connect(target).await?;
         // The system takes connections that no server takes from it. One that has said something is there.
         while !made.1.is_told() {
+            if made.0.is_closed() {
+                return Err(Error::new(Reason::Connect).with_endpoint(target.name().into()));
+            }
             tokio::time::sleep(LOOKS[0]).await;
             // By itself its task looks too seldom for a server that is far away.
             made.1.look();

@@ -40,6 +40,8 @@ struct Log {
     permits: Semaphore,
     /// How long it says nothing on a connection.
     silent: Mutex<Duration>,
+    /// How long it keeps a connection, if it says anything there at all.
+    keeps: Mutex<Duration>,
 }
 
 impl Server {
@@ -54,6 +56,7 @@ impl Server {
             inside: AtomicUsize::new(0),
             permits: Semaphore::new(0),
             silent: Mutex::default(),
+            keeps: Mutex::new(Duration::from_secs(3_600)),
         });
         let own = log.clone();
         let accepting = tokio::spawn(async move {
@@ -64,7 +67,12 @@ impl Server {
                 let number = own.accepted();
                 tokio::spawn(async move {
                     let (log, silent) = (own.clone(), *own.silent.lock().unwrap());
+                    let keeps = *own.keeps.lock().unwrap();
                     tokio::time::sleep(silent).await;
+                    if keeps.is_zero() {
+                        own.open.fetch_sub(1, SeqCst);
+                        return;
+                    }
                     let answer = service_fn(move |_: Request<Incoming>| {
                         let log = log.clone();
                         async move {
@@ -79,7 +87,7 @@ impl Server {
                     } else {
                         let mut builder = ::hyper::server::conn::http2::Builder::new(TokioExecutor::new());
                         builder.max_concurrent_streams(streams);
-                        drop(builder.serve_connection(io, answer).await);
+                        drop(tokio::time::timeout(keeps, builder.serve_connection(io, answer)).await);
                     }
                     own.open.fetch_sub(1, SeqCst);
                 });
@@ -259,6 +267,52 @@ async fn a_server_that_is_far_away_gets_a_second_connection() {
     has(&transport, 2).await;
     assert_eq!(server.log.accepted(), 2);
     server.answer(9);
+    join_all(asked).await.into_iter().for_each(|asked| _ = asked.unwrap());
+}
+
+#[tokio::test]
+async fn a_second_connection_that_the_server_closes_at_once_is_not_made_again_at_once() {
+    let server = Server::start(100).await;
+    let transport = server.connect(http2()).await;
+    server.answer(1);
+    assert_eq!(ask(&transport).await.unwrap(), 1);
+    *server.log.keeps.lock().unwrap() = MS * 15;
+    let mut held = asks(&transport, 80);
+    server.holds(80).await;
+    let start = clock::now();
+    for _ in 0..15 {
+        held.push(tokio::spawn({
+            let transport = transport.clone();
+            // One that was given to the second is lost with it.
+            async move { ask(&transport).await.unwrap_or_default() }
+        }));
+        tokio::time::sleep(MS * 40).await;
+    }
+    let (accepted, seconds) = (server.log.accepted(), (clock::now() - start).as_secs() as usize);
+    assert!((2..=3 + seconds).contains(&accepted), "{accepted} in {seconds} s");
+    server.answer(100);
+    join_all(held).await.into_iter().for_each(|asked| _ = asked.unwrap());
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_second_connection_that_the_server_has_closed_without_a_word() {
+    let server = Server::start(10).await;
+    let transport = server.connect(http2()).await;
+    server.answer(1);
+    assert_eq!(ask(&transport).await.unwrap(), 1);
+    (*server.log.silent.lock().unwrap(), *server.log.keeps.lock().unwrap()) = (MS * 50, Duration::ZERO);
+    let mut asked = asks(&transport, 10);
+    server.holds(10).await;
+    until(|| server.log.accepted() == 2).await;
+    asked.extend(asks(&transport, 1));
+    until(|| server.open() == 1).await;
+    server.answer(1);
+    let answered = |asked: &[JoinHandle<usize>]| asked.iter().filter(|it| it.is_finished()).count();
+    until(|| answered(&asked) == 1).await;
+    server.holds(10).await;
+    let began = server.log.accepted.lock().unwrap()[1];
+    assert!(clock::now() - began < MS * 900, "it has a stream of the first");
+    server.answer(10);
     join_all(asked).await.into_iter().for_each(|asked| _ = asked.unwrap());
 }
 

@@ -93,6 +93,19 @@ async fn nobody_is_asked_while_there_are_no_requests_or_nothing_goes_by_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn it_is_looked_as_often_as_the_options_say_that_are_in_force() {
+    let (stage, asked) = (Stage::default(), Asked::default());
+    let rarely = asking(|own| own.every(secs(36_000)));
+    let client = client(&stage, &["a:1", "b:1"], &asked, ample(), rarely);
+    send(&client, 1).await;
+    tokio::time::sleep(secs(1)).await;
+    client.update(asking(|own| own)).unwrap();
+    send(&client, 100).await;
+    tokio::time::sleep(secs(1)).await;
+    assert!(asked.all() >= 10, "{asked:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_question_is_paid_for() {
     let (stage, asked) = (Stage::default(), Asked::default());
     let budget = Budget::new(BudgetOptions::default().reserve(7)).unwrap();

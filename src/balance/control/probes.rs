@@ -55,6 +55,12 @@ impl<S: Send + Sync + 'static> Control<S> {
         wanted.then(|| self.probing.at.unwrap_or_else(clock::now))
     }
 
+    /// Options were replaced: it is looked as soon as they say, if that is sooner.
+    pub(super) fn hasten_probes(&mut self, now: Instant) {
+        let soon = now + self.fleet.options.load().probes.every;
+        self.probing.at = self.probing.at.map(|at| at.min(soon));
+    }
+
     /// Asks as many as are due.
     pub(super) fn start_probes(&mut self, now: Instant) {
         if self.next_probes().is_none_or(|at| at > now) {
