@@ -267,7 +267,8 @@ impl<B> Shared<B> {
     /// Gives no further request to this connection, which ends with those it has. Says whether it was still there.
     fn retire(&self, streams: &Arc<Streams>, unless_last: bool) -> bool {
         let mut state = lock(&self.state);
-        if unless_last && state.connections.len() < 2 {
+        let open = state.connections.iter().filter(|it| !it.sender.is_closed()).count();
+        if unless_last && open < 2 {
             return false;
         }
         let place = state.connections.iter().position(|it| Arc::ptr_eq(&it.streams, streams));

@@ -319,13 +319,15 @@ async fn nobody_waits_for_a_second_connection_that_the_server_has_closed_without
 #[tokio::test]
 async fn an_old_connection_is_replaced_ahead_of_requests_and_does_what_it_has() {
     let server = Server::start(100).await;
+    // The server may get to see it late.
+    let before = clock::now();
     let transport = server.connect(http2().max_age(MS * 100)).await;
     let mut held = asks(&transport, 1);
     server.holds(1).await;
     until(|| server.log.accepted() == 2).await;
     {
         let accepted = server.log.accepted.lock().unwrap();
-        assert!(accepted[1] - accepted[0] >= MS * 90 - MS, "a tenth less at the most");
+        assert!(accepted[1] - before >= MS * 90 - MS, "a tenth less at the most");
     }
     // The new one is in as soon as the server has spoken on it; more of them follow, as they grow old.
     for more in 1..=20 {
