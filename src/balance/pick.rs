@@ -599,6 +599,8 @@ impl<S> Snapshot<S> {
                 return Picked::Wait;
             }
             match entry.member.health.backing_off() {
+                // It is back, and the background task, whose timer knows whole milliseconds only, is about to see it.
+                Some(until) if until <= now => return Picked::Wait,
                 Some(until) => nearest = Some(nearest.map_or(until, |nearest| nearest.min(until))),
                 None => return Picked::Refuse(refuse(Reason::NoEndpoint)),
             }

@@ -500,10 +500,6 @@ where
     }
 }
 
-/// An endpoint that has asked for time is back when the background task has seen that it is over, which its timer rounds up to whole
-/// milliseconds. A retry that comes at that very moment would find nobody where there is no other endpoint.
-const TOLD: Duration = Duration::from_millis(3);
-
 /// Where the retries of a client's request run.
 pub(super) struct ClientEnv<S, Req>
 where
@@ -612,10 +608,6 @@ where
     fn has_room(&self, now: Instant) -> bool {
         let most = self.lane.0.options.load().retry.max_utilisation;
         most.is_none_or(|most| self.core().utilisation(now).is_none_or(|used| used < most.get()))
-    }
-
-    fn margin(&self) -> Duration {
-        TOLD
     }
 
     fn fastest(&self, now: Instant) -> Option<Duration> {

@@ -76,11 +76,6 @@ pub(crate) trait Env<Req: 'static> {
         true
     }
 
-    /// How much longer than an endpoint has asked for it is left alone.
-    fn margin(&self) -> Duration {
-        Duration::ZERO
-    }
-
     /// The fastest recent tenth of latency: with less time left than that, another attempt makes no sense.
     fn fastest(&self, now: Instant) -> Option<Duration>;
 }
@@ -456,8 +451,7 @@ where
         Wait::Exactly(wait) => {
             // The server knows better: what comes after that begins anew.
             *progress.own_waits = 0;
-            let left_alone = verdict.class() == Class::BackOff && !wait.is_zero();
-            if left_alone { wait.checked_add(env.margin())? } else { wait }
+            wait
         }
         Wait::Backoff => {
             let previous = if *progress.own_waits == 0 { Duration::ZERO } else { progress.waited };

@@ -67,3 +67,20 @@ async fn ready_is_told_that_the_name_stands_for_nothing() {
     let client = stage.client(channel);
     assert_eq!(client.ready().await.unwrap_err().reason(), Reason::Absent);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_whose_time_is_over_is_waited_for_until_that_is_seen() {
+    for asked in [1, 50, 1_000] {
+        let stage = Stage::default();
+        let client = stage.client(resolve::fixed(["a:1"]));
+        stage.server("a:1").set(Mode::BackOff(Some(ms(asked))));
+        client.send(0).await.unwrap_err();
+        stage.server("a:1").set(Mode::Answer(ms(0)));
+        let refused = client.send(0).await;
+        assert_eq!(reason(&refused), Some(Reason::BackingOff));
+        let before = now();
+        tokio::time::sleep(ms(asked)).await;
+        client.send(0).await.unwrap();
+        assert!(now() - before <= ms(asked + 3), "{asked}: {:?}", now() - before);
+    }
+}
