@@ -9,7 +9,7 @@ use crate::random::{Random, below};
 /// weights, between none and one request in flight at a light endpoint there is nothing, and each step is more than its
 /// share: with a half, shares stay within 2 points from 5 in flight per endpoint on, and within 5 below; with 0.45 or 0.6
 /// they do not.
-const HANDICAP: f32 = 0.5;
+pub(super) const HANDICAP: f32 = 0.5;
 
 /// The mean of the others counts as so many samples of an endpoint's own: about what one sample of exponential latencies
 /// is worth, twice.
@@ -36,11 +36,27 @@ pub(super) struct Look {
 }
 
 impl Look {
+    /// How long it takes, drawn towards the mean of all.
+    #[inline(always)]
+    pub(super) fn latency(&self, prior: f32) -> f32 {
+        (self.weight * self.mean + prior) / (self.weight + PRIOR)
+    }
+
     /// At one that may not be used.
     #[inline]
     pub(super) fn away(index: u32) -> Self {
         Self { index, in_flight: f32::INFINITY, by_share: 1.0, mean: 0.0, weight: 0.0, is_silent: false }
     }
+}
+
+/// What draws each mean towards that of all; `None` where nothing is known.
+#[inline(always)]
+pub(super) fn prior(looks: &[Look]) -> Option<f32> {
+    let (mut total, mut sum) = (0.0_f32, 0.0_f32);
+    for look in looks {
+        (total, sum) = (total + look.weight, sum + look.weight * look.mean);
+    }
+    (total != 0.0).then(|| sum / total * PRIOR)
 }
 
 /// Distinct numbers below `bound`, which is at least `D`, in random order; and whether this pick may explore.
@@ -79,29 +95,26 @@ pub(super) fn lightest(looks: &[Look], explores: bool) -> Option<&Look> {
     if explores && first.is_silent && first.in_flight == 0.0 {
         return Some(first);
     }
-    let (mut total, mut sum) = (0.0_f32, 0.0_f32);
-    for look in looks {
-        (total, sum) = (total + look.weight, sum + look.weight * look.mean);
-    }
     let requests = |look: &Look, handicap: f32| (look.in_flight + handicap) * look.by_share + 1.0;
     let (mut best, mut least);
-    if total == 0.0 {
+    match prior(looks) {
         // Where nothing is known all are as fast as each other.
-        (best, least) = (first, requests(first, 0.0));
-        for look in others {
-            let load = requests(look, HANDICAP);
-            if load < least {
-                (best, least) = (look, load);
+        None => {
+            (best, least) = (first, requests(first, 0.0));
+            for look in others {
+                let load = requests(look, HANDICAP);
+                if load < least {
+                    (best, least) = (look, load);
+                }
             }
         }
-    } else {
-        let prior = sum / total * PRIOR;
-        let latency = |look: &Look| (look.weight * look.mean + prior) / (look.weight + PRIOR);
-        (best, least) = (first, latency(first) * requests(first, 0.0));
-        for look in others {
-            let load = latency(look) * requests(look, HANDICAP);
-            if load < least {
-                (best, least) = (look, load);
+        Some(prior) => {
+            (best, least) = (first, first.latency(prior) * requests(first, 0.0));
+            for look in others {
+                let load = look.latency(prior) * requests(look, HANDICAP);
+                if load < least {
+                    (best, least) = (look, load);
+                }
             }
         }
     }

@@ -60,7 +60,7 @@ pub(crate) struct Fleet {
     pub(crate) bodies: AtomicBool,
     /// Whether it is asked what servers say of themselves.
     pub(crate) reports: AtomicBool,
-    /// What questions for load are paid out of, if it is paid for them.
+    /// What questions for load are paid out of.
     pub(crate) probe_budget: OnceLock<Budget>,
     /// Whether requests are refused.
     pub(crate) closed: AtomicBool,

@@ -3,7 +3,7 @@
 //! Source: Wydrowski and others, "Load is not what you should balance: introducing Prequal" (NSDI 2024), without its probes: what is known is what
 //! responses show, and what servers say on them.
 
-use super::choice::Look;
+use super::choice::{HANDICAP, Look, prior};
 use crate::sync::{AtomicU32, Ordering::Relaxed, Padded, stripe, stripes};
 
 /// By how much a look moves the border, as a part of where it is: it follows a change within some fifty picks.
@@ -43,23 +43,16 @@ impl Heat {
     }
 }
 
-/// The samples that the mean of all counts for.
-const PRIOR: f32 = 2.0;
-
 /// A cold one is faster than another if it takes less than this part of the time, as by the default rule among idle ones: those
 /// that are alike share what comes, and of two at 10 and 12 ms both see requests.
-const CLEARLY: f32 = 1.0 / 1.5;
+const CLEARLY: f32 = 1.0 / (1.0 + HANDICAP);
 
 fn coolest(looks: &[Look], border: f32, explores: bool) -> Option<&Look> {
     let first = looks.first()?;
     if explores && first.is_silent && first.in_flight == 0.0 {
         return Some(first);
     }
-    let (total, sum) = looks
-        .iter()
-        .fold((0.0_f32, 0.0_f32), |(total, sum), look| (total + look.weight, sum + look.weight * look.mean));
-    let prior = if total > 0.0 { sum / total * PRIOR } else { 0.0 };
-    let latency = |look: &Look| (look.weight * look.mean + prior) / (look.weight + PRIOR);
+    let prior = prior(looks).unwrap_or(0.0);
     let load = |look: &Look| look.in_flight * look.by_share;
     let is_hot = |look: &Look| load(look) > border;
     let mut usable = looks.iter().filter(|look| look.in_flight.is_finite());
@@ -67,7 +60,7 @@ fn coolest(looks: &[Look], border: f32, explores: bool) -> Option<&Look> {
     for look in usable {
         let is_better = match (is_hot(look), is_hot(best)) {
             (true, true) => load(look) < load(best),
-            (false, false) => latency(look) < latency(best) * CLEARLY,
+            (false, false) => look.latency(prior) < best.latency(prior) * CLEARLY,
             (hot, _) => !hot,
         };
         if is_better {

@@ -65,6 +65,18 @@ struct Connection<B> {
     keeper: Option<AbortHandle>,
 }
 
+impl<B> State<B> {
+    fn least_full(&self) -> Option<&Connection<B>> {
+        self.connections.iter().min_by(|a, b| a.streams.share().total_cmp(&b.streams.share()))
+    }
+}
+
+impl<B> Connection<B> {
+    fn lease(&self) -> Lease<B> {
+        (self.sender.clone(), InUse::of(&self.streams))
+    }
+}
+
 impl<B> Drop for Connection<B> {
     fn drop(&mut self) {
         if let Some(keeper) = self.keeper.take() {
@@ -115,42 +127,35 @@ impl<B> Few<B> {
 impl<B> Shared<B> {
     /// The best there is, and the number of failures so far.
     fn find(&self, target: &Target) -> (Found<B>, u64) {
-        let (mut state, now) = (lock(&self.state), clock::now());
-        let mut brief = false;
+        let mut state = lock(&self.state);
+        let mut paused = None;
         state.connections.retain(|it| {
             let is_closed = it.sender.is_closed();
-            brief |= is_closed && now.saturating_duration_since(it.since) < PAUSE;
+            // A server that takes no more connections of one client may close them as soon as it has greeted it.
+            if is_closed && clock::now().saturating_duration_since(it.since) < PAUSE {
+                paused = Some(clock::now() + PAUSE);
+            }
             !is_closed
         });
-        if brief {
-            // A server that takes no more connections of one client may close them as soon as it has greeted it.
-            state.paused = Some(now + PAUSE);
-        }
+        state.paused = paused.or(state.paused);
         let (failures, connections) = (state.failures, &state.connections);
-        let lease = |it: &Connection<B>| (it.sender.clone(), InUse::of(&it.streams));
         if let Some(roomy) = connections.iter().find(|it| it.streams.is_roomy()) {
-            return (Found::Room(lease(roomy)), failures);
+            return (Found::Room(roomy.lease()), failures);
         }
-        let by_share =
-            |a: &&Connection<B>, b: &&Connection<B>| a.streams.share().total_cmp(&b.streams.share());
-        let Some(best) = connections.iter().min_by(by_share) else { return (Found::Nothing, failures) };
+        let Some(best) = state.least_full() else { return (Found::Nothing, failures) };
         let more = connections.len() < target.options.http2_connections
-            && state.paused.is_none_or(|until| until <= now);
+            && state.paused.is_none_or(|until| until <= clock::now());
         let found = if more && best.streams.is_full() {
             Found::Full
         } else {
-            Found::Crowded(lease(best), more && !state.grows)
+            Found::Crowded(best.lease(), more && !state.grows)
         };
         (found, failures)
     }
 
     /// The least full of those there are, whatever else could be made.
     fn any(&self) -> Option<Lease<B>> {
-        let state = lock(&self.state);
-        let by_share =
-            |a: &&Connection<B>, b: &&Connection<B>| a.streams.share().total_cmp(&b.streams.share());
-        let best = state.connections.iter().min_by(by_share)?;
-        Some((best.sender.clone(), InUse::of(&best.streams)))
+        lock(&self.state).least_full().map(Connection::lease)
     }
 }
 

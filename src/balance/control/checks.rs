@@ -194,17 +194,14 @@ impl<S: Send + Sync + 'static> Control<S> {
             self.checking.own.remove(&id);
             return;
         };
-        let (now, options) = (clock::now(), self.fleet.options.load());
+        let (now, options) = (clock::now(), self.fleet.options.load_full());
         let checks = &options.health.checks;
         // That a connection is gone is known by itself, and says nothing about the next one.
         let found = (slot.incarnation == incarnation)
             .then(|| own.checks.note(passed, slot.member.health.counted(), checks))
             .flatten()
             .filter(|found| !own.is_contradicted(*found, false, checks));
-        drop(options);
         self.find(id, found, now);
-        let options = self.fleet.options.load();
-        let checks = &options.health.checks;
         let at = self.checking.own.get(&id).zip(self.slots.get(&id)).map(|(own, slot)| {
             own.checks.next(now, slot.member.health.is_ejected(), checks, &*self.fleet.random)
         });

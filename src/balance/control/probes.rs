@@ -76,19 +76,16 @@ impl<S: Send + Sync + 'static> Control<S> {
         let mut there: Vec<u64> =
             self.slots.iter().filter(|(_, slot)| is_there(slot)).map(|(id, _)| *id).collect();
         for _ in 0..due.min(there.len()) {
-            let paid = match self.fleet.probe_budget.get() {
-                Some(budget) => match budget.withdraw(now) {
-                    Some(withdrawal) => Some(withdrawal),
-                    None => return,
-                },
-                None => None,
+            // Whoever says how to probe says who pays.
+            let Some(paid) = self.fleet.probe_budget.get().and_then(|budget| budget.withdraw(now)) else {
+                return;
             };
             let index = below(self.fleet.random.next() as u32, there.len() as u32) as usize;
             self.probe(there.swap_remove(index), paid);
         }
     }
 
-    fn probe(&mut self, id: u64, paid: Option<Withdrawal>) {
+    fn probe(&mut self, id: u64, paid: Withdrawal) {
         let (Some(slot), Some(checker)) = (self.slots.get(&id), &self.checking.checker) else { return };
         let Some(service) = &slot.service else { return };
         let Some(asking) = checker.probe(service, slot.endpoint.clone()) else { return };
@@ -97,9 +94,7 @@ impl<S: Send + Sync + 'static> Control<S> {
         self.probing.running.push(Box::pin(async move {
             let report = tokio::time::timeout(timeout, asking).await.ok().flatten();
             // Kept to the end, for budgets that count what is under way.
-            if let Some(paid) = paid {
-                paid.spend();
-            }
+            paid.spend();
             Probed { id, incarnation, report }
         }));
     }
