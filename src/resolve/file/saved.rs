@@ -156,6 +156,7 @@ impl<R: Resolve> Saved<R> {
         if let Reading::Running(running) = read {
             match ready!(Pin::new(running).poll(cx)) {
                 Ok(found) => *read = Reading::Done(found),
+                Err(error) if error.is_panic() => *read = Reading::Done(Err(io::Error::other(error))),
                 Err(_) => {
                     // The runtime that read it has ended; this one reads it anew.
                     let again = Reading::Running(read_of(&self.path, self.options.largest));
