@@ -15,7 +15,7 @@ use crate::{
 /// of too, and a client at rest asks nobody. Each question is an extra request in the budget of the client: without room there, none is
 /// asked.
 ///
-/// It is for servers that cannot say it on their answers: in the lab's `noisy_fleet` half a question for each request gives two thirds of what
+/// It is for servers that cannot say it on their answers: in the lab's `noisy_fleet` half a question for each request gives about half of what
 /// reports on answers do, and nothing on top of them.
 ///
 /// Source: Prequal, which asks a few times for each request.
