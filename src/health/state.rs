@@ -415,7 +415,7 @@ impl Health {
     }
 
     /// The ejections that still count after having been available since the last.
-    fn remembered(&self, detail: &Detail, now: Instant) -> u32 {
+    pub(super) fn remembered(&self, detail: &Detail, now: Instant) -> u32 {
         if detail.lasted.is_zero() {
             return detail.ejections;
         }

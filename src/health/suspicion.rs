@@ -23,6 +23,8 @@ impl Health {
             return None;
         }
         (detail.judged, detail.why) = (true, Trip::Hearsay);
+        // Its time of health ends here, whatever the request shows.
+        detail.ejections = self.remembered(&detail, now);
         detail.until = Some(now + lasts.min(options.probe_wait));
         self.enter(&mut detail, Phase::Probation, now, ledger);
         Some(Transition::Suspected)

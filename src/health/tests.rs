@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::{Accrual, Finding, Health, HealthOptions, Lease, Ledger, Trip, trip::Share};
+use super::{Accrual, Finding, Health, HealthOptions, Lease, Ledger, State, Trip, trip::Share};
 use crate::{clock, outcome::Class, random::Seeded};
 
 const ENDPOINTS: usize = 4;
@@ -286,6 +286,30 @@ fn what_is_only_heard_keeps_an_endpoint_out_for_no_longer_than_a_request_is_wait
     model.now += model.options.probe_wait;
     model.check();
     assert_eq!(model.healths[0].phase_name(), "in");
+}
+
+#[test]
+fn who_is_suspected_after_a_long_time_of_health_is_forgiven_as_others_are() {
+    for heard in [false, true] {
+        let mut model = Model::new(1);
+        (0..3).for_each(|_| model.take(Step::EjectByHand(0, 20_000)));
+        model.now += Duration::from_secs(20);
+        model.check();
+        model.take(Step::Probe(0));
+        model.take(Step::Settle(0, 0));
+        model.now += Duration::from_secs(3_600);
+        if heard {
+            model.take(Step::Suspect(0, 5_000));
+            model.take(Step::Probe(0));
+            model.take(Step::Settle(0, 1));
+        } else {
+            (0..5).for_each(|_| model.take(Step::Outcome(0, false)));
+        }
+        let State::Ejected { until, .. } = model.healths[0].state().0 else {
+            panic!("{:?}", model.healths[0])
+        };
+        assert!(until - model.now <= Duration::from_secs(5), "{heard}: {:?}", until - model.now);
+    }
 }
 
 #[test]
