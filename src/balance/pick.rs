@@ -590,17 +590,23 @@ impl<S> Snapshot<S> {
             Resolved::To(_) if self.entries.is_empty() => return Picked::Wait,
             Resolved::To(_) => {}
         }
+        let all = || {
+            self.parts().flat_map(|(entries, panic)| entries.iter().map(move |entry| (&entry.member, panic)))
+        };
+        // Whatever has become of the others, this one may be used as soon as it is ready, or has room, or it became available
+        // just now; or its time is over, and the background task, whose timer knows whole milliseconds only, is about to see that.
+        let fail_open = self.options.panic == Panic::FailOpen;
+        let may_come = |member: &Member, panic| {
+            out.contains(&member.id)
+                || member.is_allowed(panic || fail_open)
+                || member.health.backing_off().is_some_and(|until| until <= now)
+        };
+        if all().any(|(member, panic)| may_come(member, panic)) {
+            return Picked::Wait;
+        }
         let mut nearest: Option<Instant> = None;
-        let all = self.parts().flat_map(|(entries, panic)| entries.iter().map(move |entry| (entry, panic)));
-        for (entry, panic) in all {
-            let member = &entry.member;
-            if out.contains(&member.id) || member.is_allowed(panic) || !self.has_room(member) {
-                // It is only not ready, or full, or became available just now.
-                return Picked::Wait;
-            }
-            match entry.member.health.backing_off() {
-                // It is back, and the background task, whose timer knows whole milliseconds only, is about to see it.
-                Some(until) if until <= now => return Picked::Wait,
+        for (member, _) in all() {
+            match member.health.backing_off() {
                 Some(until) => nearest = Some(nearest.map_or(until, |nearest| nearest.min(until))),
                 None => return Picked::Refuse(refuse(Reason::NoEndpoint)),
             }

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering::SeqCst},
 };
 
-use mainstay::{Error, Reason, resolve};
+use mainstay::{Endpoint, Error, Reason, resolve};
 
 use crate::stage::{Mode, Stage, ms, options, settle};
 
@@ -149,4 +149,38 @@ async fn the_first_in_line_does_not_wake_itself_over_endpoints_that_are_not_read
     }
     assert_eq!(polls.load(SeqCst), before);
     waiting.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_is_full_is_waited_for_whatever_has_just_become_of_the_other() {
+    for other in ["a:1", "b:1"] {
+        let stage = Stage::default();
+        let limited = options(|options| options.max_in_flight = Some(1));
+        let client = stage.builder(resolve::fixed(["a:1", "b:1"])).options(limited).build().unwrap();
+        client.ready().await.unwrap();
+        let other = client.endpoint(Endpoint::new(other).identity()).unwrap();
+        other.drain();
+        let busy = tokio::spawn(client.send(0));
+        settle().await;
+        other.restore();
+        settle().await;
+        // The snapshot does not know of it yet.
+        other.drain();
+        client.send(0).await.unwrap();
+        busy.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_is_full_is_not_waited_for_where_it_may_not_be_used() {
+    let stage = Stage::default();
+    stage.server("a:1").set(Mode::Hang);
+    let limited = options(|options| options.max_in_flight = Some(1));
+    let client = stage.builder(resolve::fixed(["a:1"])).options(limited).build().unwrap();
+    client.ready().await.unwrap();
+    let _held = tokio::spawn(client.send(0));
+    settle().await;
+    client.endpoint(Endpoint::new("a:1").identity()).unwrap().drain();
+    let refused = tokio::time::timeout(ms(1), client.send(0)).await.unwrap().unwrap_err();
+    assert_eq!(Error::find(&*refused).map(Error::reason), Some(Reason::NoEndpoint));
 }

@@ -84,3 +84,18 @@ async fn an_endpoint_whose_time_is_over_is_waited_for_until_that_is_seen() {
         assert!(now() - before <= ms(asked + 3), "{asked}: {:?}", now() - before);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn it_is_waited_for_beside_one_that_may_not_be_used() {
+    let stage = Stage::default();
+    let client = stage.client(resolve::fixed(["a:1", "b:1"]));
+    client.ready().await.unwrap();
+    let drained = client.endpoint(mainstay::Endpoint::new("a:1").identity()).unwrap();
+    drained.drain();
+    stage.server("b:1").set(Mode::BackOff(Some(ms(50))));
+    client.send(0).await.unwrap_err();
+    stage.server("b:1").set(Mode::Answer(ms(0)));
+    client.send(0).await.unwrap_err();
+    tokio::time::sleep(ms(50)).await;
+    assert_eq!(client.send(0).await.unwrap(), "b:1");
+}
