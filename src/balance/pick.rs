@@ -15,7 +15,7 @@ use super::{
     options::{Load, Panic},
     order::{ByKey, Order},
     pool::Pool,
-    snapshot::{Entry, Resolved, Snapshot},
+    snapshot::{Entry, Resolved, Snapshot, Unconnected},
     stride::Stride,
     told::slowed,
 };
@@ -601,7 +601,9 @@ impl<S> Snapshot<S> {
                 || member.is_allowed(panic || fail_open)
                 || member.health.backing_off().is_some_and(|until| until <= now)
         };
-        if all().any(|(member, panic)| may_come(member, panic)) {
+        // What is being connected for the first time says nothing yet; what could not be connected is away like the others.
+        let is_coming = |one: &Unconnected| one.cause.is_none() && one.member.health.is_usable_in_panic();
+        if all().any(|(member, panic)| may_come(member, panic)) || self.unconnected.iter().any(is_coming) {
             return Picked::Wait;
         }
         let mut nearest: Option<Instant> = None;

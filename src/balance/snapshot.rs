@@ -106,7 +106,7 @@ pub(crate) struct Snapshot<S> {
     pub(crate) timed: bool,
     pub(crate) attempt_limit: Option<Duration>,
     pub(crate) options: Arc<BalanceOptions>,
-    /// For the status only: what is not connected, and why the last look-up failed.
+    /// What is not connected, and, for the status only, why the last look-up failed.
     pub(crate) unconnected: Vec<Unconnected>,
     pub(crate) failure: Option<Cause>,
 }

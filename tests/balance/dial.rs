@@ -1,6 +1,6 @@
 //! Connections that are made ahead of requests.
 
-use mainstay::{Reason, resolve, telemetry::Event};
+use mainstay::{Endpoint, Reason, endpoint::Reported, resolve, telemetry::Event};
 
 use crate::stage::*;
 
@@ -233,4 +233,14 @@ async fn an_endpoint_that_is_removed_while_it_waits_for_its_turn_takes_none() {
     let before = dials(&stage);
     tokio::time::sleep(secs(120)).await;
     assert_eq!(dials(&stage), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_being_connected_for_the_first_time_is_waited_for_beside_one_that_may_not_be_used() {
+    let stage = Stage::default();
+    let draining = Endpoint::new("a:1").with_reported(Reported::Draining);
+    let one_by_one = options(|options| options.dials = 1);
+    let set = [draining, Endpoint::new("b:1")];
+    let client = stage.dialing(resolve::fixed(set)).options(one_by_one).build().unwrap();
+    assert_eq!(client.send(0).await.unwrap(), "b:1");
 }
