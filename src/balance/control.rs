@@ -415,10 +415,12 @@ impl<S: Send + Sync + 'static> Control<S> {
         self.dirty = true;
     }
 
-    /// Options were replaced: operations that have no health of their own any more have no past when they have one again.
+    /// Options were replaced: operations that have no health of their own any more, or that are not set aside at all, have no
+    /// past when they have one again.
     fn forget_operations(&self) {
-        let options = self.fleet.options.load();
-        let most = options.health.per_operation.map_or(0, |options| options.most as usize);
+        let health = &self.fleet.options.load().health;
+        let own = health.per_operation.filter(|_| health.enabled);
+        let most = own.map_or(0, |options| options.most as usize);
         for operation in self.fleet.operations.all().iter().skip(most) {
             for slot in self.slots.values() {
                 if operation.forget(slot.member.id) {

@@ -183,7 +183,7 @@ impl Health {
                 self.eject(&mut detail, now, Trip::Check.into(), options, ledger, random)
             }
             // Or time would bring it back unproven, while it is known to be dead.
-            (Finding::Fails, Phase::Probation) if by_checks => {
+            (Finding::Fails, Phase::Probation) if options.enabled && by_checks => {
                 self.eject(&mut detail, now, Trip::Check.into(), options, ledger, random)
             }
             // A request is deciding, or has decided, or checks have nothing new to say.

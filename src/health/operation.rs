@@ -323,8 +323,9 @@ impl Operation {
     /// Forgets how it does at `endpoint`. Says whether it was kept from there.
     pub fn forget(&self, endpoint: u64) -> bool {
         let _changing = lock(&self.changing);
+        let Some(place) = self.known(endpoint) else { return false };
         let mut places = HashMap::clone(&self.places.load());
-        let Some(place) = places.remove(&endpoint) else { return false };
+        places.remove(&endpoint);
         self.places.store(places);
         self.ledger.leave(&place.health);
         !place.health.is_available()

@@ -12,7 +12,8 @@ use crate::{
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct HealthOptions {
-    /// Whether endpoints are ejected at all \[true\].
+    /// Whether endpoints are ejected at all \[true\]. Where that is switched off while the client runs, those that are out come
+    /// back, but for those that were ejected by hand.
     pub enabled: bool,
     /// Failures in a row that make an endpoint unavailable \[5, at least 1\].
     pub consecutive: u32,

@@ -383,6 +383,15 @@ impl Health {
         Some(self.restore(&mut detail, now, false, ledger))
     }
 
+    /// Lets the endpoint back if it is out by any rule, because there are none any more; what was done by hand stands.
+    pub(crate) fn pardon(&self, now: Instant, ledger: &Ledger) -> Option<Transition> {
+        let mut detail = lock(&self.detail);
+        if detail.phase == Phase::In || detail.why == Trip::ByHand {
+            return None;
+        }
+        Some(self.restore(&mut detail, now, false, ledger))
+    }
+
     pub(super) fn eject(
         &self,
         detail: &mut MutexGuard<'_, Detail>,
@@ -455,6 +464,8 @@ impl Health {
         }
         match shown {
             Class::Success | Class::BackOff => Some(self.restore(&mut detail, now, true, ledger)),
+            // Nothing is ejected for what it shows.
+            Class::Failure if !options.enabled => Some(self.restore(&mut detail, now, false, ledger)),
             Class::Failure => {
                 let why = detail.why;
                 self.eject(&mut detail, now, why.into(), options, ledger, random)

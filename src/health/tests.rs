@@ -313,6 +313,19 @@ fn who_is_suspected_after_a_long_time_of_health_is_forgiven_as_others_are() {
 }
 
 #[test]
+fn a_probe_that_fails_ejects_nobody_where_nobody_is_ejected() {
+    let mut model = Model::new(1);
+    model.take(Step::EjectByHand(0, 1_000));
+    model.now += Duration::from_secs(1);
+    model.check();
+    model.options.enabled = false;
+    model.take(Step::Probe(0));
+    model.take(Step::Settle(0, 1));
+    model.check();
+    assert_eq!(model.healths[0].phase_name(), "in");
+}
+
+#[test]
 fn checks_that_fail_do_not_keep_out_whom_requests_took_out() {
     let mut model = Model::new(1);
     (0..5).for_each(|_| model.take(Step::Outcome(0, false)));

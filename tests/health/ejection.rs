@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mainstay::{
+    Endpoint,
     balance::{Load, Panic},
     health::{State, Trip},
     resolve,
@@ -282,4 +283,15 @@ async fn failures_of_different_kinds_are_one_row() {
         }
         assert_eq!(status(&client, "a:1").word() == "ejected", nth == 5, "after {nth}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_health_is_switched_off_who_is_out_comes_back() {
+    let (stage, heard) = (Stage::default(), Heard::default());
+    let client = client_of(&stage, &["a:1", "b:1", "c:1"], &heard);
+    eject(&stage, &client, "a:1").await;
+    client.endpoint(Endpoint::new("b:1").identity()).unwrap().eject(None);
+    client.update(options(|options| options.health.enabled = false)).unwrap();
+    settle().await;
+    assert_eq!(["a:1", "b:1"].map(|name| status(&client, name).word()), ["available", "ejected"]);
 }

@@ -505,6 +505,20 @@ async fn it_is_turned_on_and_off_while_the_client_runs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn when_health_is_switched_off_a_method_that_is_set_aside_comes_back() {
+    let scene = Scene::of(&FIVE, health(|_| ()));
+    scene.send(&["get", "put"], 50).await;
+    scene.methods.fail("a:1", &["get"]);
+    scene.send(&["get", "put"], 100).await;
+    assert_eq!(scene.without("a:1").len(), 1);
+    let mut options = scene.client.options();
+    options.balance = health(|health| health.enabled = false);
+    scene.client.update(options).unwrap();
+    settle().await;
+    assert!(scene.without("a:1").is_empty() && scene.heard.count("operation_restored") == 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_status_and_the_explanation_say_which_where_why_since_when_and_what_next() {
     let scene = Scene::of(&FIVE, health(|_| ()));
     scene.methods.fail("a:1", &["get"]);

@@ -118,7 +118,8 @@ impl<S: Send + Sync + 'static> Control<S> {
         comparison.began = now;
     }
 
-    /// Options were replaced: where endpoints are not compared any more, those that are out by that come back.
+    /// Options were replaced: where endpoints are not compared any more, those that are out by that come back; where they are
+    /// not ejected at all, those that are out by any rule.
     pub(super) fn stop_comparing(&mut self) {
         let options = self.fleet.options.load();
         let compares = match &options.health.outliers {
@@ -130,7 +131,13 @@ impl<S: Send + Sync + 'static> Control<S> {
         }
         self.comparison.sweep.reset();
         for slot in self.slots.values() {
-            if let Some(moved) = slot.member.health.acquit(clock::now(), &self.fleet.ledger) {
+            let (health, now) = (&slot.member.health, clock::now());
+            let moved = if options.health.enabled {
+                health.acquit(now, &self.fleet.ledger)
+            } else {
+                health.pardon(now, &self.fleet.ledger)
+            };
+            if let Some(moved) = moved {
                 self.fleet.changed(&slot.member, moved);
             }
         }
