@@ -306,6 +306,7 @@ impl<S: Send + Sync + 'static> Control<S> {
                             self.unchosen |= self.subsets.are_outdated(&self.fleet.options.load());
                             self.stop_comparing();
                             self.forget_operations();
+                            self.hasten_forgetting();
                             self.hasten_probes(clock::now());
                             self.reweighs = None;
                             self.dirty = true;
@@ -427,6 +428,16 @@ impl<S: Send + Sync + 'static> Control<S> {
                     let back = Transition::Restored { proven: false };
                     self.fleet.operation_changed(&slot.member, operation, back);
                 }
+            }
+        }
+    }
+
+    /// Options were replaced: what is not in the resolution is kept no longer than they say.
+    fn hasten_forgetting(&mut self) {
+        let keep = self.fleet.options.load().keep_removed;
+        for slot in self.slots.values_mut() {
+            if let Some(gone) = slot.gone {
+                arm(&mut self.timers, slot, gone + keep);
             }
         }
     }

@@ -284,3 +284,23 @@ async fn a_resolver_that_never_stops_talking_starves_nobody() {
     let reply = tokio::time::timeout(secs(20), client.send(0)).await;
     assert!(reply.is_ok_and(|reply| reply.is_ok()), "dials are made and seen");
 }
+
+#[tokio::test(start_paused = true)]
+async fn how_long_the_state_of_a_removed_endpoint_is_kept_can_be_changed_while_running() {
+    let stage = Stage::default();
+    let (feed, channel) = fed(["a:1", "b:1"]);
+    let client = stage
+        .builder(channel)
+        .options(options(|options| options.keep_removed = secs(3_600)))
+        .build()
+        .unwrap();
+    client.ready().await.unwrap();
+    client.endpoint(Endpoint::new("a:1").identity()).unwrap().drain();
+    feed.set(["b:1"]);
+    settle().await;
+    client.update(options(|options| options.keep_removed = secs(10))).unwrap();
+    tokio::time::sleep(secs(11)).await;
+    feed.set(["a:1", "b:1"]);
+    settle().await;
+    assert_eq!(status(&client, "a:1").word(), "available");
+}
