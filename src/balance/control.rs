@@ -307,6 +307,7 @@ impl<S: Send + Sync + 'static> Control<S> {
                             self.stop_comparing();
                             self.forget_operations();
                             self.hasten_forgetting();
+                            self.hasten_checks(clock::now());
                             self.hasten_probes(clock::now());
                             self.reweighs = None;
                             self.dirty = true;

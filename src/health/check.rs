@@ -146,15 +146,34 @@ impl Checks {
 
     /// When the next check is made after one that ended at `now`; `out` says whether the endpoint is.
     pub fn next(&self, now: Instant, out: bool, options: &CheckOptions, random: &dyn Random) -> Instant {
-        let interval = if out || !self.passed || self.run < options.passes {
+        let jitter = options.jitter.get();
+        let interval = self.interval(out, options);
+        now + interval.mul_f64(1.0 - jitter + 2.0 * jitter * unit(random.next()))
+    }
+
+    fn interval(&self, out: bool, options: &CheckOptions) -> Duration {
+        if out || !self.passed || self.run < options.passes {
             options.unsure_interval
         } else if self.is_idle {
             options.idle_interval
         } else {
             options.interval
-        };
-        let jitter = options.jitter.get();
-        now + interval.mul_f64(1.0 - jitter + 2.0 * jitter * unit(random.next()))
+        }
+    }
+
+    /// Options were replaced: when a check that was to be made at `at` is made instead, if that is longer than they would have it
+    /// wait now. At random within their interval, as a first one is.
+    pub(crate) fn hastened(
+        &self,
+        at: Instant,
+        now: Instant,
+        out: bool,
+        options: &CheckOptions,
+        random: &dyn Random,
+    ) -> Option<Instant> {
+        let interval = if self.run == 0 { options.interval } else { self.interval(out, options) };
+        let longest = interval.mul_f64(1.0 + options.jitter.get());
+        (at > now + longest).then(|| now + interval.mul_f64(unit(random.next())))
     }
 
     /// When an endpoint that was never checked is: at random within an interval, so that a fleet is not asked at once.

@@ -128,3 +128,22 @@ async fn the_options_of_checks_are_replaced_while_they_run_and_held_to_their_rul
     tokio::time::sleep(secs(10)).await;
     assert!(ejected_by_checks(&heard) >= 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn shorter_intervals_hold_for_the_check_that_is_waited_for() {
+    let (stage, heard) = (Stage::default(), Heard::default());
+    let client = client_of(&stage, &["a:1", "b:1"], &heard, |options| options.idle_interval = secs(3_600));
+    client.ready().await.unwrap();
+    tokio::time::sleep(secs(120)).await;
+    stage.forget_served();
+    // Other options do not bring it nearer.
+    client.update(client.options()).unwrap();
+    tokio::time::sleep(secs(60)).await;
+    assert_eq!(stage.server("check a:1").served(), 0);
+    let mut options = client.options();
+    options.health.checks.idle_interval = secs(5);
+    client.update(options).unwrap();
+    tokio::time::sleep(secs(60)).await;
+    let served = stage.server("check a:1").served();
+    assert!((10..=15).contains(&served), "{served}");
+}

@@ -178,6 +178,23 @@ impl<S: Send + Sync + 'static> Control<S> {
         }
     }
 
+    /// Options were replaced: no check is waited for longer than they say.
+    pub(super) fn hasten_checks(&mut self, now: Instant) {
+        let (options, random) = (self.fleet.options.load_full(), &*self.fleet.random);
+        let asks = self.checking.checker.as_ref().is_some_and(Checker::asks);
+        let sooner = |(id, own): (&u64, &Own)| {
+            // Where nobody asks it is the word of the endpoint that is repeated.
+            let word = own.watch.as_ref().filter(|_| !asks).map(Watch::checks);
+            let (at, is_ejected) = (own.at?, self.slots.get(id)?.member.health.is_ejected());
+            let checks = word.unwrap_or(&own.checks);
+            Some((*id, checks.hastened(at, now, is_ejected, &options.health.checks, random)?))
+        };
+        let sooner: Vec<(u64, Instant)> = self.checking.own.iter().filter_map(sooner).collect();
+        for (id, at) in sooner {
+            self.checking.look(id, at);
+        }
+    }
+
     /// Notes what was found out.
     pub(super) fn checked(&mut self, checked: &Checked) {
         match *checked {

@@ -65,6 +65,12 @@ pub(super) struct Watch {
     listening: AbortHandle,
 }
 
+impl Watch {
+    pub(super) fn checks(&self) -> &Checks {
+        &self.checks
+    }
+}
+
 impl Drop for Watch {
     fn drop(&mut self) {
         self.listening.abort();
