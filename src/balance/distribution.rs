@@ -74,7 +74,7 @@ pub enum Sticky {
     /// It goes there while that is available, and else as it would without. So does a retry: an endpoint that has been tried
     /// is not asked again.
     Prefer,
-    /// It goes there or nowhere: it waits while the endpoint is full or not ready, and is refused while it is set aside or
-    /// unknown.
+    /// It goes there or nowhere: it waits for the first resolution and the first connection, and while the endpoint is full or
+    /// not ready; it is refused while the endpoint is set aside or unknown.
     Require,
 }

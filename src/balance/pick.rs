@@ -62,7 +62,7 @@ enum Named<'a, S> {
     Is(&'a Entry<S>),
     /// None is named that counts.
     No,
-    /// It must be that one, which is full or not ready.
+    /// It must be that one, which is full or not ready, or not known yet.
     Busy,
     /// It must be that one, which may not be used or is not there.
     Away,
@@ -345,8 +345,19 @@ impl<S> Snapshot<S> {
         match (required, busy) {
             (false, _) => Named::No,
             (true, true) => Named::Busy,
+            // Nobody knows yet.
+            (true, false) if self.resolved == Resolved::Pending || self.is_coming(host) => Named::Busy,
             (true, false) => Named::Away,
         }
+    }
+
+    /// Whether an endpoint of these names is being connected for the first time.
+    #[cold]
+    fn is_coming(&self, names: &str) -> bool {
+        self.unconnected.iter().filter(|one| one.is_coming()).any(|one| {
+            let (address, instance) = (one.endpoint.address().to_string(), one.endpoint.instance());
+            names.split(',').map(str::trim).any(|name| name == address || Some(name) == instance)
+        })
     }
 
     /// Draws one place in the pool by weight and ramp.
@@ -601,9 +612,9 @@ impl<S> Snapshot<S> {
                 || member.is_allowed(panic || fail_open)
                 || member.health.backing_off().is_some_and(|until| until <= now)
         };
-        // What is being connected for the first time says nothing yet; what could not be connected is away like the others.
-        let is_coming = |one: &Unconnected| one.cause.is_none() && one.member.health.is_usable_in_panic();
-        if all().any(|(member, panic)| may_come(member, panic)) || self.unconnected.iter().any(is_coming) {
+        if all().any(|(member, panic)| may_come(member, panic))
+            || self.unconnected.iter().any(Unconnected::is_coming)
+        {
             return Picked::Wait;
         }
         let mut nearest: Option<Instant> = None;

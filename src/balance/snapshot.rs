@@ -68,6 +68,14 @@ pub(crate) struct Unconnected {
     pub(crate) cause: Option<Cause>,
 }
 
+impl Unconnected {
+    /// Whether it is being connected for the first time, which says nothing yet, and may be used then; what could not be connected
+    /// is away as others are.
+    pub(crate) fn is_coming(&self) -> bool {
+        self.cause.is_none() && self.member.health.is_usable_in_panic()
+    }
+}
+
 /// Whether the name is resolved, and to what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Resolved {

@@ -247,6 +247,24 @@ async fn where_the_named_one_cannot_take_it_another_does_or_nobody_as_the_option
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_named_one_is_waited_for_while_nothing_is_known_of_it_yet() {
+    let stage = Stage::default();
+    let (feed, resolver) = resolve::channel();
+    let require = options(|options| {
+        options.sticky = Sticky::Require;
+        options.dials = 1;
+    });
+    let client = stage.dialing(resolver).describe(Numbered).options(require).build().unwrap();
+    let waiting = tokio::spawn(client.send(1_001));
+    let unknown = tokio::spawn(client.send(1_003));
+    settle().await;
+    assert!(!waiting.is_finished() && !unknown.is_finished(), "there is no resolution");
+    feed.set(["a:1", "b:1", "c:1"]);
+    assert_eq!(waiting.await.unwrap().unwrap(), "b:1", "it was not the first to be connected");
+    assert_eq!(reason(&unknown.await.unwrap()), Some(Reason::NoEndpoint));
+}
+
+#[tokio::test(start_paused = true)]
 async fn everybody_else_is_balanced_as_ever_while_requests_may_name_endpoints() {
     let stage = Stage::default();
     let client = sticky(&stage, Sticky::Prefer).await;
