@@ -7,7 +7,8 @@ use crate::sync::lock;
 
 impl Health {
     /// Somebody else finds the endpoint dead: the next request decides, and without one it returns after `lasts`, at most
-    /// [`probe_wait`](HealthOptions::probe_wait). That is a judgement, and nothing comes of it where a request has just succeeded.
+    /// [`probe_wait`](HealthOptions::probe_wait). That is a judgement, and nothing comes of it where a request has just succeeded,
+    /// or the endpoint is not available anyway.
     pub fn suspect(
         &self,
         lasts: Duration,
@@ -19,7 +20,8 @@ impl Health {
             return None;
         }
         let mut detail = lock(&self.detail);
-        if detail.phase != Phase::In || !ledger.permit(&mut detail, true, options.max_ejected.get()) {
+        // What is out anyway is suspected of nothing, and takes no room of the cap.
+        if !self.is_available() || !ledger.permit(&mut detail, true, options.max_ejected.get()) {
             return None;
         }
         (detail.judged, detail.why) = (true, Trip::Hearsay);

@@ -313,6 +313,16 @@ fn who_is_suspected_after_a_long_time_of_health_is_forgiven_as_others_are() {
 }
 
 #[test]
+fn who_is_not_available_anyway_is_not_suspected_and_takes_no_room_of_the_cap() {
+    for step in [Step::Connect(0, false), Step::Hold(0, true), Step::Drain(0), Step::BackOff(0, 9_000)] {
+        let mut model = Model::new(1);
+        model.take(step.clone());
+        model.take(Step::Suspect(0, 5_000));
+        assert_eq!((model.healths[0].phase_name(), model.ledger.judged()), ("in", 0), "{step:?}");
+    }
+}
+
+#[test]
 fn a_probe_that_fails_ejects_nobody_where_nobody_is_ejected() {
     let mut model = Model::new(1);
     model.take(Step::EjectByHand(0, 1_000));
