@@ -426,7 +426,7 @@ impl Health {
     /// The ejections that still count after having been available since the last.
     pub(super) fn remembered(&self, detail: &Detail, now: Instant) -> u32 {
         if detail.lasted.is_zero() {
-            return detail.ejections;
+            return 0;
         }
         let healthy = now.saturating_duration_since(detail.since);
         let forgiven = (healthy.as_secs_f64() / detail.lasted.as_secs_f64()) as u32;

@@ -323,6 +323,19 @@ fn who_is_not_available_anyway_is_not_suspected_and_takes_no_room_of_the_cap() {
 }
 
 #[test]
+fn an_ejection_of_no_time_is_forgiven_at_once() {
+    let mut model = Model::new(1);
+    model.take(Step::EjectByHand(0, 0));
+    model.check();
+    model.take(Step::Probe(0));
+    model.take(Step::Settle(0, 0));
+    model.now += Duration::from_secs(3_600);
+    (0..5).for_each(|_| model.take(Step::Outcome(0, false)));
+    let State::Ejected { until, .. } = model.healths[0].state().0 else { panic!("{:?}", model.healths[0]) };
+    assert!(until - model.now <= Duration::from_secs(5), "{:?}", until - model.now);
+}
+
+#[test]
 fn a_probe_that_fails_ejects_nobody_where_nobody_is_ejected() {
     let mut model = Model::new(1);
     model.take(Step::EjectByHand(0, 1_000));
