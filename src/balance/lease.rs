@@ -247,14 +247,7 @@ impl Lease {
             }
             Class::BackOff => {
                 member.took_at_least(fleet.at(now), elapsed);
-                let asked = match verdict.may_repeat() {
-                    crate::outcome::Again::After(after) => Some(after),
-                    _ => None,
-                };
-                let options = fleet.options.load();
-                if let Some(moved) = member.health.back_off(asked, now, &options.health, &fleet.ledger) {
-                    fleet.changed_by_requests(member, moved);
-                }
+                member.back_off(now, verdict);
             }
             Class::Inconclusive | Class::Success => {
                 member.took_at_least(fleet.at(now), elapsed);

@@ -20,7 +20,7 @@ use crate::{
     Endpoint,
     estimate::{Known, Recent},
     health::{Blame, Evidence, Health, Successes},
-    outcome::{Class, Verdict},
+    outcome::{Again, Class, Verdict},
     report::Report,
     sync::{AtomicU32, AtomicU64, Mutex, Ordering::Relaxed, lock},
     telemetry::Counter,
@@ -309,12 +309,25 @@ impl Ends for Member {
             // What was bad at the head was told then.
             _ if end.is_none() => {}
             Class::Failure => self.failed(crate::context::now(), era, None),
-            Class::BackOff | Class::Inconclusive => {}
+            Class::BackOff => self.back_off(crate::context::now(), verdict),
+            Class::Inconclusive => {}
         }
     }
 }
 
 impl Member {
+    /// It has asked to be left alone.
+    pub(crate) fn back_off(self: &Arc<Self>, now: Instant, verdict: Verdict) {
+        let asked = match verdict.may_repeat() {
+            Again::After(after) => Some(after),
+            _ => None,
+        };
+        let (fleet, options) = (&self.fleet, self.fleet.options.load());
+        if let Some(moved) = self.health.back_off(asked, now, &options.health, &fleet.ledger) {
+            fleet.changed_by_requests(self, moved);
+        }
+    }
+
     /// Counts a failure of an attempt of this [`era`], that began then if that is known.
     pub(crate) fn failed(self: &Arc<Self>, now: Instant, era: u32, began: Option<Instant>) {
         let fleet = &self.fleet;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use mainstay::{
     Endpoint,
     balance::{Balance, BalanceBuilder, EndpointStatus},
+    health::State,
     outcome::Verdict,
     resolve,
     track::{Guard, Track},
@@ -108,6 +109,20 @@ async fn a_bad_head_is_counted_once_whatever_its_end() {
     client.send(false).await.unwrap().end(Verdict::failure());
     client.send(false).await.unwrap().end(Verdict::success());
     assert_eq!((only(&client).successes, only(&client).failures, only(&client).in_flight), (0, 3, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_asks_for_time_at_the_end_is_left_alone_as_well() {
+    for head in [plain, provisional] {
+        let client = client(head, &["a:1"]);
+        client.send(true).await.unwrap().end(Verdict::back_off(Some(secs(7))));
+        settle().await;
+        assert!(matches!(only(&client).state, State::BackingOff { .. }), "{:?}", only(&client));
+        assert_eq!((only(&client).failures, only(&client).in_flight), (0, 0));
+        tokio::time::sleep(secs(7) + ms(2)).await;
+        assert!(only(&client).is_available());
+        client.send(false).await.unwrap().end(Verdict::failure());
+    }
 }
 
 #[tokio::test(start_paused = true)]
