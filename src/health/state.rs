@@ -10,6 +10,8 @@
 //!      +----------------------------------------------- succeeded -------------------+
 //! ```
 //!
+//! A probe that nobody settles is given up after a time, as one that was cancelled, and at the third the endpoint returns unproven.
+//!
 //! Beside it, and independent of it, an endpoint may have asked to be left alone until some time, and may be held out by
 //! its registry, or drained by hand.
 
@@ -34,6 +36,10 @@ const UNCONNECTED: u32 = 0b1_0000;
 const DRAINED: u32 = 0b10_0000;
 const FLAGS: u32 = 0b11_1111;
 const GENERATION: u32 = 16;
+
+/// So many probes that nobody settles in time bring an endpoint back unproven: where all answers go on for longer than a probe
+/// is waited for, each takes the place of one that would prove something, and it would be out for as long as there are requests.
+const UNSETTLED: u8 = 3;
 
 /// Whether an endpoint may be given requests, and if not, why and until when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,7 +161,7 @@ impl From<Trip> for Sentence {
 pub struct Lease(u32);
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(u32)]
+#[repr(u8)]
 pub(super) enum Phase {
     #[default]
     In = 0,
@@ -175,8 +181,9 @@ pub(super) struct Detail {
     /// Whether a ledger counts it, and whether it counts it as available.
     pub(super) member: bool,
     pub(super) counted: bool,
-    /// When a probe that nobody has settled is given up.
+    /// When a probe that nobody has settled is given up, and how many were since the endpoint is out.
     pub(super) probe_until: Option<Instant>,
+    unsettled: u8,
     /// Ejections that are not forgiven yet, and how long the last one lasted.
     pub(super) ejections: u32,
     pub(super) lasted: Duration,
@@ -242,6 +249,7 @@ impl Health {
                 member: false,
                 counted: false,
                 probe_until: None,
+                unsettled: 0,
                 ejections: 0,
                 lasted: Duration::ZERO,
                 aside: None,
@@ -418,7 +426,7 @@ impl Health {
         detail.lasted = lasts;
         detail.why = why;
         detail.until = Some(now + lasts);
-        detail.probe_until = None;
+        (detail.probe_until, detail.unsettled) = (None, 0);
         self.enter(detail, Phase::Ejected, now, ledger);
         Some(Transition::Ejected { why, lasts })
     }
@@ -509,7 +517,7 @@ impl Health {
             ledger.unjudge(detail);
         }
         detail.until = None;
-        detail.probe_until = None;
+        (detail.probe_until, detail.unsettled) = (None, 0);
         self.enter(detail, Phase::In, now, ledger);
         Transition::Restored { proven }
     }
@@ -577,7 +585,11 @@ impl Health {
                     moved = Some(Transition::Probation);
                 }
                 Phase::Probation => moved = Some(self.restore(&mut detail, now, false, ledger)),
+                Phase::Probing if detail.unsettled + 1 >= UNSETTLED => {
+                    moved = Some(self.restore(&mut detail, now, false, ledger));
+                }
                 Phase::Probing => {
+                    detail.unsettled += 1;
                     detail.until = Some(now + options.probe_wait);
                     self.wait_on(&mut detail, now, ledger);
                     moved = Some(Transition::Probation);

@@ -268,6 +268,20 @@ fn a_probe_that_nobody_ever_settles_is_given_up_and_another_offered() {
 }
 
 #[test]
+fn where_no_probe_is_ever_settled_the_endpoint_returns_all_the_same() {
+    let mut model = Model::new(1);
+    (0..5).for_each(|_| model.take(Step::Outcome(0, false)));
+    let ejected = model.now;
+    while model.healths[0].phase_name() != "in" {
+        assert!(model.now - ejected < Duration::from_secs(120), "{:?}", model.healths[0]);
+        // As answers do that go on for longer than a probe is waited for.
+        let _unsettled = model.healths[0].lease(model.now, &model.options, &model.ledger);
+        model.now += Duration::from_secs(1);
+        model.check();
+    }
+}
+
+#[test]
 fn a_probe_that_is_told_to_back_off_has_shown_that_the_endpoint_is_alive() {
     let mut model = Model::new(1);
     (0..5).for_each(|_| model.take(Step::Outcome(0, false)));
