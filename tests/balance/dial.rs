@@ -244,3 +244,20 @@ async fn what_is_being_connected_for_the_first_time_is_waited_for_beside_one_tha
     let client = stage.dialing(resolve::fixed(set)).options(one_by_one).build().unwrap();
     assert_eq!(client.send(0).await.unwrap(), "b:1");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_dial_from_before_an_absence_says_nothing_after_it() {
+    let (stage, heard) = (Stage::default(), Heard::default());
+    let (feed, channel) = fed(["a:1", "b:1"]);
+    let client = stage.dialing(channel).observe(heard.observer()).build().unwrap();
+    let a = stage.server("a:1");
+    a.hang_dials(true);
+    client.ready().await.unwrap();
+    feed.set(["b:1"]);
+    settle().await;
+    a.hang_dials(false);
+    feed.set(["a:1", "b:1"]);
+    tokio::time::sleep(secs(5)).await;
+    assert_eq!((a.made(), heard.count("disconnected")), (2, 0));
+    assert!(status(&client, "a:1").is_available());
+}

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use mainstay::{
     Endpoint,
     balance::{Balance, BalanceBuilder, EndpointStatus},
+    describe::Idempotent,
     health::State,
     outcome::Verdict,
     resolve,
@@ -150,4 +151,34 @@ async fn an_end_after_the_client_is_gone_is_harmless() {
     drop(client);
     tokio::time::sleep(secs(1)).await;
     response.end(Verdict::failure());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_began_as_a_probe_ends_as_an_attempt_of_the_state_that_it_has_brought_about() {
+    let client = mainstay::Client::<BoxCloneSyncService<bool, Streamed, BoxError>, bool>::builder("users")
+        .resolve(resolve::fixed(["a:1", "b:1"]))
+        .connect(|_: &Endpoint| {
+            BoxCloneSyncService::new(tower::service_fn(|good: bool| async move {
+                Ok::<_, BoxError>(Streamed { good, guard: Mutex::new(None) })
+            }))
+        })
+        .describe(Idempotent)
+        .balance(options(|options| options.health.consecutive = 2))
+        .classify(|result: Result<&Streamed, &BoxError>| {
+            result.map_or_else(|_| Verdict::failure(), |response| plain(response.good))
+        })
+        .track(InBody)
+        .build()
+        .unwrap();
+    client.ready().await.unwrap();
+    let [a, b] = ["a:1", "b:1"].map(|name| client.endpoint(Endpoint::new(name).identity()).unwrap());
+    a.eject(Some(secs(1)));
+    tokio::time::sleep(secs(1) + ms(5)).await;
+    let probe = client.send(true).await.unwrap();
+    let word = || client.status().balance.endpoints[0].word();
+    assert_eq!(word(), "available", "its head was good");
+    b.drain();
+    probe.end(Verdict::failure());
+    client.send(true).await.unwrap().end(Verdict::failure());
+    assert_eq!(word(), "ejected", "two in a row");
 }
