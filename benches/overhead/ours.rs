@@ -6,7 +6,8 @@ use http::HeaderValue;
 use mainstay::{
     Classify, Client, Describe, Endpoint, Ratio, Verdict,
     balance::{
-        Balance, BalanceOptions, Distribution, Load, Localities, MaglevOptions, ReportedOptions, RingOptions,
+        Balance, BalanceOptions, Candidates, Distribution, Load, Localities, MaglevOptions, ReportedOptions,
+        RingOptions,
     },
     describe::Idempotent,
     endpoint::Locality,
@@ -37,6 +38,7 @@ pub(crate) fn cases() -> Vec<Case> {
             loaded(endpoints, Load::HotCold { cold, half_life })
         })
         .against("tower_buffer_balance_ewma"),
+        Case::shared("balance_answered", request, answered).against("tower_buffer_balance_ewma"),
         Case::shared("balance_operations", request, operations).against("tower_buffer_balance_ewma"),
         Case::shared("balance_zones", request, zones).against("tower_buffer_balance_ewma"),
         Case::shared("balance_round_robin", request, |endpoints| spread(endpoints, Distribution::RoundRobin))
@@ -101,6 +103,13 @@ fn balance(endpoints: usize) -> Balance<AtOnce, u64> {
 fn loaded(endpoints: usize, load: Load) -> Balance<AtOnce, u64> {
     let mut options = BalanceOptions::default();
     options.load = load;
+    balanced(endpoints, options)
+}
+
+/// The same among those that have answered in the last second.
+fn answered(endpoints: usize) -> Balance<AtOnce, u64> {
+    let mut options = BalanceOptions::default();
+    options.candidates = Candidates::Answered { within: Duration::from_secs(1) };
     balanced(endpoints, options)
 }
 

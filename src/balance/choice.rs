@@ -17,7 +17,7 @@ const PRIOR: f32 = 2.0;
 
 /// One pick in so many, at the most, goes to an idle endpoint just because nobody knows how it is by now: a mean that
 /// nobody asks after does not get better by itself.
-const EXPLORE: u64 = 16;
+pub(super) const EXPLORE: u64 = 16;
 
 /// What is to be seen of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -9,12 +9,13 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::{
+    answered::Answered,
     bell::{Bell, Message},
     estimator::{At, Estimator},
     hearsay::SharedHealth,
     heat::Heat,
     member::Member,
-    options::{BalanceOptions, BodyOptions},
+    options::{BalanceOptions, BodyOptions, Candidates},
     wake::WakeSet,
 };
 use crate::{
@@ -68,6 +69,9 @@ pub(crate) struct Fleet {
     turns: Box<[Padded<AtomicU64>]>,
     /// From how much in flight on endpoints are hot, where that is the rule.
     pub(crate) heat: Heat,
+    /// Who has answered of late, where picks draw from those, and whether they do.
+    pub(crate) answered: Answered,
+    pub(crate) notes_answers: AtomicBool,
     /// The periods of all histograms of recent latencies.
     periods: Slices,
     /// Latencies of attempts to their heads, striped by thread.
@@ -130,6 +134,8 @@ impl Fleet {
             closed: AtomicBool::new(false),
             turns: (0..stripes()).map(|_| Padded(AtomicU64::new(0))).collect(),
             heat: Heat::new(),
+            answered: Answered::new(),
+            notes_answers: AtomicBool::default(),
             periods: Slices::new(epoch, Recent::PERIOD),
             latencies: recent(),
             cuts: recent(),
@@ -149,6 +155,7 @@ impl Fleet {
         self.fits.store(options.attempt_fit != AttemptFit::Fixed, Relaxed);
         self.bodies.store(options.body != BodyOptions::default(), Relaxed);
         self.reports.store(options.reads_reports(), Relaxed);
+        self.notes_answers.store(options.candidates != Candidates::Any, Relaxed);
     }
 
     /// Has questions for load paid out of `budget`.

@@ -177,6 +177,9 @@ impl Lease {
             if fleet.statistics.load(Relaxed) {
                 fleet.latency(&member, now, elapsed);
             }
+            if fleet.notes_answers.load(Relaxed) {
+                fleet.answered.note(member.place.load(Relaxed), now.nanos);
+            }
             if let Some(special) = self.special.take()
                 && let Some(guard) = self.special_head(special, &member, now, verdict, tracked)
             {

@@ -43,6 +43,8 @@ pub(crate) struct Member {
     ramp: AtomicU64,
     pub(crate) id: u64,
     pub(crate) cancelled: AtomicU64,
+    /// Where it stands in the snapshot, or stood last; told where somebody goes by it.
+    pub(crate) place: AtomicU32,
     /// Which operations have succeeded, where they have a health of their own.
     successes: Successes,
     /// How often in a row another endpoint answered first (the low 8 bits), and how many answers there were before.
@@ -70,6 +72,7 @@ impl Member {
             ramp: AtomicU64::new(0),
             id,
             cancelled: AtomicU64::new(0),
+            place: AtomicU32::new(0),
             successes: Successes::new(),
             beaten: AtomicU64::new(0),
             recent: Recent::new(fleet.epoch, Recent::PERIOD),
@@ -139,6 +142,12 @@ impl Member {
 
     /// The same of what it has said beside its answers.
     pub(crate) fn hear_beside(&self, report: Report) {
+        let fleet = &self.fleet;
+        if fleet.notes_answers.load(Relaxed) {
+            fleet
+                .answered
+                .note_everywhere(self.place.load(Relaxed), fleet.stamp(crate::context::now()).nanos);
+        }
         self.take(report, self.in_flight.load(Relaxed));
     }
 

@@ -87,6 +87,7 @@
 //! [`Load::PeakEwma`] with two choices is; the constants of the default are from the lab, and stand beside it in the code.
 
 mod alias;
+mod answered;
 mod aperture;
 mod attempt;
 mod bell;
@@ -143,7 +144,7 @@ pub use hands::EndpointHandle;
 pub use hearsay::SharedHealth;
 pub use localities::Localities;
 pub use maglev::{Maglev, MaglevOptions};
-pub use options::{BalanceOptions, BodyOptions, Load, Panic, SlowStart};
+pub use options::{BalanceOptions, BodyOptions, Candidates, Load, Panic, SlowStart};
 pub use probes::ProbeOptions;
 pub use reported::{ReportedOptions, ReportedWeight};
 pub use ring::{Ring, RingOptions};

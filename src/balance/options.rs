@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{
+    answered::ticks,
     distribution::{Distribution, Sticky},
     localities::Localities,
     probes::ProbeOptions,
@@ -65,6 +66,27 @@ pub enum Load {
         cold: Ratio,
         /// In which time what is known of latencies loses half of its weight.
         half_life: Duration,
+    },
+}
+
+/// Which endpoints are drawn for a request, of which the least loaded gets it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Candidates {
+    /// Any, each as likely as another: the default.
+    #[default]
+    Any,
+    /// Those that have answered last, and were given nothing since: a pool of up to 16, kept by the responses, as Prequal keeps one by its
+    /// probes. Where it holds too few the rest are drawn from all, and for one request in sixteen all are.
+    ///
+    /// Who has just answered is not stuck, and who answers fast stands there more often. So requests concentrate on as many endpoints as are
+    /// needed, the fast ones first: in the lab's `noisy_fleet` the 99th percentile is 0.55 to 0.60 of tower's PeakEWMA's, where the default
+    /// has 0.64 to 0.73. **It is less even by that**: a client keeps for a while to the endpoints that it has, equal ones too, and of
+    /// hundreds before a client with few requests at a time most see next to none of them. So it is for fleets of tens of servers, or a
+    /// subset of as many, that differ or change. Where weights differ, or endpoints work up to their share, any is drawn.
+    Answered {
+        /// How long ago they answered at the most \[Prequal: 1 s\].
+        within: Duration,
     },
 }
 
@@ -135,6 +157,8 @@ pub struct BalanceOptions {
     pub reports: bool,
     /// How many endpoints are asked for their load beside the requests, where somebody says how \[one for ten requests\].
     pub probes: ProbeOptions,
+    /// Which endpoints are drawn for a request \[any\].
+    pub candidates: Candidates,
     /// How many endpoints are drawn for a request, of which it goes to the least loaded \[4, 1 to 8\]. Two are the classical
     /// choice and cost least. The more are drawn, the shorter the tail where endpoints differ; but many clients that know
     /// the same run to the same endpoint.
@@ -227,6 +251,7 @@ impl Default for BalanceOptions {
             load: Load::default(),
             reports: false,
             probes: ProbeOptions::default(),
+            candidates: Candidates::default(),
             choices: 4,
             health: HealthOptions::default(),
             panic: Panic::default(),
@@ -293,6 +318,9 @@ impl BalanceOptions {
                 check.duration("load.decay", decay);
             }
             Load::InFlight => {}
+        }
+        if let Candidates::Answered { within } = self.candidates {
+            check.duration("candidates.within", within);
         }
         check.rule((1..=MOST_CHOICES).contains(&self.choices), "choices", self.choices, "1 to 8");
         check.part("probes", |check| self.probes.check(check));
@@ -378,7 +406,15 @@ impl BalanceOptions {
 
     /// Whether a pick looks at more than is usual.
     pub(crate) fn looks_closer(&self) -> bool {
-        self.reports || matches!(self.load, Load::HotCold { .. })
+        self.reports || self.candidates != Candidates::Any || matches!(self.load, Load::HotCold { .. })
+    }
+
+    /// How many ticks old an answer is at most for its endpoint to be drawn; 0 where any is drawn.
+    pub(crate) fn fresh(&self) -> u32 {
+        match self.candidates {
+            Candidates::Any => 0,
+            Candidates::Answered { within } => ticks(within),
+        }
     }
 
     /// Whether anything needs to know how long attempts take.
@@ -389,6 +425,7 @@ impl BalanceOptions {
             || self.attempt_limit.is_some()
             || self.attempt_fit != AttemptFit::Fixed
             || self.load != Load::InFlight
+            || self.candidates != Candidates::Any
             || self.localities.own.is_some()
     }
 }

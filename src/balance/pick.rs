@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    choice::{Look, distinct, lightest},
+    choice::{EXPLORE, Look, distinct, lightest},
     distribution::Sticky,
     estimator::At,
     fleet::{Fleet, Stamp},
@@ -176,9 +176,18 @@ impl<S> Snapshot<S> {
         fits: &dyn Fn(&Entry<S>) -> bool,
     ) -> Option<&Entry<S>> {
         let (random, entries) = (&*fleet.random, self.entries_of(pool));
-        let (mut drawn, explores) = distinct::<D>(pool.len, random);
+        let (mut drawn, mut explores) = distinct::<D>(pool.len, random);
         if !pool.plain {
             drawn = std::array::from_fn(|_| self.by_weight(pool, now, random) as u32);
+        } else if self.fresh != 0
+            && let Some(now) = now
+        {
+            let word = random.next();
+            if explores {
+                explores = word.is_multiple_of(EXPLORE);
+            } else {
+                fleet.answered.draw(word, now, self.fresh, pool, &mut drawn);
+            }
         }
         let at = self.at(now, fleet);
         let looks: [Look; D] = std::array::from_fn(|draw| match entries.get(drawn[draw] as usize) {
@@ -186,6 +195,9 @@ impl<S> Snapshot<S> {
             _ => Look::away(drawn[draw]),
         });
         let best = self.best(&looks, explores, fleet)?;
+        if self.fresh != 0 {
+            fleet.answered.take(pool.start + best.index);
+        }
         entries.get(best.index as usize)
     }
 

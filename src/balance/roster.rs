@@ -92,6 +92,7 @@ impl<S: Send + Sync + 'static> Roster<S> {
     pub(crate) fn publish<T>(&self, picture: impl FnOnce(&Snapshot<S>) -> (Snapshot<S>, T)) -> T {
         let publishing = lock(&self.publishing);
         let (snapshot, also) = picture(&self.snapshot.load());
+        snapshot.tell_places();
         let old = self.snapshot.swap(Arc::new(snapshot));
         drop(publishing);
         // A service may do anything when it is dropped.

@@ -14,7 +14,7 @@ use super::{
     order::{ByKey, Order, Table},
     pool::{Pool, Pools},
 };
-use crate::{Endpoint, error::Cause};
+use crate::{Endpoint, error::Cause, sync::Ordering::Relaxed};
 
 /// An endpoint with the service that reaches it.
 pub(crate) struct Entry<S> {
@@ -106,6 +106,8 @@ pub(crate) struct Snapshot<S> {
     pub(crate) load: Load,
     /// Whether more is looked at than is usual: what servers say, or which endpoints are hot.
     pub(crate) looks_closer: bool,
+    /// How many ticks old an answer is at most for its endpoint to be drawn; 0 where any is drawn.
+    pub(crate) fresh: u32,
     /// How many endpoints are drawn for a request.
     pub(crate) choices: u32,
     /// Requests that may be in flight at one endpoint.
@@ -135,6 +137,7 @@ impl<S> Snapshot<S> {
             timed: true,
             load: options.load,
             looks_closer: options.looks_closer(),
+            fresh: options.fresh(),
             choices: options.choices,
             attempt_limit: options.attempt_limit,
             options,
@@ -220,6 +223,7 @@ impl<S> Snapshot<S> {
             timed: ramp_ends.is_some() || options.goes_by_time(),
             load: options.load,
             looks_closer: options.looks_closer(),
+            fresh: options.fresh(),
             choices: options.choices,
             attempt_limit: options.attempt_limit,
             options,
@@ -235,6 +239,15 @@ impl<S> Snapshot<S> {
         let (mut snapshot, _) = Self::of(self.resolved, entries, unconnected, options, self, self.fit, now);
         snapshot.failure = self.failure.clone();
         snapshot
+    }
+
+    /// Tells endpoints where they stand in it, where somebody goes by that.
+    pub(crate) fn tell_places(&self) {
+        if self.fresh != 0 {
+            for (place, entry) in (0..).zip(&self.entries) {
+                entry.member.place.store(place, Relaxed);
+            }
+        }
     }
 
     /// The table of each group, those of this picture where they still hold.

@@ -4,6 +4,7 @@
 #[path = "../stage/mod.rs"]
 mod stage;
 
+mod answered;
 mod cancel;
 mod deadline;
 mod dial;

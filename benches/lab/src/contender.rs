@@ -14,7 +14,7 @@ use std::{
 
 use mainstay::{
     Client, Endpoint, Ratio,
-    balance::{BalanceOptions, Load},
+    balance::{BalanceOptions, Candidates, Load},
     budget::BudgetOptions,
     client::ClientBuilder,
     hedge::{Delay, HedgeOptions},
@@ -81,6 +81,8 @@ impl Default for Terms {
 /// | `mainstay_probes` | the same where answers say nothing, and a server is asked how much it has in flight for each two requests |
 /// | `mainstay_quantile` | the same, by requests in flight times the 90th percentile of latency |
 /// | `mainstay_hot_cold`, `mainstay_hot_cold_reports` | the same, by Prequal's rule, the best of eight; where servers say what they have in flight |
+/// | `mainstay_answered`, `mainstay_answered_reports` | with the default load, the best of four of those that have answered in the last second; where servers say what they have in flight |
+/// | `mainstay_hot_cold_answered` | by Prequal's rule, the best of eight of those |
 /// | `mainstay_two`, `mainstay_six` | the same, with the default load and the best of two, or of six |
 /// | `oracle_p2c`, `oracle_p3c`, `oracle_all` | two draws, three, or all servers, by the true queue and speed |
 /// | `nothing` | one attempt, at random |
@@ -153,11 +155,14 @@ pub fn sender(name: &str, world: &World, fleet: &Fleet, number: u32, terms: Term
             let client = client.budget(budget).probe(probe(fleet));
             boxed(client.build().expect("the terms of the scenarios hold together"))
         }
-        "mainstay_reports" | "mainstay_hot_cold_reports" => {
+        "mainstay_reports" | "mainstay_hot_cold_reports" | "mainstay_answered_reports" => {
             let mut options = BalanceOptions::default();
             options.reports = true;
             if name == "mainstay_hot_cold_reports" {
                 (options.load, options.choices) = (prequal(), 8);
+            }
+            if name == "mainstay_answered_reports" {
+                options.candidates = answered();
             }
             let client = client(fleet, Terms { attempts: 1, ..terms }, random, options).classify(Reporting);
             boxed(client.build().expect("the terms of the scenarios hold together"))
@@ -186,6 +191,16 @@ pub fn sender(name: &str, world: &World, fleet: &Fleet, number: u32, terms: Term
             once(Load::Quantile { share: Ratio::percent::<90>(), half_life: Duration::from_secs(10) }, 4)
         }
         "mainstay_hot_cold" => once(prequal(), 8),
+        "mainstay_answered" => {
+            let mut options = BalanceOptions::default();
+            options.candidates = answered();
+            boxed(mainstay(fleet, Terms { attempts: 1, ..terms }, random, options))
+        }
+        "mainstay_hot_cold_answered" => {
+            let mut options = BalanceOptions::default();
+            (options.load, options.choices, options.candidates) = (prequal(), 8, answered());
+            boxed(mainstay(fleet, Terms { attempts: 1, ..terms }, random, options))
+        }
         "mainstay_two" => once(Load::default(), 2),
         "mainstay_six" => once(Load::default(), 6),
         _ => panic!("there is no contender {name}"),
@@ -211,6 +226,11 @@ fn probe(fleet: &Fleet) -> impl Fn(Connection, Arc<Endpoint>) -> Probed + Send +
 }
 
 type Probed = Pin<Box<dyn Future<Output = Option<Report>> + Send>>;
+
+/// With Prequal's age.
+fn answered() -> Candidates {
+    Candidates::Answered { within: Duration::from_secs(1) }
+}
 
 fn prequal() -> Load {
     Load::HotCold { cold: Ratio::percent::<84>(), half_life: Duration::from_secs(10) }

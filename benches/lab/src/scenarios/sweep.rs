@@ -174,7 +174,15 @@ impl Scenario for Sweep {
     }
 
     fn contenders(&self) -> &'static [&'static str] {
-        &["tower_pending", "tower_ewma", "mainstay_two", "mainstay_once", "mainstay_six", "mainstay"]
+        &[
+            "tower_pending",
+            "tower_ewma",
+            "mainstay_two",
+            "mainstay_once",
+            "mainstay_six",
+            "mainstay_answered",
+            "mainstay",
+        ]
     }
 
     fn metrics(&self) -> &'static [&'static str] {
