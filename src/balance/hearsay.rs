@@ -28,7 +28,9 @@ use crate::{
 ///
 /// A client believes none of it where a request of its own has succeeded within the last tenth to fifth of
 /// [`window`](crate::health::HealthOptions::window), or when it has the endpoint set aside anyway. Suspicion is a judgement: the cap of ejections holds for
-/// it. So a client whose every request fails by its own fault costs another at most one probe, or a second of rest, for each of its own
+/// it. It holds also for what only others were asked to leave alone, together with all that is out, whatever for: so nobody is left with
+/// nothing by what servers have said to somebody else. A client whose every request fails by its own fault costs another at most one probe,
+/// or a second of rest, for each of its own
 /// ejections, and only at endpoints that the other has not just had an answer from.
 ///
 /// Not shared: judgements (rates, comparison, checks), what somebody does by hand, connections, latencies, the way back, and what

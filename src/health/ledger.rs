@@ -127,6 +127,20 @@ impl Ledger {
         true
     }
 
+    /// Whether an endpoint that is available may be left alone for what is only heard: fewer are out, whatever for, than `cap`
+    /// allows, and another is left. If so it is out of the counts at once.
+    pub(super) fn spare(&self, detail: &mut Detail, cap: f64) -> bool {
+        let mut counts = lock(&self.counts);
+        let most = (counts.members as f64 * cap).ceil() as usize;
+        if !detail.counted || counts.available < 2 || counts.members - counts.available >= most {
+            return false;
+        }
+        detail.counted = false;
+        counts.available -= 1;
+        self.note(&counts);
+        true
+    }
+
     pub(super) fn unjudge(&self, detail: &Detail) {
         if detail.member {
             lock(&self.counts).judged -= 1;

@@ -534,13 +534,22 @@ impl Health {
         if lasts.is_zero() {
             return None;
         }
-        let mut detail = lock(&self.detail);
+        self.leave_alone(&mut lock(&self.detail), lasts, now, ledger)
+    }
+
+    pub(super) fn leave_alone(
+        &self,
+        detail: &mut Detail,
+        lasts: Duration,
+        now: Instant,
+        ledger: &Ledger,
+    ) -> Option<Transition> {
         let until = now + lasts;
         let before = detail.aside().backing_off;
         let news = before.is_none();
         let asked = before.map_or((until, now), |(own, since)| (own.max(until), since));
         detail.change_aside(|aside| aside.backing_off = Some(asked));
-        self.publish(&mut detail, ledger);
+        self.publish(detail, ledger);
         news.then_some(Transition::BackingOff { lasts })
     }
 

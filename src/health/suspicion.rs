@@ -33,7 +33,8 @@ impl Health {
     }
 
     /// Somebody else was asked to leave the endpoint alone for `lasts`: it is, for at most
-    /// [`back_off`](HealthOptions::back_off), unless a request has just succeeded.
+    /// [`back_off`](HealthOptions::back_off), unless a request has just succeeded. Nothing comes of it where the endpoint is not
+    /// available anyway, and where as many are out as [`max_ejected`](HealthOptions::max_ejected) allows, or no other would be left.
     pub fn heed(
         &self,
         lasts: Duration,
@@ -41,9 +42,14 @@ impl Health {
         options: &HealthOptions,
         ledger: &Ledger,
     ) -> Option<Transition> {
-        if !self.is_member() || self.has_just_succeeded(now) {
+        let lasts = lasts.min(options.back_off).min(options.back_off_cap);
+        if lasts.is_zero() || self.has_just_succeeded(now) {
             return None;
         }
-        self.back_off(Some(lasts.min(options.back_off)), now, options, ledger)
+        let mut detail = lock(&self.detail);
+        if !ledger.spare(&mut detail, options.max_ejected.get()) {
+            return None;
+        }
+        self.leave_alone(&mut detail, lasts, now, ledger)
     }
 }

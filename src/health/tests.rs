@@ -363,6 +363,48 @@ fn a_probe_that_fails_ejects_nobody_where_nobody_is_ejected() {
 }
 
 #[test]
+fn who_is_told_again_and_again_to_leave_an_endpoint_alone_asks_it_in_between() {
+    let mut model = Model::new(1);
+    let heed = |model: &Model, at: usize| {
+        model.healths[at].heed(Duration::from_secs(1), model.now, &model.options, &model.ledger)
+    };
+    assert!(heed(&model, 0).is_some());
+    for _ in 0..3 {
+        model.now += Duration::from_millis(300);
+        assert_eq!(heed(&model, 0), None);
+    }
+    model.now += Duration::from_millis(100);
+    model.check();
+    assert!(model.healths[0].is_available());
+}
+
+#[test]
+fn what_is_only_heard_is_not_added_to_what_keeps_an_endpoint_out_already() {
+    let mut model = Model::new(1);
+    (0..5).for_each(|_| model.take(Step::Outcome(0, false)));
+    model.take(Step::Heed(0, 5_000));
+    assert!(model.healths[0].is_usable_in_panic(), "it is ejected, and has not asked for anything");
+    // Neither does it take the place of a judgement under the cap.
+    for at in [1, 2] {
+        model.take(Step::Drain(at));
+        model.take(Step::Suspect(at, 5_000));
+        assert_eq!(model.healths[at].phase_name(), "in");
+    }
+    assert_eq!(model.ledger.judged(), 0);
+}
+
+#[test]
+fn what_is_only_heard_leaves_as_many_endpoints_as_judgements_do() {
+    let mut model = Model::new(1);
+    (0..ENDPOINTS).for_each(|at| model.take(Step::Heed(at, 1_000)));
+    assert_eq!(model.ledger.available(), (ENDPOINTS, 2), "half of them");
+    let mut model = Model::new(1);
+    model.options.max_ejected = crate::Ratio::ONE;
+    (0..ENDPOINTS).for_each(|at| model.take(Step::Heed(at, 1_000)));
+    assert_eq!(model.ledger.available(), (ENDPOINTS, 1));
+}
+
+#[test]
 fn checks_that_fail_do_not_keep_out_whom_requests_took_out() {
     let mut model = Model::new(1);
     (0..5).for_each(|_| model.take(Step::Outcome(0, false)));

@@ -151,6 +151,21 @@ async fn a_back_off_message_is_heeded_by_others_for_a_second_at_most() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_every_server_sends_away_does_not_have_others_refused() {
+    let scene = Scene::new();
+    scene.begin().await;
+    let once = RetryPolicy::default().max_attempts(1);
+    let limited = builder(&scene.stage, &scene.shared).retry(once).build().unwrap();
+    let set = |mode: Mode| FIVE.iter().for_each(|name| scene.stage.server(name).set(mode.clone()));
+    // It has used up its quota, and the other has not.
+    set(Mode::BackOff(Some(secs(60))));
+    send(&limited, 20).await;
+    set(Mode::Answer(ms(1)));
+    assert!(FIVE.iter().all(|name| matches!(state(&limited, name), State::BackingOff { .. })));
+    assert!(scene.second.send(0).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_has_just_had_an_answer_from_it_does_not_leave_it_alone_for_others() {
     let scene = Scene::new();
     scene.begin().await;
