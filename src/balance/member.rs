@@ -277,7 +277,7 @@ pub(crate) fn generation_of(era: u32) -> u32 {
     era & 0xFFFF
 }
 
-/// The number of the operation; 0 where it has no health of its own.
+/// The number of the operation; 0 where none has a health of its own.
 #[inline]
 pub(crate) fn operation_of(era: u32) -> u16 {
     (era >> 16) as u16

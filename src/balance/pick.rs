@@ -43,7 +43,7 @@ const STEPS: usize = 4_096;
 pub(crate) struct Wanted<'a> {
     pub(crate) key: Option<u64>,
     pub(crate) host: Option<&'a str>,
-    /// The number of its operation, if that has a health of its own; else 0.
+    /// The number of its operation; 0 where none has a health of its own.
     pub(crate) operation: u16,
     /// The operation, if some endpoint is without it.
     pub(crate) kept: Option<Arc<Operation>>,

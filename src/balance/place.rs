@@ -22,6 +22,7 @@ use super::{
 use crate::{
     context::{self, HideCall},
     error::{Cause, Error, Reason},
+    health,
     sync::Ordering::Relaxed,
 };
 
@@ -194,9 +195,10 @@ where
         let Some(request) = request.as_ref().filter(|_| snapshot.asks()) else { return Wanted::default() };
         let per_operation = snapshot.options.health.per_operation;
         let (operation, kept) = per_operation
-            .and_then(|options| {
-                let name = self.describe.operation(request)?;
-                Some(self.roster.fleet.operations.find(name, options))
+            .map(|options| {
+                let name = self.describe.operation(request);
+                let found = name.map(|name| self.roster.fleet.operations.find(name, options));
+                found.filter(|(id, _)| *id != 0).unwrap_or((health::SHARED, None))
             })
             .unwrap_or_default();
         let (key, host) = (self.describe.hash_key(request), self.describe.endpoint(request));

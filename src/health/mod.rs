@@ -12,8 +12,8 @@
 //! taken out. What an endpoint [says of itself](ServingStatus) unasked is a whole run of checks at once, by the same rule.
 //!
 //! **Operations.** With [`HealthOptions::per_operation`] an operation has a health of its own at each endpoint, by the same
-//! rules. It is set aside there alone while another operation has succeeded at that endpoint within the window; if none has, it
-//! is the endpoint that fails. Failures of an operation that is set aside do not count for the endpoint, nor do those that
+//! rules. It is set aside there alone while another operation, or a request without one, has succeeded at that endpoint within the
+//! window; if none has, it is the endpoint that fails. Failures of an operation that is set aside do not count for the endpoint, nor do those that
 //! brought it there, but as part of a row: if another operation fails before any has succeeded, nothing works there. At most
 //! [`max_ejected`](HealthOptions::max_ejected) of the endpoints are without an operation; beyond that it is the operation that
 //! fails, and neither it nor the endpoint is set aside. It is a preference: where no other endpoint may be used, one
@@ -60,8 +60,8 @@ mod trip;
 pub use accrual::Accrual;
 pub use check::{CheckOptions, Checks, Finding, ServingStatus};
 pub use ledger::Ledger;
-pub(crate) use operation::Successes;
 pub use operation::{Blame, Evidence, Operation, OperationOptions, Operations};
+pub(crate) use operation::{SHARED, Successes};
 pub use options::HealthOptions;
 pub use state::{Health, Lease, Sentence, State, Transition};
 pub use trip::{Share, Slowness, Trip};

@@ -60,6 +60,10 @@ struct Table {
     all: Vec<Arc<Operation>>,
 }
 
+/// The number of all that have no health of their own where others have: what they show counts for the endpoint, and their successes
+/// say that it is well for others.
+pub(crate) const SHARED: u16 = u16::MAX;
+
 impl Operations {
     /// None yet; time is counted from `epoch`.
     pub fn new(epoch: Instant) -> Self {
@@ -177,7 +181,7 @@ pub struct Evidence {
     pub began: Option<Instant>,
     /// The generation of the whole endpoint's health.
     pub generation: u32,
-    /// Whether another operation has succeeded there within [`HealthOptions::window`].
+    /// Whether anything else has succeeded there within [`HealthOptions::window`].
     pub others_succeed: bool,
     /// How many endpoints there are.
     pub endpoints: usize,

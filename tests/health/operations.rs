@@ -373,6 +373,18 @@ async fn more_operations_than_there_is_room_for_share_the_endpoints_health_and_t
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_has_no_health_of_its_own_shows_that_an_endpoint_is_well_for_others() {
+    let most = |health: &mut HealthOptions| health.per_operation = Some(OperationOptions::default().most(1));
+    for other in ["put", ""] {
+        let scene = Scene::of(&FIVE, health(most));
+        scene.send(&["get"], 1).await;
+        scene.methods.fail("a:1", &["get"]);
+        scene.send(&["get", other], 200).await;
+        assert_eq!((scene.word("a:1"), scene.without("a:1").len()), ("available", 1), "{other:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn requests_without_an_operation_share_the_endpoints_health() {
     let scene = Scene::of(&FIVE, health(|_| ()));
     scene.methods.fail("a:1", &[""]);
