@@ -110,6 +110,7 @@ impl<S: Send + Sync + 'static> Roster<S> {
         self.publish(|before| {
             self.fleet.options.store(options.clone());
             self.fleet.estimator.set(options.load);
+            self.fleet.operations.reconsider();
             self.fleet.go_by(&options);
             (before.with_options(options, crate::clock::now()), ())
         });

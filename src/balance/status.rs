@@ -270,7 +270,7 @@ impl BalanceStatus {
                 .map(|level| PriorityStatus::of(level, &snapshot.options))
                 .collect(),
             operations: snapshot.options.health.per_operation.map(|options| OperationsStatus {
-                known: fleet.operations.len(),
+                known: fleet.operations.len().min(options.most as usize),
                 most: options.most,
                 overflowed: fleet.operations.has_overflowed(),
             }),

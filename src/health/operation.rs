@@ -81,7 +81,7 @@ impl Operations {
         let table = self.table.load();
         let Some(id) = table.ids.get(name).copied() else { return (self.add(name, options), None) };
         if u32::from(id) > options.most {
-            return (0, None);
+            return (self.overflow(), None);
         }
         let operation = table.all.get(usize::from(id) - 1);
         (id, operation.filter(|operation| operation.ledger.has_away()).cloned())
@@ -91,8 +91,7 @@ impl Operations {
     fn add(&self, name: &str, options: OperationOptions) -> u16 {
         // Of names without end no lock is taken for those that come too late.
         if self.table.load().all.len() >= options.most as usize {
-            self.overflowed.store(true, Relaxed);
-            return 0;
+            return self.overflow();
         }
         let _changing = lock(&self.changing);
         let mut table = Table::clone(&self.table.load());
@@ -100,8 +99,7 @@ impl Operations {
             return *id;
         }
         if table.all.len() >= options.most as usize {
-            self.overflowed.store(true, Relaxed);
-            return 0;
+            return self.overflow();
         }
         let name: Arc<str> = name.into();
         table.all.push(Arc::new(Operation::new(name.clone(), self.epoch)));
@@ -109,6 +107,21 @@ impl Operations {
         table.ids.insert(name, id);
         self.table.store(table);
         id
+    }
+
+    /// There is no room for an operation.
+    #[cold]
+    fn overflow(&self) -> u16 {
+        // Written once: all requests that find no room come here, and all others read what lies beside it.
+        if !self.overflowed.load(Relaxed) {
+            self.overflowed.store(true, Relaxed);
+        }
+        0
+    }
+
+    /// Options were replaced: whether there is room for all is to be seen.
+    pub(crate) fn reconsider(&self) {
+        self.overflowed.store(false, Relaxed);
     }
 
     /// The operation with this number.

@@ -385,6 +385,30 @@ async fn what_has_no_health_of_its_own_shows_that_an_endpoint_is_well_for_others
 }
 
 #[tokio::test(start_paused = true)]
+async fn room_for_more_operations_is_not_said_to_be_too_little() {
+    let most =
+        |most: u32| health(|health| health.per_operation = Some(OperationOptions::default().most(most)));
+    let scene = Scene::of(&FIVE, most(2));
+    let update = |balance: BalanceOptions| {
+        let mut options = scene.client.options();
+        options.balance = balance;
+        scene.client.update(options).unwrap();
+    };
+    let told = || {
+        let operations = scene.client.status().balance.operations.unwrap();
+        (operations.known, operations.overflowed)
+    };
+    scene.send(&["get", "put", "list"], 1).await;
+    assert_eq!(told(), (2, true));
+    update(most(8));
+    scene.send(&["get", "put", "list"], 1).await;
+    assert_eq!(told(), (3, false));
+    update(most(1));
+    scene.send(&["get", "put", "list"], 1).await;
+    assert_eq!(told(), (1, true));
+}
+
+#[tokio::test(start_paused = true)]
 async fn requests_without_an_operation_share_the_endpoints_health() {
     let scene = Scene::of(&FIVE, health(|_| ()));
     scene.methods.fail("a:1", &[""]);
