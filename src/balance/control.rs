@@ -100,6 +100,8 @@ pub(crate) struct Control<S> {
     /// By the order in which they were first seen, so that a seed replays a run.
     slots: BTreeMap<u64, Slot<S>>,
     known: HashMap<Identity, u64>,
+    /// Endpoints that are not known any more, but to operations.
+    forgotten: Vec<u64>,
     timers: BinaryHeap<Reverse<(Instant, u64)>>,
     /// Endpoints to be connected for the first time, and to be connected again.
     queue: VecDeque<u64>,
@@ -197,6 +199,7 @@ impl<S: Send + Sync + 'static> Control<S> {
             connector,
             slots: BTreeMap::new(),
             known: HashMap::new(),
+            forgotten: Vec::new(),
             timers: BinaryHeap::new(),
             queue: VecDeque::new(),
             redials: BTreeMap::new(),
@@ -367,6 +370,7 @@ impl<S: Send + Sync + 'static> Control<S> {
                 tokio::task::yield_now().await;
             }
         }
+        self.forget_gone().await;
         self.compare().await;
         self.start_checks(now);
         self.start_probes(now);
@@ -382,9 +386,7 @@ impl<S: Send + Sync + 'static> Control<S> {
         let forgotten = slot.gone.map(|gone| gone + options.keep_removed);
         if forgotten.is_some_and(|at| at <= now) {
             self.known.remove(slot.endpoint.identity());
-            self.fleet.operations.all().iter().for_each(|operation| {
-                operation.forget(id);
-            });
+            self.forgotten.push(id);
             self.slots.remove(&id);
             return;
         }
@@ -423,9 +425,10 @@ impl<S: Send + Sync + 'static> Control<S> {
         let health = &self.fleet.options.load().health;
         let own = health.per_operation.filter(|_| health.enabled);
         let most = own.map_or(0, |options| options.most as usize);
+        let ids: Vec<u64> = self.slots.keys().copied().collect();
         for operation in self.fleet.operations.all().iter().skip(most) {
-            for slot in self.slots.values() {
-                if operation.forget(slot.member.id) {
+            for id in operation.forget_all(&ids) {
+                if let Some(slot) = self.slots.get(&id) {
                     let back = Transition::Restored { proven: false };
                     self.fleet.operation_changed(&slot.member, operation, back);
                 }
@@ -441,6 +444,18 @@ impl<S: Send + Sync + 'static> Control<S> {
                 arm(&mut self.timers, slot, gone + keep);
             }
         }
+    }
+
+    /// Has operations forget the endpoints that are not known any more, all at once: each time what an operation knows is copied.
+    async fn forget_gone(&mut self) {
+        if self.forgotten.is_empty() {
+            return;
+        }
+        for operation in self.fleet.operations.all() {
+            operation.forget_all(&self.forgotten);
+            tokio::task::yield_now().await;
+        }
+        self.forgotten.clear();
     }
 
     /// Whether the picture is not true any more.

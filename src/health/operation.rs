@@ -339,13 +339,26 @@ impl Operation {
 
     /// Forgets how it does at `endpoint`. Says whether it was kept from there.
     pub fn forget(&self, endpoint: u64) -> bool {
+        !self.forget_all(&[endpoint]).is_empty()
+    }
+
+    /// The same of many, with one copy of what is kept. Says which of them it was kept from.
+    pub fn forget_all(&self, endpoints: &[u64]) -> Vec<u64> {
         let _changing = lock(&self.changing);
-        let Some(place) = self.known(endpoint) else { return false };
-        let mut places = HashMap::clone(&self.places.load());
-        places.remove(&endpoint);
-        self.places.store(places);
-        self.ledger.leave(&place.health);
-        !place.health.is_available()
+        let before = self.places.load();
+        let (mut places, mut away) = (None, Vec::new());
+        for endpoint in endpoints.iter().filter(|endpoint| before.contains_key(*endpoint)) {
+            let places = places.get_or_insert_with(|| HashMap::clone(&before));
+            let Some(place) = places.remove(endpoint) else { continue };
+            self.ledger.leave(&place.health);
+            if !place.health.is_available() {
+                away.push(*endpoint);
+            }
+        }
+        if let Some(places) = places {
+            self.places.store(places);
+        }
+        away
     }
 }
 

@@ -150,3 +150,48 @@ impl<S: Send + Sync + 'static> Control<S> {
         added
     }
 }
+
+#[cfg(all(test, not(mainstay_loom)))]
+mod tests {
+    use tower::{BoxError, service_fn};
+
+    use super::*;
+    use crate::{
+        Describe,
+        balance::{Balance, BalanceOptions},
+        health::OperationOptions,
+        resolve,
+    };
+
+    struct Named;
+
+    impl Describe<()> for Named {
+        fn operation<'a>(&self, _: &'a ()) -> Option<&'a str> {
+            Some("get")
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_operations_know_of_an_endpoint_that_is_removed_is_kept_as_long_as_its_state() {
+        let (feed, channel) = resolve::channel();
+        feed.set(["a:1", "b:1"]);
+        let mut options = BalanceOptions::default();
+        options.health.per_operation = Some(OperationOptions::default());
+        let client = Balance::builder(channel)
+            .connect(|_: &Endpoint| service_fn(|()| async { Err::<(), BoxError>("failed".into()) }))
+            .describe(Named)
+            .options(options)
+            .build()
+            .unwrap();
+        for _ in 0..20 {
+            assert!(client.send(()).await.is_err());
+        }
+        let operation = client.fleet().operations.get(1).unwrap();
+        let known = || [1, 2].map(|id| operation.state(id).is_some());
+        feed.set(["b:1"]);
+        tokio::time::sleep(Duration::from_secs(59)).await;
+        assert_eq!(known(), [true, true]);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(known(), [false, true]);
+    }
+}

@@ -120,6 +120,21 @@ fn an_attempt_that_began_before_it_was_back_says_nothing() {
 }
 
 #[test]
+fn of_many_endpoints_those_are_told_that_it_was_kept_from() {
+    let scene = Scene::new();
+    let (id, other) = (scene.find("get"), scene.find("put"));
+    for endpoint in [3, 5] {
+        (0..5).for_each(|_| assert_ne!(scene.fail(id, endpoint, true, 9), Blame::Operation(None)));
+    }
+    scene.fail(id, 7, true, 9);
+    let operation = scene.operations.get(id).unwrap();
+    assert_eq!(operation.forget_all(&[1, 3, 7]), [3]);
+    assert!([3, 7].into_iter().all(|endpoint| operation.state(endpoint).is_none()));
+    assert!(operation.is_away(5) && operation.forget(5) && !operation.forget(5));
+    assert!(!operation.is_away(5) && scene.operations.get(other).unwrap().forget_all(&[1, 3]).is_empty());
+}
+
+#[test]
 fn a_success_of_the_operation_breaks_its_row() {
     let scene = Scene::new();
     let id = scene.find("get");
