@@ -157,3 +157,26 @@ impl Member {
         }
     }
 }
+
+#[cfg(all(test, not(mainstay_loom)))]
+mod tests {
+    use tower::{BoxError, service_fn};
+
+    use super::*;
+    use crate::{Endpoint, balance::Balance, resolve};
+
+    #[tokio::test(start_paused = true)]
+    async fn what_clients_that_have_ended_leave_behind_does_not_add_up() {
+        let shared = SharedHealth::new();
+        for number in 0..300 {
+            let client = Balance::builder(resolve::fixed([format!("10.0.0.1:{}", 1_000 + number)]))
+                .connect(|_: &Endpoint| service_fn(|()| async { Ok::<_, BoxError>(()) }))
+                .share_health(shared.clone())
+                .build()
+                .unwrap();
+            client.send(()).await.unwrap();
+            client.close(Duration::from_secs(1)).await;
+        }
+        assert!(lock(&shared.listeners).members.len() <= 64);
+    }
+}

@@ -23,7 +23,7 @@ use mainstay::{
 };
 use tower::{BoxError, Service, ServiceExt as _};
 
-use crate::stage::{Heard, ms, secs, settle};
+use crate::stage::{Conn, Ends, Gate, Heard, Mode, Stage, ms, secs, settle};
 
 /// What servers were asked for, by name and operation, and which of that they fail at.
 #[derive(Clone, Debug, Default)]
@@ -705,4 +705,184 @@ async fn what_the_end_of_a_response_shows_counts_for_its_operation() {
     let status = balance.status();
     let a = status.endpoints.iter().find(|row| &*row.name == "a:1").unwrap();
     assert_eq!((a.word(), a.operations.len(), methods.asked("a:1", "get")), ("available", 1, 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_heads_prove_nothing_the_end_of_a_probe_decides_over_its_method() {
+    for (end, word) in
+        [(Some(Verdict::success()), "back"), (Some(Verdict::failure()), "ejected"), (None, "probation")]
+    {
+        let (methods, ends) = (Methods::default(), Ends::default());
+        let client = builder(&methods, &FIVE, health(|_| ()))
+            .classify(|result: Result<&String, &BoxError>| match result {
+                Ok(_) => Verdict::success().provisional(),
+                Err(_) => Verdict::failure(),
+            })
+            .track(ends.clone())
+            .build()
+            .unwrap();
+        let scene = Scene { methods, heard: Heard::default(), client };
+        scene.methods.fail("a:1", &["get"]);
+        scene.send(&["get", "put"], 100).await;
+        scene.methods.heal();
+        tokio::time::sleep(secs(5) + ms(5)).await;
+        ends.keep(true);
+        assert_eq!(scene.client.send("get").await.unwrap(), "a:1");
+        assert!(matches!(scene.without("a:1").as_slice(), [(_, State::Probing { .. })]));
+        let kept = ends.take().pop().unwrap();
+        match end {
+            Some(verdict) => kept.end(verdict),
+            None => drop(kept),
+        }
+        let found = match scene.without("a:1").as_slice() {
+            [] => "back",
+            [(_, State::Ejected { .. })] => "ejected",
+            [(_, State::Probation { .. })] => "probation",
+            _ => "else",
+        };
+        assert_eq!((found, scene.word("a:1")), (word, "available"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_began_before_the_whole_endpoint_was_set_aside_is_not_held_against_its_method() {
+    let (methods, ends) = (Methods::default(), Ends::default());
+    let client = builder(&methods, &["a:1", "b:1"], health(|_| ())).track(ends.clone()).build().unwrap();
+    let scene = Scene { methods, heard: Heard::default(), client };
+    ends.keep(true);
+    scene.send(&["get"], 40).await;
+    let hand = scene.client.endpoint(Endpoint::new("a:1").identity()).unwrap();
+    assert!(hand.eject(Some(secs(60))) && hand.restore());
+    // Until it has its share again.
+    tokio::time::sleep(secs(11)).await;
+    ends.keep(false);
+    scene.send(&["put"], 40).await;
+    let of_a = |guard: &Guard| guard.endpoint().is_some_and(|name| &**name == "a:1");
+    ends.take().into_iter().filter(of_a).for_each(|guard| guard.end(Verdict::failure()));
+    settle().await;
+    assert_eq!((scene.word("a:1"), scene.without("a:1").len()), ("available", 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_method_is_still_kept_from_an_endpoint_that_was_away_for_a_while() {
+    let (methods, (feed, channel)) = (Methods::default(), crate::stage::fed(FIVE));
+    let mut options = health(|_| ());
+    options.slow_start.lasts = Duration::ZERO;
+    let client = builder(&methods, &FIVE, options).resolve(channel).build().unwrap();
+    let scene = Scene { methods, heard: Heard::default(), client };
+    scene.methods.fail("a:1", &["get"]);
+    scene.send(&["get", "put"], 100).await;
+    for names in [&FIVE[1..], &FIVE] {
+        feed.set(names.to_vec());
+        settle().await;
+    }
+    scene.methods.forget();
+    scene.send(&["get"], 200).await;
+    assert_eq!((scene.without("a:1").len(), scene.methods.asked("a:1", "get")), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cap_of_a_method_is_of_those_endpoints_that_are_there() {
+    let (methods, (feed, channel)) = (Methods::default(), crate::stage::fed(FIVE));
+    let client = builder(&methods, &FIVE, health(|_| ())).resolve(channel).build().unwrap();
+    let scene = Scene { methods, heard: Heard::default(), client };
+    for name in ["a:1", "b:1", "c:1"] {
+        scene.methods.fail(name, &["get"]);
+    }
+    scene.send(&["get", "put"], 200).await;
+    assert_eq!(scene.out("get"), 3);
+    feed.set(["d:1", "e:1"]);
+    settle().await;
+    scene.methods.fail("d:1", &["get"]);
+    scene.send(&["get", "put"], 100).await;
+    assert_eq!(scene.without("d:1").len(), 1, "those that are away take nobody's room");
+}
+
+/// Even numbers get, odd ones put.
+#[derive(Debug)]
+struct ByNumber;
+
+impl Describe<u32> for ByNumber {
+    fn copy(&self, request: &mut u32) -> Option<u32> {
+        Some(*request)
+    }
+
+    fn is_idempotent(&self, _: &u32) -> bool {
+        true
+    }
+
+    fn operation<'a>(&self, request: &'a u32) -> Option<&'a str> {
+        Some(if request.is_multiple_of(2) { "get" } else { "put" })
+    }
+}
+
+fn of_numbers(stage: &Stage) -> mainstay::Client<Conn, u32> {
+    mainstay::Client::builder("users")
+        .resolve(resolve::fixed(["a:1", "b:1"]))
+        .connect(stage.connect())
+        .describe(ByNumber)
+        .balance(health(|_| ()))
+        .retry(RetryPolicy::default().max_attempts(2))
+        .random(Seeded::new(7))
+        .build()
+        .unwrap()
+}
+
+/// Has `get` fail at the first of two until it is kept from it.
+async fn keep_from_first(stage: &Stage, client: &mainstay::Client<Conn, u32>) {
+    for number in 0..100 {
+        stage.server("a:1").set(if number % 2 == 0 { Mode::Fail(ms(1)) } else { Mode::Answer(ms(1)) });
+        let _ = client.send(number).await;
+    }
+    settle().await;
+    assert_eq!((words(client), without(client)), (["available"; 2], [1, 0]));
+    stage.server("a:1").set(Mode::Answer(ms(1)));
+}
+
+fn words(client: &mainstay::Client<Conn, u32>) -> [&'static str; 2] {
+    let endpoints = client.status().balance.endpoints;
+    [0, 1].map(|place| endpoints[place].word())
+}
+
+fn without(client: &mainstay::Client<Conn, u32>) -> [usize; 2] {
+    let endpoints = client.status().balance.endpoints;
+    [0, 1].map(|place| endpoints[place].operations.len())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_of_a_method_at_an_endpoint_that_is_not_ready_passes_to_the_next_request() {
+    let stage = Stage::default();
+    let client = of_numbers(&stage);
+    keep_from_first(&stage, &client).await;
+    let a = stage.server("a:1");
+    a.gate(Gate::Shut);
+    tokio::time::sleep(secs(5) + ms(5)).await;
+    for _ in 0..5 {
+        assert_eq!(client.send(0).await.unwrap(), "b:1");
+    }
+    a.gate(Gate::Open);
+    assert_eq!(client.send(0).await.unwrap(), "a:1");
+    assert_eq!(without(&client), [0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_an_endpoint_that_is_not_ready_is_an_attempt_of_its_method() {
+    let stage = Stage::default();
+    let client = of_numbers(&stage);
+    for number in 0..20 {
+        client.send(2 * number + 1).await.unwrap();
+    }
+    let (a, b) = (stage.server("a:1"), stage.server("b:1"));
+    a.set(Mode::Fail(ms(1)));
+    b.gate(Gate::Shut);
+    for number in 0..5 {
+        a.gate(Gate::Shut);
+        let waits = tokio::spawn(client.send(2 * number));
+        settle().await;
+        a.gate(Gate::Open);
+        tokio::time::sleep(ms(5)).await;
+        waits.abort();
+        settle().await;
+    }
+    assert_eq!((a.served() > 0, words(&client), without(&client)), (true, ["available"; 2], [1, 0]));
 }

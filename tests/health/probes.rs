@@ -6,12 +6,14 @@ use mainstay::{
     describe::Idempotent,
     health::{State, Trip},
     hedge::HedgeOptions,
+    outcome::Verdict,
     random::Seeded,
     resolve,
     retry::RetryPolicy,
+    track::Guard,
 };
 
-use crate::stage::{Conn, Gate, Mode, Stage, ms, now, secs, settle};
+use crate::stage::{Conn, Ends, Gate, Mode, Stage, ms, now, secs, settle};
 
 type Client = mainstay::Client<Conn, u32>;
 
@@ -133,4 +135,25 @@ async fn a_probe_of_an_endpoint_that_is_not_ready_passes_to_the_next_request() {
     a.gate(Gate::Open);
     assert_eq!(client.send(0).await.unwrap(), "a:1");
     assert_eq!(state(&client, "a:1"), State::Available);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_began_as_the_probe_goes_on_as_an_attempt_of_the_state_that_it_has_brought_about() {
+    let (stage, ends) = (Stage::default(), Ends::default());
+    let client = builder(&stage, 3).track(ends.clone()).build().unwrap();
+    client.ready().await.unwrap();
+    eject(&stage, &client, "a:1", 1);
+    stage.server("a:1").set(Mode::Answer(ms(1)));
+    ends.keep(true);
+    tokio::time::sleep(secs(1) + ms(5)).await;
+    assert_eq!(client.send(0).await.unwrap(), "a:1");
+    assert_eq!(state(&client, "a:1"), State::Available);
+    // Until it has its share again.
+    tokio::time::sleep(secs(11)).await;
+    while stage.server("a:1").served() < 5 {
+        client.send(0).await.unwrap();
+    }
+    let of_a = |guard: &Guard| guard.endpoint().is_some_and(|name| &**name == "a:1");
+    ends.take().into_iter().filter(of_a).for_each(|guard| guard.end(Verdict::failure()));
+    assert!(matches!(state(&client, "a:1"), State::Ejected { why: Trip::Consecutive, .. }));
 }

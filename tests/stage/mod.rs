@@ -16,9 +16,11 @@ use std::{
 use mainstay::{
     Endpoint, Error, Reason,
     balance::{Balance, BalanceBuilder, BalanceOptions, EndpointStatus},
+    outcome::Verdict,
     random::Seeded,
     resolve::{Channel, Feed, Resolve},
     telemetry::Event,
+    track::{Guard, Track},
 };
 use tower::{BoxError, Service};
 
@@ -382,4 +384,31 @@ pub async fn load(client: &Client, concurrency: usize, requests: usize) -> usize
         caller.await.unwrap();
     }
     failed.load(SeqCst)
+}
+
+/// Ends of responses, kept as long as they are to be.
+#[derive(Clone, Debug, Default)]
+pub struct Ends(Arc<Mutex<(bool, Vec<Guard>)>>);
+
+impl Ends {
+    /// Whether those that come are kept.
+    pub fn keep(&self, keep: bool) {
+        self.0.lock().unwrap().0 = keep;
+    }
+
+    pub fn take(&self) -> Vec<Guard> {
+        std::mem::take(&mut self.0.lock().unwrap().1)
+    }
+}
+
+impl Track<String> for Ends {
+    fn track(&self, _: &mut String, guard: Guard) {
+        let mut own = self.0.lock().unwrap();
+        if own.0 {
+            own.1.push(guard);
+        } else {
+            drop(own);
+            guard.end(Verdict::success());
+        }
+    }
 }

@@ -153,7 +153,7 @@ impl<S: Send + Sync + 'static> Control<S> {
 
 #[cfg(all(test, not(mainstay_loom)))]
 mod tests {
-    use tower::{BoxError, service_fn};
+    use tower::{BoxError, Service, service_fn};
 
     use super::*;
     use crate::{
@@ -171,18 +171,32 @@ mod tests {
         }
     }
 
+    /// A client of two endpoints, where every request fails after so long.
+    fn failing(
+        after: Duration,
+        channel: resolve::Channel,
+    ) -> Balance<impl Service<(), Response = (), Error = BoxError, Future: Send> + Clone + Send + Sync, ()>
+    {
+        let mut options = BalanceOptions { attempt_limit: None, ..BalanceOptions::default() };
+        options.health.per_operation = Some(OperationOptions::default());
+        Balance::builder(channel)
+            .connect(move |_: &Endpoint| {
+                service_fn(move |()| async move {
+                    tokio::time::sleep(after).await;
+                    Err::<(), BoxError>("failed".into())
+                })
+            })
+            .describe(Named)
+            .options(options)
+            .build()
+            .unwrap()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_operations_know_of_an_endpoint_that_is_removed_is_kept_as_long_as_its_state() {
         let (feed, channel) = resolve::channel();
         feed.set(["a:1", "b:1"]);
-        let mut options = BalanceOptions::default();
-        options.health.per_operation = Some(OperationOptions::default());
-        let client = Balance::builder(channel)
-            .connect(|_: &Endpoint| service_fn(|()| async { Err::<(), BoxError>("failed".into()) }))
-            .describe(Named)
-            .options(options)
-            .build()
-            .unwrap();
+        let client = failing(Duration::ZERO, channel);
         for _ in 0..20 {
             assert!(client.send(()).await.is_err());
         }
@@ -193,5 +207,20 @@ mod tests {
         assert_eq!(known(), [true, true]);
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(known(), [false, true]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_at_an_endpoint_that_is_forgotten_already_is_known_to_no_operation() {
+        let (feed, channel) = resolve::channel();
+        feed.set(["a:1", "b:1"]);
+        let client = failing(Duration::from_secs(100), channel);
+        let calls: Vec<_> = (0..8).map(|_| tokio::spawn(client.send(()))).collect();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        feed.set(["b:1"]);
+        for call in calls {
+            assert!(call.await.unwrap().is_err());
+        }
+        let operation = client.fleet().operations.get(1).unwrap();
+        assert_eq!([1, 2].map(|id| operation.state(id).is_some()), [false, true]);
     }
 }
