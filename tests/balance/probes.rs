@@ -175,3 +175,17 @@ async fn what_is_asked_ends_with_the_last_handle() {
     tokio::time::sleep(secs(1)).await;
     assert_eq!(Arc::strong_count(&held), 1);
 }
+
+/// The paused clock stands still while the background task works; this one does not.
+#[tokio::test]
+async fn on_a_clock_that_runs_endpoints_are_asked_too() {
+    let (stage, asked) = (Stage::default(), Asked::default());
+    ["a:1", "b:1"].iter().for_each(|name| stage.server(name).set(Mode::Answer(ms(1))));
+    let client = client(&stage, &["a:1", "b:1"], &asked, ample(), asking(|own| own.every(ms(10))));
+    let until_asked = async {
+        while asked.all() == 0 {
+            send(&client, 1).await;
+        }
+    };
+    tokio::time::timeout(secs(10), until_asked).await.expect("somebody is asked");
+}

@@ -11,7 +11,7 @@ use futures::{Stream as _, stream::FuturesUnordered};
 
 use super::Control;
 use crate::{
-    balance::probes::Due, budget::Withdrawal, clock, random::below, report::Report, sync::Ordering::Relaxed,
+    balance::probes::Due, budget::Withdrawal, random::below, report::Report, sync::Ordering::Relaxed,
     telemetry::Counter,
 };
 
@@ -47,12 +47,15 @@ impl Probing {
 }
 
 impl<S: Send + Sync + 'static> Control<S> {
-    /// When it is looked next how many are to be asked.
-    pub(super) fn next_probes(&self) -> Option<Instant> {
+    /// Whether somebody says how to ask, and something goes by what is answered.
+    fn wants_probes(&self) -> bool {
         let probes = self.checking.checker.as_ref().is_some_and(|checker| checker.probes());
-        let wanted = probes && self.fleet.reports.load(Relaxed);
-        // The timer keeps its phase while nobody wants to know.
-        wanted.then(|| self.probing.at.unwrap_or_else(clock::now))
+        probes && self.fleet.reports.load(Relaxed)
+    }
+
+    /// When it is looked next how many are to be asked: the timer keeps its phase while nobody wants to know.
+    pub(super) fn next_probes(&self) -> Option<Instant> {
+        self.probing.at.filter(|_| self.wants_probes())
     }
 
     /// Options were replaced: it is looked as soon as they say, if that is sooner.
@@ -63,7 +66,7 @@ impl<S: Send + Sync + 'static> Control<S> {
 
     /// Asks as many as are due.
     pub(super) fn start_probes(&mut self, now: Instant) {
-        if self.next_probes().is_none_or(|at| at > now) {
+        if !self.wants_probes() || self.probing.at.is_some_and(|at| at > now) {
             return;
         }
         let options = self.fleet.options.load().probes;
