@@ -133,7 +133,7 @@ impl Member {
         self.health.is_usable_in_panic()
     }
 
-    /// An answer has come, with what the server says of itself; the attempt still counts in flight.
+    /// The head of an answer has come, with what the server says of itself; the attempt still counts in flight.
     #[cold]
     pub(crate) fn hear(&self, report: Option<Report>) {
         self.fleet.count(Counter::Heard);
@@ -290,7 +290,7 @@ impl Ends for Member {
 
     fn reported(&self, report: Report) {
         if self.wants_report() {
-            self.hear(Some(report));
+            self.take(report, self.others_of_ours());
         }
     }
 

@@ -7,12 +7,14 @@ use std::{
 };
 
 use mainstay::{
-    Endpoint, Ratio,
-    balance::{BalanceOptions, ProbeOptions},
+    Endpoint, Ratio, Track,
+    balance::{Balance, BalanceOptions, ProbeOptions},
     budget::{Budget, BudgetOptions},
     report::Report,
     resolve,
+    track::Guard,
 };
+use tower::BoxError;
 
 use crate::stage::*;
 
@@ -188,4 +190,43 @@ async fn on_a_clock_that_runs_endpoints_are_asked_too() {
         }
     };
     tokio::time::timeout(secs(10), until_asked).await.expect("somebody is asked");
+}
+
+/// An answer whose end is still to come.
+#[derive(Default)]
+struct Late(Option<Guard>);
+
+struct Keep;
+
+impl Track<Late> for Keep {
+    fn track(&self, response: &mut Late, guard: Guard) {
+        response.0 = Some(guard);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_tells_its_load_at_its_end_counts_once() {
+    let asked = Asked::default();
+    let noting = asked.clone();
+    let client = Balance::builder(resolve::fixed(["a:1", "b:1", "c:1", "d:1", "e:1", "f:1", "g:1", "h:1"]))
+        .connect(|_: &Endpoint| {
+            tower::service_fn(|_: u32| async {
+                tokio::time::sleep(ms(10)).await;
+                Ok::<_, BoxError>(Late::default())
+            })
+        })
+        .track(Keep)
+        .options(asking(|own| own))
+        .probe(ample(), move |_, endpoint| {
+            noting.note(&endpoint);
+            async { None }
+        })
+        .build()
+        .unwrap();
+    for _ in 0..200 {
+        let guard = client.send(0).await.unwrap().0.unwrap();
+        guard.report(Report::default().in_flight(3));
+    }
+    tokio::time::sleep(ms(60)).await;
+    assert!((90..=100).contains(&asked.all()), "{asked:?}");
 }
