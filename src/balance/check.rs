@@ -64,8 +64,17 @@ impl<S> Checker<S> {
         self.probe.is_some()
     }
 
-    pub(crate) fn probe(&self, service: &S, endpoint: Arc<Endpoint>) -> Option<Probing> {
-        self.probe.as_ref().map(|probe| probe(service, endpoint))
+    /// Asks when it is first polled.
+    pub(crate) fn probe(&self, service: Arc<S>, endpoint: Arc<Endpoint>) -> Option<Probing>
+    where
+        S: Send + Sync + 'static,
+    {
+        let probe = self.probe.clone()?;
+        Some(Box::pin(async move {
+            let asking = probe(&service, endpoint);
+            drop(service);
+            asking.await
+        }))
     }
 
     pub(crate) fn asks(&self) -> bool {

@@ -230,3 +230,36 @@ async fn an_answer_that_tells_its_load_at_its_end_counts_once() {
     tokio::time::sleep(ms(60)).await;
     assert!((90..=100).contains(&asked.all()), "{asked:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_panics_says_nothing_and_is_paid_for_and_all_else_goes_on() {
+    let (stage, asked) = (Stage::default(), Asked::default());
+    let (feed, channel) = fed(["a:1", "b:1"]);
+    let budget = Budget::new(BudgetOptions::default().reserve(1_000)).unwrap();
+    let noting = asked.clone();
+    let client = stage
+        .builder(channel)
+        .options(asking(|own| own))
+        .probe(budget.clone(), move |_, endpoint| {
+            noting.note(&endpoint);
+            assert!(noting.all() % 2 == 0, "at once");
+            async {
+                tokio::time::sleep(ms(1)).await;
+                panic!("later");
+            }
+        })
+        .build()
+        .unwrap();
+    send(&client, 8).await;
+    ["a:1", "b:1"].iter().for_each(|name| stage.server(name).gate(Gate::Shut));
+    let waiting = tokio::spawn({
+        let client = client.clone();
+        async move { client.send(0).await }
+    });
+    tokio::time::sleep(ms(100)).await;
+    assert!(asked.all() >= 2, "{asked:?}");
+    assert_eq!(budget.available(mainstay::clock::now()), 1_000 - asked.all());
+    feed.set(["a:1", "b:1", "c:1"]);
+    let found = tokio::time::timeout(secs(1), waiting).await.expect("what is new is used").unwrap();
+    assert_eq!(found.unwrap(), "c:1");
+}

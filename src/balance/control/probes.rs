@@ -2,12 +2,13 @@
 
 use std::{
     future::Future,
+    panic::AssertUnwindSafe,
     pin::Pin,
     task::{Context, Poll},
     time::Instant,
 };
 
-use futures::{Stream as _, stream::FuturesUnordered};
+use futures::{FutureExt as _, Stream as _, stream::FuturesUnordered};
 
 use super::Control;
 use crate::{
@@ -90,12 +91,14 @@ impl<S: Send + Sync + 'static> Control<S> {
 
     fn probe(&mut self, id: u64, paid: Withdrawal) {
         let (Some(slot), Some(checker)) = (self.slots.get(&id), &self.checking.checker) else { return };
-        let Some(service) = &slot.service else { return };
+        let Some(service) = slot.service.clone() else { return };
         let Some(asking) = checker.probe(service, slot.endpoint.clone()) else { return };
         self.fleet.tally.count(Counter::Probes);
         let (incarnation, timeout) = (slot.incarnation, self.fleet.options.load().probes.timeout);
         self.probing.running.push(Box::pin(async move {
-            let report = tokio::time::timeout(timeout, asking).await.ok().flatten();
+            // One that panics says nothing, and takes nothing along.
+            let asking = AssertUnwindSafe(asking).catch_unwind();
+            let report = tokio::time::timeout(timeout, asking).await.ok().and_then(Result::ok).flatten();
             // Kept to the end, for budgets that count what is under way.
             paid.spend();
             Probed { id, incarnation, report }
