@@ -42,6 +42,11 @@ impl Look {
         (self.weight * self.mean + prior) / (self.weight + PRIOR)
     }
 
+    /// How much of that is its own, from 0 to 1.
+    pub(super) fn certainty(&self) -> f32 {
+        self.weight / (self.weight + PRIOR)
+    }
+
     /// At one that may not be used.
     #[inline]
     pub(super) fn away(index: u32) -> Self {

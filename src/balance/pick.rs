@@ -415,9 +415,11 @@ impl<S> Snapshot<S> {
                 Load::HotCold { .. } => {
                     (look.mean, look.in_flight) = (look.mean * slowed, look.in_flight + told);
                 }
-                // It is compared by what it takes now; and where many are, one more makes less of a difference.
+                // It is compared by what it takes now; and where many are, one more makes less of a difference, as far as it is
+                // known what it takes: else the one with the most would be given all of a burst.
                 Load::Latency { .. } | Load::Quantile { .. } | Load::PeakEwma { .. } => {
-                    (look.mean, look.by_share) = (look.mean * slowed, look.by_share / slowed);
+                    let many = 1.0 + (slowed - 1.0) * look.certainty();
+                    (look.mean, look.by_share) = (look.mean * slowed, look.by_share / many);
                 }
             }
         }

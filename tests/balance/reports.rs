@@ -158,6 +158,26 @@ async fn a_server_that_tells_no_more_is_taken_for_one_that_never_did() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_burst_after_a_rest_does_not_go_to_the_one_that_was_the_busiest() {
+    for load in LOADS {
+        let (stage, says) = (Stage::default(), Says::default());
+        let names = ["a:1", "b:1", "c:1", "d:1", "e:1", "f:1", "g:1", "h:1", "i:1", "j:1"];
+        names.iter().for_each(|name| says.set(name, busy(0)));
+        says.set("a:1", busy(100));
+        stage.server("a:1").set(Mode::Answer(ms(210)));
+        let told = options(|options| (options.load, options.reports) = (load, true));
+        let client = client(&stage, &says, &names, told);
+        shares(&client, 400).await;
+        stage.server("a:1").set(Mode::Answer(ms(10)));
+        // Nothing is known of latencies any more; what it has said is.
+        tokio::time::sleep(secs(600)).await;
+        stage.forget_served();
+        crate::stage::load(&client, 100, 100).await;
+        assert!(stage.server("a:1").served() <= 20, "{load:?}: {:?}", stage.served());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_estimate_that_is_shown_is_what_a_request_takes_with_the_others_there() {
     let (stage, says) = (Stage::default(), Says::default());
     says.set("a:1", busy(15));
