@@ -190,10 +190,11 @@ impl<S> Snapshot<S> {
             }
         }
         let at = self.at(now, fleet);
-        let looks: [Look; D] = std::array::from_fn(|draw| match entries.get(drawn[draw] as usize) {
+        let mut looks: [Look; D] = std::array::from_fn(|draw| match entries.get(drawn[draw] as usize) {
             Some(entry) if fits(entry) => self.look(drawn[draw], entry, now, at, explores && draw == 0),
             _ => Look::away(drawn[draw]),
         });
+        self.guess(&mut looks[usize::from(explores)..], entries);
         let best = self.best(&looks, explores, fleet)?;
         if self.fresh != 0 {
             fleet.answered.take(pool.start + best.index);
@@ -426,6 +427,22 @@ impl<S> Snapshot<S> {
         look
     }
 
+    /// Takes those whose servers say nothing for the mean of those that do, where what others have in flight counts whole: that
+    /// nobody is there is not what they have said. In a fleet of which a part reports they would get everything.
+    fn guess(&self, looks: &mut [Look], entries: &[Entry<S>]) {
+        if !self.options.reports || !matches!(self.load, Load::InFlight | Load::HotCold { .. }) {
+            return;
+        }
+        let told = |look: &Look| entries.get(look.index as usize)?.member.told.others();
+        let known = || looks.iter().filter(|look| look.in_flight.is_finite()).filter_map(told);
+        let (count, sum) =
+            known().fold((0_u32, 0.0_f32), |(count, sum), told| (count + 1, sum + told as f32));
+        if count > 0 {
+            let mean = sum / count as f32;
+            looks.iter_mut().filter(|look| told(look).is_none()).for_each(|look| look.in_flight += mean);
+        }
+    }
+
     /// The one to take of those that were looked at.
     fn best<'a>(&self, looks: &'a [Look], explores: bool, fleet: &Fleet) -> Option<&'a Look> {
         match self.load {
@@ -504,7 +521,7 @@ impl<S> Snapshot<S> {
     ) -> Option<&'a Entry<S>> {
         let (count, at) = (entries.len(), self.at(now, fleet));
         let start = below(word, count as u32) as usize;
-        let looks: Vec<Look> = (0..count)
+        let mut looks: Vec<Look> = (0..count)
             .map(|offset| (start + offset) % count)
             .filter_map(|index| {
                 let entry = entries.get(index)?;
@@ -512,6 +529,7 @@ impl<S> Snapshot<S> {
                 fits.then(|| self.look(index as u32, entry, now, at, false))
             })
             .collect();
+        self.guess(&mut looks, entries);
         entries.get(self.best(&looks, false, fleet)?.index as usize)
     }
 

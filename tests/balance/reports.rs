@@ -178,6 +178,22 @@ async fn a_burst_after_a_rest_does_not_go_to_the_one_that_was_the_busiest() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn those_that_say_nothing_are_taken_to_be_like_the_others() {
+    for load in LOADS {
+        let (stage, says) = (Stage::default(), Says::default());
+        let names = ["a:1", "b:1", "c:1", "d:1", "e:1", "f:1", "g:1", "h:1"];
+        names[..4].iter().for_each(|name| says.set(name, busy(8)));
+        let told = options(|options| (options.load, options.reports) = (load, true));
+        let client = client(&stage, &says, &names, told);
+        shares(&client, 100).await;
+        stage.forget_served();
+        crate::stage::load(&client, 4, 800).await;
+        let served = stage.served();
+        assert!(served.iter().all(|own| (50..=200).contains(own)), "{load:?}: {served:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_estimate_that_is_shown_is_what_a_request_takes_with_the_others_there() {
     let (stage, says) = (Stage::default(), Says::default());
     says.set("a:1", busy(15));
