@@ -3,7 +3,10 @@
 //! Source: Wydrowski and others, "Load is not what you should balance: introducing Prequal" (NSDI 2024), without its probes: what is known is what
 //! responses show, and what servers say on them.
 
-use super::choice::{HANDICAP, Look, prior};
+use super::{
+    choice::{HANDICAP, Look, prior},
+    options::MOST_CHOICES,
+};
 use crate::sync::{AtomicU32, Ordering::Relaxed, Padded, stripe, stripes};
 
 /// By how much a look moves the border, as a part of where it is: it follows a change within some fifty picks.
@@ -36,7 +39,9 @@ impl Heat {
             above += f32::from(u8::from(look.in_flight * look.by_share > border));
         }
         if seen > 0.0 {
-            let moved = border + STEP * border.max(LOWEST) * (above - seen * (1.0 - cold));
+            // Of a look at all there are no more than of one at a few: it would throw the border far away.
+            let looks = seen.min(MOST_CHOICES as f32);
+            let moved = border + STEP * border.max(LOWEST) * looks * (above / seen - (1.0 - cold));
             own.store(moved.max(0.0).to_bits(), Relaxed);
         }
         coolest(looks, border, explores)
@@ -113,5 +118,18 @@ mod tests {
         }
         let border = f32::from_bits(heat.0[stripe() & (heat.0.len() - 1)].0.load(Relaxed));
         assert!((70.0..98.0).contains(&border), "{border}");
+    }
+
+    #[test]
+    fn a_look_at_all_moves_the_border_no_farther_than_one_at_a_few() {
+        for in_flight in [1.0, 9.0] {
+            let moved = [8, 1_000].map(|count| {
+                let heat = Heat::new();
+                heat.0.iter().for_each(|own| own.0.store(4.0_f32.to_bits(), Relaxed));
+                heat.choose(&vec![look(in_flight, 1e7); count], 0.84, false);
+                f32::from_bits(heat.0[stripe() & (heat.0.len() - 1)].0.load(Relaxed))
+            });
+            assert!((moved[0] - moved[1]).abs() < 1e-3, "{moved:?}");
+        }
     }
 }
