@@ -1,6 +1,6 @@
 //! Load reports as the balancer goes by them.
 
-use ::http::Response;
+use ::http::{HeaderMap, Response};
 use tower::BoxError;
 
 use super::load_report::LoadReport;
@@ -68,9 +68,16 @@ impl<B, C: Classify<Response<B>>> Classify<Response<B>> for LoadReports<C> {
     }
 
     fn report(&self, response: &Response<B>) -> Option<Report> {
-        let own = LoadReport::read(response.headers()).map(|report| report.summary());
-        own.or_else(|| self.classify.report(response))
+        beside(response.headers(), self.classify.report(response))
     }
+}
+
+/// What `headers` say, and what `other` says of the rest.
+fn beside(headers: &HeaderMap, other: Option<Report>) -> Option<Report> {
+    let Some(own) = LoadReport::read(headers).map(|report| report.summary()) else { return other };
+    let other = other.unwrap_or_default();
+    let in_flight = own.in_flight.or(other.in_flight);
+    Some(own.in_flight(in_flight).utilisation(own.utilisation.or(other.utilisation)))
 }
 
 /// Beside the verdict of [`reqwest::Classifier`](crate::reqwest::Classifier), say.
@@ -81,7 +88,32 @@ impl<C: Classify<reqwest::Response>> Classify<reqwest::Response> for LoadReports
     }
 
     fn report(&self, response: &reqwest::Response) -> Option<Report> {
-        let own = LoadReport::read(response.headers()).map(|report| report.summary());
-        own.or_else(|| self.classify.report(response))
+        beside(response.headers(), self.classify.report(response))
+    }
+}
+
+#[cfg(all(test, not(mainstay_loom)))]
+mod tests {
+    use ::http::HeaderName;
+
+    use super::*;
+    use crate::http::InFlightHeader;
+
+    #[test]
+    fn what_one_does_not_say_the_other_may_whichever_is_asked_first() {
+        let in_flight = InFlightHeader::new(HeaderName::from_static("x-in-flight"));
+        let read = |metrics: &str| {
+            let answer =
+                Response::builder().header("x-in-flight", "12").header("endpoint-load-metrics", metrics);
+            let answer = answer.body(()).unwrap();
+            let within = LoadReports::new().beside(in_flight.clone()).report(&answer).unwrap();
+            let around = in_flight.clone().beside(LoadReports::new()).report(&answer).unwrap();
+            assert_eq!(around.in_flight, Some(12));
+            assert_eq!(within.utilisation, around.utilisation);
+            (within.in_flight, within.utilisation.and_then(|used| used.weight(1.0)))
+        };
+        assert_eq!(read("TEXT rps_fractional=80,cpu_utilization=0.4"), (Some(12), Some(200.0)));
+        assert_eq!(read("TEXT named_metrics.in_flight=3"), (Some(3), None));
+        assert_eq!(read("TEXT cpu_utilization=-1"), (Some(12), None));
     }
 }
