@@ -76,10 +76,12 @@ impl LoadReport {
         let mut report = Self::default();
         for pair in pairs.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=')?;
-            let value = value.trim().parse().ok()?;
+            // What is not known need be no number.
+            let value = || value.trim().parse().ok();
             match name.trim().split_once('.') {
-                None => report.set(name.trim(), value)?,
-                Some((list, name)) => report.set_named(list, name, value)?,
+                None if is_known(name.trim()) => report.set(name.trim(), value()?)?,
+                Some((list, name)) if is_known(list) => report.set_named(list, name, value()?)?,
+                _ => {}
             }
         }
         Some(report)
@@ -88,7 +90,7 @@ impl LoadReport {
     fn from_json(object: &str) -> Option<Self> {
         let object: Map<String, Value> = serde_json::from_str(object).ok()?;
         let mut report = Self::default();
-        for (name, value) in &object {
+        for (name, value) in object.iter().filter(|(name, _)| is_known(name)) {
             match value {
                 Value::Object(list) => {
                     for (key, value) in list {
@@ -242,6 +244,10 @@ const FIELDS: [(u64, &str); 9] = [
     (9, "application_utilization"),
 ];
 
+fn is_known(name: &str) -> bool {
+    FIELDS.iter().any(|(_, known)| *known == name)
+}
+
 fn number_of(name: &str) -> u64 {
     FIELDS.iter().find(|(_, known)| *known == name).map_or(0, |(number, _)| *number)
 }
@@ -358,6 +364,20 @@ mod tests {
         }
         assert_eq!(LoadReport::read(&headers(LOAD_METRICS_BIN, "C")), None);
         assert_eq!(LoadReport::read(&headers(LOAD_METRICS_BIN, "!!!!")), None);
+    }
+
+    #[test]
+    fn what_is_not_known_is_passed_over_whatever_it_is() {
+        for text in [
+            "TEXT cpu_utilization=0.5,host=a,build.version=b,other=,x=-1",
+            r#"JSON {"cpu_utilization": 0.5, "host": "a", "tags": ["b"], "build": {"version": "b"}, "new": true}"#,
+        ] {
+            assert_eq!(
+                LoadReport::parse(text),
+                Some(LoadReport { cpu: 0.5, ..LoadReport::default() }),
+                "{text}"
+            );
+        }
     }
 
     #[test]
