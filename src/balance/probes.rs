@@ -24,7 +24,7 @@ use crate::{
 pub struct ProbeOptions {
     /// How many are asked, as a share of the requests that are answered \[10 %\]. Beyond the budget's own share (20 %) none is.
     pub share: Ratio,
-    /// How often that is looked at \[50 ms\].
+    /// How often that is looked at \[50 ms\]; in a client at rest once a second at the most.
     pub every: Duration,
     /// How long an answer may take \[100 ms\]. A later one says nothing about now.
     pub timeout: Duration,
@@ -101,6 +101,11 @@ pub(super) struct Due {
 }
 
 impl Due {
+    /// Whether some have been counted since it was last looked.
+    pub(super) fn is_more(&self, answers: u64) -> bool {
+        answers > self.counted
+    }
+
     /// How many are due when so many answers have been counted in all. More than `most` are never owed: what was missed is
     /// missed.
     pub(super) fn take(&mut self, answers: u64, share: Ratio, most: usize) -> usize {

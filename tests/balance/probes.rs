@@ -2,7 +2,11 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -11,7 +15,7 @@ use mainstay::{
     balance::{Balance, BalanceOptions, ProbeOptions},
     budget::{Budget, BudgetOptions},
     report::Report,
-    resolve,
+    resolve::{self, Channel, Resolution, Resolve},
     track::Guard,
 };
 use tower::BoxError;
@@ -73,6 +77,46 @@ async fn a_share_of_the_requests_is_asked_of_all_of_them_alike_and_its_answer_co
     let status = client.status();
     assert_eq!(status.probes, u64::from(asked.all()));
     assert!(status.endpoints.iter().all(|endpoint| endpoint.others_in_flight == Some(7)), "{status:?}");
+}
+
+/// A resolver that counts how often it is polled: as often as the background task is awake.
+struct Counting(Channel, Arc<AtomicUsize>);
+
+impl Resolve for Counting {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Resolution>> {
+        self.1.fetch_add(1, SeqCst);
+        self.0.poll_next(cx)
+    }
+
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_at_rest_is_hardly_woken_to_look_how_many_are_due_and_asks_again_after_it() {
+    let (stage, asked, polled) = (Stage::default(), Asked::default(), Arc::new(AtomicUsize::new(0)));
+    let (_feed, channel) = fed(["a:1", "b:1"]);
+    let noting = asked.clone();
+    let client = stage
+        .builder(Counting(channel, polled.clone()))
+        .options(asking(|own| own))
+        .probe(ample(), move |_, endpoint| {
+            noting.note(&endpoint);
+            async { None }
+        })
+        .build()
+        .unwrap();
+    send(&client, 100).await;
+    assert!(asked.all() >= 35, "{asked:?}");
+    tokio::time::sleep(secs(2)).await;
+    polled.store(0, SeqCst);
+    let before = asked.all();
+    tokio::time::sleep(secs(60)).await;
+    assert!(polled.load(SeqCst) <= 200, "{polled:?}");
+    assert_eq!(asked.all(), before);
+    send(&client, 200).await;
+    assert!(asked.all() >= before + 35, "{asked:?}");
 }
 
 #[tokio::test(start_paused = true)]

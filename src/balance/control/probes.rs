@@ -5,7 +5,7 @@ use std::{
     panic::AssertUnwindSafe,
     pin::Pin,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures::{FutureExt as _, Stream as _, stream::FuturesUnordered};
@@ -15,6 +15,9 @@ use crate::{
     balance::probes::Due, budget::Withdrawal, random::below, report::Report, sync::Ordering::Relaxed,
     telemetry::Counter,
 };
+
+/// How often it is looked, at the most, once nothing was answered for that long: a client at rest is hardly woken.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// What an endpoint has said, over which connection.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +33,8 @@ pub(super) struct Probing {
     due: Due,
     /// When it is looked next how many are due.
     at: Option<Instant>,
+    /// When it was seen last that something had been answered.
+    heard: Option<Instant>,
     running: FuturesUnordered<Pin<Box<dyn Future<Output = Probed> + Send>>>,
 }
 
@@ -63,6 +68,7 @@ impl<S: Send + Sync + 'static> Control<S> {
     pub(super) fn hasten_probes(&mut self, now: Instant) {
         let soon = now + self.fleet.options.load().probes.every;
         self.probing.at = self.probing.at.map(|at| at.min(soon));
+        self.probing.heard = None;
     }
 
     /// Asks as many as are due.
@@ -71,9 +77,14 @@ impl<S: Send + Sync + 'static> Control<S> {
             return;
         }
         let options = self.fleet.options.load().probes;
-        self.probing.at = Some(now + options.every);
+        let answers = self.fleet.tally.sum(Counter::Heard);
+        if self.probing.heard.is_none() || self.probing.due.is_more(answers) {
+            self.probing.heard = Some(now);
+        }
+        let rests = self.probing.heard.is_some_and(|heard| now.saturating_duration_since(heard) >= IDLE);
+        self.probing.at = Some(now + if rests { options.every.max(IDLE) } else { options.every });
         let room = (options.most as usize).saturating_sub(self.probing.running.len());
-        let due = self.probing.due.take(self.fleet.tally.sum(Counter::Heard), options.share, room);
+        let due = self.probing.due.take(answers, options.share, room);
         if due == 0 {
             return;
         }
