@@ -199,6 +199,31 @@ async fn one_that_is_set_aside_is_not_asked() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn those_of_a_priority_that_no_request_goes_to_are_not_asked_until_one_does() {
+    let (stage, asked) = (Stage::default(), Asked::default());
+    let noting = asked.clone();
+    let (feed, channel) = resolve::channel();
+    let of = |name: &str, priority| Endpoint::new(name).with_priority(priority);
+    feed.set([of("a:1", 0), of("b:1", 1), of("c:1", 1), of("d:1", 1)]);
+    let client = stage
+        .builder(channel)
+        .options(asking(|own| own))
+        .probe(ample(), move |_, endpoint| {
+            noting.note(&endpoint);
+            async { None }
+        })
+        .build()
+        .unwrap();
+    send(&client, 100).await;
+    assert!(asked.of("a:1") >= 15 && asked.all() == asked.of("a:1"), "{asked:?}");
+    let first = client.status().endpoints[0].endpoint.identity().clone();
+    client.endpoint(&first).unwrap().drain();
+    let before = asked.of("a:1");
+    send(&client, 100).await;
+    assert!(asked.of("a:1") <= before + 1 && asked.of("b:1") >= 5, "{asked:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_asked_ends_with_the_last_handle() {
     let (stage, held) = (Stage::default(), Arc::new(()));
     let in_question = held.clone();

@@ -1,6 +1,7 @@
 //! Asking some endpoints for their load, as many as the requests allow.
 
 use std::{
+    collections::BTreeSet,
     future::Future,
     panic::AssertUnwindSafe,
     pin::Pin,
@@ -31,6 +32,8 @@ pub(super) struct Probed {
 #[derive(Default)]
 pub(super) struct Probing {
     due: Due,
+    /// The priorities that no request goes to.
+    pub(super) spared: BTreeSet<u32>,
     /// When it is looked next how many are due.
     at: Option<Instant>,
     /// When it was seen last that something had been answered.
@@ -88,8 +91,9 @@ impl<S: Send + Sync + 'static> Control<S> {
         if due == 0 {
             return;
         }
-        let mut there: Vec<u64> =
-            self.slots.iter().filter(|(_, slot)| is_there(slot)).map(|(id, _)| *id).collect();
+        let is_spared = |slot: &super::Slot<S>| self.probing.spared.contains(&slot.endpoint.priority());
+        let is_worth_it = |(_, slot): &(&u64, &super::Slot<S>)| is_there(slot) && !is_spared(slot);
+        let mut there: Vec<u64> = self.slots.iter().filter(is_worth_it).map(|(id, _)| *id).collect();
         for _ in 0..due.min(there.len()) {
             // Whoever says how to probe says who pays.
             let Some(paid) = self.fleet.probe_budget.get().and_then(|budget| budget.withdraw(now)) else {
