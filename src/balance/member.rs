@@ -13,7 +13,7 @@ use super::{
     fleet::Fleet,
     options::SlowStart,
     reported::{ReportedOptions, ReportedWeight},
-    told::{Told, slowed},
+    told::{self, Told, slowed},
     width::Width,
 };
 use crate::{
@@ -137,7 +137,7 @@ impl Member {
     #[cold]
     pub(crate) fn hear(&self, report: Option<Report>) {
         self.fleet.count(Counter::Heard);
-        self.take(report.unwrap_or_default(), self.others_of_ours());
+        self.take(report.unwrap_or_default(), self.others_of_ours(), Told::report);
     }
 
     /// The same of what it has said beside its answers.
@@ -148,14 +148,14 @@ impl Member {
                 .answered
                 .note_everywhere(self.place.load(Relaxed), fleet.stamp(crate::context::now()).nanos);
         }
-        self.take(report, self.in_flight.load(Relaxed));
+        self.take(report, self.in_flight.load(Relaxed), Told::report_beside);
     }
 
     /// Takes a report in, while so many other requests of ours are there.
-    fn take(&self, report: Report, ours: u32) {
+    fn take(&self, report: Report, ours: u32, note: fn(&Told, u32, u32)) {
         match report.in_flight {
-            Some(in_flight) => self.told.report(in_flight, ours),
-            None => self.told.silence(),
+            Some(in_flight) => note(&self.told, in_flight, ours),
+            None => self.told.silence(|| told::beside(self.fleet.options.load().probes.share)),
         }
         if let Some(utilisation) = report.utilisation
             && let Some(options) = self.fleet.options.load().distribution.by_reports()
@@ -290,7 +290,7 @@ impl Ends for Member {
 
     fn reported(&self, report: Report) {
         if self.wants_report() {
-            self.take(report, self.others_of_ours());
+            self.take(report, self.others_of_ours(), Told::report);
         }
     }
 

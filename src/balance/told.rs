@@ -1,6 +1,9 @@
 //! What a server has said of itself last, as far as picks go by it.
 
-use crate::sync::{AtomicU32, Ordering::Relaxed};
+use crate::{
+    Ratio,
+    sync::{AtomicU32, Ordering::Relaxed},
+};
 
 /// So much of the time that a request takes alone each request of others adds to it: what a server with five slots does, and
 /// near enough what those with more or fewer do, while nobody says how many it has.
@@ -21,8 +24,23 @@ pub(crate) fn slowed(requests: u32) -> f32 {
     1.0 + SLOWS * requests.min(MOST) as f32
 }
 
-const COUNT: u32 = (1 << 24) - 1;
-const ANSWER: u32 = 1 << 24;
+/// What was said beside answers holds until so many more questions should have been asked: a few answers without one say
+/// nothing, where one is asked for ten of them.
+///
+/// For how many answers that is, where one is asked for such a share of them.
+pub(crate) fn beside(share: Ratio) -> u32 {
+    if share > Ratio::ZERO { (f64::from(HOLDS) / share.get()).min(f64::from(LONGEST)) as u32 } else { HOLDS }
+}
+
+const COUNT: u32 = (1 << 16) - 1;
+const ANSWER: u32 = 1 << 16;
+const LONGEST: u32 = (1 << 15) - 1;
+/// It was said beside answers.
+const BESIDE: u32 = 1 << 31;
+
+fn others(in_flight: u32, own: u32) -> u32 {
+    in_flight.saturating_sub(own).min(COUNT - 1) + 1
+}
 
 /// What others have in flight at a server by its own word: one word, with how many answers came since without one.
 ///
@@ -37,15 +55,21 @@ impl Told {
 
     /// The server has so many requests in flight besides the one that it answers; `own` of them are this client's.
     pub(crate) fn report(&self, in_flight: u32, own: u32) {
-        self.0.store(in_flight.saturating_sub(own).min(COUNT - 1) + 1, Relaxed);
+        self.0.store(others(in_flight, own), Relaxed);
     }
 
-    /// An answer has come that says nothing.
-    pub(crate) fn silence(&self) {
+    /// The same, said beside answers.
+    pub(crate) fn report_beside(&self, in_flight: u32, own: u32) {
+        self.0.store(others(in_flight, own) | BESIDE, Relaxed);
+    }
+
+    /// An answer has come that says nothing. What was said [`beside`] answers holds for so many of them.
+    pub(crate) fn silence(&self, beside: impl FnOnce() -> u32) {
         let word = self.0.load(Relaxed);
         if word & COUNT != 0 {
-            let next = if word / ANSWER >= HOLDS - 1 { 0 } else { word + ANSWER };
-            self.0.store(next, Relaxed);
+            let most = if word & BESIDE == 0 { HOLDS } else { beside() };
+            let silent = (word & !BESIDE) / ANSWER + 1;
+            self.0.store(if silent >= most { 0 } else { word + ANSWER }, Relaxed);
         }
     }
 
@@ -59,6 +83,10 @@ impl Told {
 #[cfg(all(test, not(mainstay_loom)))]
 mod tests {
     use super::*;
+
+    fn never() -> u32 {
+        unreachable!("it was said on an answer")
+    }
 
     #[test]
     fn what_others_have_there_is_what_is_not_ones_own() {
@@ -82,19 +110,43 @@ mod tests {
     #[test]
     fn a_report_is_forgotten_after_sixteen_answers_without_one() {
         let told = Told::new();
-        told.silence();
+        told.silence(never);
         assert_eq!(told.others(), None);
         told.report(5, 0);
         for _ in 0..HOLDS - 1 {
-            told.silence();
+            told.silence(never);
             assert_eq!(told.others(), Some(5));
         }
-        told.silence();
+        told.silence(never);
         assert_eq!(told.others(), None);
         told.report(5, 0);
-        (0..HOLDS - 1).for_each(|_| told.silence());
+        (0..HOLDS - 1).for_each(|_| told.silence(never));
         told.report(6, 0);
-        told.silence();
+        told.silence(never);
         assert_eq!(told.others(), Some(6), "it counts from the last one");
+    }
+
+    #[test]
+    fn what_was_said_beside_answers_holds_for_as_many_more_of_them_as_are_asked_about_seldom() {
+        for (share, answers) in [
+            (Ratio::ONE, 16),
+            (Ratio::percent::<10>(), 160),
+            (Ratio::new(1e-9).unwrap(), LONGEST),
+            (Ratio::ZERO, 16),
+        ] {
+            let told = Told::new();
+            told.report_beside(5, 2);
+            for _ in 1..answers {
+                told.silence(|| beside(share));
+                assert_eq!(told.others(), Some(3), "{share:?}");
+            }
+            told.silence(|| beside(share));
+            assert_eq!(told.others(), None, "{share:?}");
+        }
+        let told = Told::new();
+        told.report_beside(5, 0);
+        told.report(6, 0);
+        (0..HOLDS).for_each(|_| told.silence(never));
+        assert_eq!(told.others(), None, "the last one counts");
     }
 }

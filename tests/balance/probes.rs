@@ -332,3 +332,20 @@ async fn a_question_that_panics_says_nothing_and_is_paid_for_and_all_else_goes_o
     let found = tokio::time::timeout(secs(1), waiting).await.expect("what is new is used").unwrap();
     assert_eq!(found.unwrap(), "c:1");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_servers_have_said_when_asked_holds_until_they_are_asked_again_and_those_alike_get_alike() {
+    let (stage, asked) = (Stage::default(), Asked::default());
+    let names = ["a:1", "b:1", "c:1", "d:1", "e:1", "f:1", "g:1", "h:1"];
+    names.iter().for_each(|name| stage.server(name).set(Mode::Answer(ms(50))));
+    let usual = asking(|own| own.share(ProbeOptions::default().share));
+    let client = client(&stage, &names, &asked, ample(), usual);
+    load(&client, 32, 2_000).await;
+    for _ in 0..50 {
+        stage.forget_served();
+        load(&client, 32, 320).await;
+        let (served, status) = (stage.served(), client.status());
+        assert!(served.iter().all(|own| *own <= 60), "of 40 in the mean: {served:?}");
+        assert!(status.endpoints.iter().all(|endpoint| endpoint.others_in_flight.is_some()), "{status:?}");
+    }
+}
