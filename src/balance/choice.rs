@@ -42,9 +42,10 @@ impl Look {
         (self.weight * self.mean + prior) / (self.weight + PRIOR)
     }
 
-    /// How much of that is its own, from 0 to 1.
-    pub(super) fn certainty(&self) -> f32 {
-        self.weight / (self.weight + PRIOR)
+    /// Others make a request take `slowed` times as long there: one more makes less of a difference, as far as it is known how
+    /// long it takes.
+    pub(super) fn crowd(&mut self, slowed: f32) {
+        self.by_share /= 1.0 + (slowed - 1.0) * self.weight / (self.weight + PRIOR);
     }
 
     /// At one that may not be used.

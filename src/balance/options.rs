@@ -152,7 +152,7 @@ pub struct BalanceOptions {
     pub load: Load,
     /// Whether that goes by what servers say they have in flight, where they do \[no\]: see
     /// [`Classify::report`](crate::Classify::report). It is far better than what one client among many can see by itself: what
-    /// others have in flight makes a request take a fifth longer each, or counts whole where `load` is in flight alone; there a
+    /// others have in flight makes a request take a fifth longer each, or counts whole where `load` is in flight alone. A
     /// server that says nothing is taken for one like the others that were drawn. What a server has said holds for 16 answers that
     /// say nothing, or where it was [asked](Self::probes) for it, for as many as 16 questions are asked about; one that it keeps
     /// requests away from is asked anew now and then.

@@ -419,27 +419,36 @@ impl<S> Snapshot<S> {
                 // It is compared by what it takes now; and where many are, one more makes less of a difference, as far as it is
                 // known what it takes: else the one with the most would be given all of a burst.
                 Load::Latency { .. } | Load::Quantile { .. } | Load::PeakEwma { .. } => {
-                    let many = 1.0 + (slowed - 1.0) * look.certainty();
-                    (look.mean, look.by_share) = (look.mean * slowed, look.by_share / many);
+                    look.mean *= slowed;
+                    look.crowd(slowed);
                 }
             }
         }
         look
     }
 
-    /// Takes those whose servers say nothing for the mean of those that do, where what others have in flight counts whole: that
-    /// nobody is there is not what they have said. In a fleet of which a part reports they would get everything.
+    /// Takes those whose servers say nothing for the mean of those that do: that nobody is there is not what they have said. In a
+    /// fleet of which a part reports they would get everything where what others have in flight counts whole, and little where
+    /// it makes one more count for less.
     fn guess(&self, looks: &mut [Look], entries: &[Entry<S>]) {
-        if !self.options.reports || !matches!(self.load, Load::InFlight | Load::HotCold { .. }) {
+        if !self.options.reports {
             return;
         }
         let told = |look: &Look| entries.get(look.index as usize)?.member.told.others();
         let known = || looks.iter().filter(|look| look.in_flight.is_finite()).filter_map(told);
         let (count, sum) =
             known().fold((0_u32, 0.0_f32), |(count, sum), told| (count + 1, sum + told as f32));
-        if count > 0 {
-            let mean = sum / count as f32;
-            looks.iter_mut().filter(|look| told(look).is_none()).for_each(|look| look.in_flight += mean);
+        if count == 0 {
+            return;
+        }
+        let mean = sum / count as f32;
+        for look in looks.iter_mut().filter(|look| told(look).is_none()) {
+            match self.load {
+                Load::InFlight | Load::HotCold { .. } => look.in_flight += mean,
+                Load::Latency { .. } | Load::Quantile { .. } | Load::PeakEwma { .. } => {
+                    look.crowd(slowed(mean as u32))
+                }
+            }
         }
     }
 

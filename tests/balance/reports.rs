@@ -194,6 +194,22 @@ async fn those_that_say_nothing_are_taken_to_be_like_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_says_nothing_among_many_that_are_busy_gets_what_the_others_get() {
+    for load in LOADS {
+        let (stage, says) = (Stage::default(), Says::default());
+        let names = ["a:1", "b:1", "c:1", "d:1", "e:1", "f:1", "g:1", "h:1"];
+        names[1..].iter().for_each(|name| says.set(name, busy(50)));
+        names.iter().for_each(|name| stage.server(name).set(Mode::Answer(ms(50))));
+        let told = options(|options| (options.load, options.reports) = (load, true));
+        let client = client(&stage, &says, &names, told);
+        crate::stage::load(&client, 16, 1_000).await;
+        stage.forget_served();
+        crate::stage::load(&client, 16, 1_600).await;
+        assert!((130..=300).contains(&stage.server("a:1").served()), "{load:?}: {:?}", stage.served());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_estimate_that_is_shown_is_what_a_request_takes_with_the_others_there() {
     let (stage, says) = (Stage::default(), Says::default());
     says.set("a:1", busy(15));
