@@ -109,6 +109,13 @@ impl Latency {
         }
     }
 
+    /// All that is known of was so many times as long.
+    #[cold]
+    pub(crate) fn scale(&self, factor: f32) {
+        self.mean.scale(factor);
+        self.peak.scale(factor);
+    }
+
     /// What is known.
     #[inline]
     pub(crate) fn known(&self, at: At) -> Option<Known> {

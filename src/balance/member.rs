@@ -152,10 +152,21 @@ impl Member {
     }
 
     /// Takes a report in, while so many other requests of ours are there.
-    fn take(&self, report: Report, ours: u32, note: fn(&Told, u32, u32)) {
+    fn take(&self, report: Report, ours: u32, note: fn(&Told, u32, u32) -> bool) {
+        // What was known of how long it takes alone was how long it takes, or is from now on.
         match report.in_flight {
-            Some(in_flight) => note(&self.told, in_flight, ours),
-            None => self.told.silence(|| told::beside(self.fleet.options.load().probes.share)),
+            Some(in_flight) => {
+                if note(&self.told, in_flight, ours) {
+                    let others = in_flight.saturating_sub(ours);
+                    self.latency.scale(1.0 / self.slowed(others, ours));
+                }
+            }
+            None => {
+                let beside = || told::beside(self.fleet.options.load().probes.share);
+                if let Some(others) = self.told.silence(beside) {
+                    self.latency.scale(self.slowed(others, ours));
+                }
+            }
         }
         if let Some(utilisation) = report.utilisation
             && let Some(options) = self.fleet.options.load().distribution.by_reports()

@@ -54,23 +54,28 @@ impl Told {
     }
 
     /// The server has so many requests in flight besides the one that it answers; `own` of them are this client's.
-    pub(crate) fn report(&self, in_flight: u32, own: u32) {
-        self.0.store(others(in_flight, own), Relaxed);
+    ///
+    /// Whether nothing was known before: of two at once one finds that.
+    pub(crate) fn report(&self, in_flight: u32, own: u32) -> bool {
+        self.0.swap(others(in_flight, own), Relaxed) & COUNT == 0
     }
 
     /// The same, said beside answers.
-    pub(crate) fn report_beside(&self, in_flight: u32, own: u32) {
-        self.0.store(others(in_flight, own) | BESIDE, Relaxed);
+    pub(crate) fn report_beside(&self, in_flight: u32, own: u32) -> bool {
+        self.0.swap(others(in_flight, own) | BESIDE, Relaxed) & COUNT == 0
     }
 
     /// An answer has come that says nothing. What was said [`beside`] answers holds for so many of them.
-    pub(crate) fn silence(&self, beside: impl FnOnce() -> u32) {
+    ///
+    /// How many others there were, if that is not known any more: of two at once one finds that.
+    pub(crate) fn silence(&self, beside: impl FnOnce() -> u32) -> Option<u32> {
         let word = self.0.load(Relaxed);
-        if word & COUNT != 0 {
-            let most = if word & BESIDE == 0 { HOLDS } else { beside() };
-            let silent = (word & !BESIDE) / ANSWER + 1;
-            self.0.store(if silent >= most { 0 } else { word + ANSWER }, Relaxed);
-        }
+        let others = (word & COUNT).checked_sub(1)?;
+        let most = if word & BESIDE == 0 { HOLDS } else { beside() };
+        let lapses = (word & !BESIDE) / ANSWER + 1 >= most;
+        let next = if lapses { 0 } else { word + ANSWER };
+        let won = self.0.compare_exchange(word, next, Relaxed, Relaxed).is_ok();
+        (won && lapses).then_some(others)
     }
 
     /// How many requests of others there are.
@@ -120,10 +125,21 @@ mod tests {
         told.silence(never);
         assert_eq!(told.others(), None);
         told.report(5, 0);
-        (0..HOLDS - 1).for_each(|_| told.silence(never));
+        for _ in 0..HOLDS - 1 {
+            told.silence(never);
+        }
         told.report(6, 0);
         told.silence(never);
         assert_eq!(told.others(), Some(6), "it counts from the last one");
+    }
+
+    #[test]
+    fn that_it_begins_is_told_once_and_that_it_ceases() {
+        let told = Told::new();
+        assert_eq!([told.report(5, 0), told.report(6, 0), told.report_beside(7, 0)], [true, false, false]);
+        let silent = |_| told.silence(|| 3);
+        assert_eq!([0; 4].map(silent), [None, None, Some(7), None]);
+        assert!(told.report_beside(0, 0));
     }
 
     #[test]
@@ -146,7 +162,7 @@ mod tests {
         let told = Told::new();
         told.report_beside(5, 0);
         told.report(6, 0);
-        (0..HOLDS).for_each(|_| told.silence(never));
-        assert_eq!(told.others(), None, "the last one counts");
+        let lapsed: Vec<_> = (0..HOLDS).filter_map(|_| told.silence(never)).collect();
+        assert_eq!((told.others(), lapsed), (None, vec![6]), "the last one counts");
     }
 }

@@ -149,6 +149,14 @@ impl PeakEwma {
         (word != 0).then(|| cost * at.remains(stamp))
     }
 
+    /// Makes the estimate so many times as long.
+    pub(crate) fn scale(&self, factor: f32) {
+        let _ = self.0.fetch_update(Relaxed, Relaxed, |word| {
+            let (cost, tick) = unpack(word);
+            (word != 0).then(|| pack(cost * factor, tick))
+        });
+    }
+
     /// Replaces the estimate by a higher sample, or else by what `lower` makes of it, the sample and what remains of 1.
     #[inline]
     fn update(&self, at: Moment, sample: u64, lower: impl Fn(f32, f32, f32) -> Option<f32>) {

@@ -133,6 +133,14 @@ impl FadingMean {
         });
     }
 
+    /// Makes the mean so many times as long.
+    pub(crate) fn scale(&self, factor: f32) {
+        let _ = self.0.fetch_update(Relaxed, Relaxed, |word| {
+            let (mean, weight, tick) = unpack(word);
+            (word != 0).then(|| pack((mean * factor).max(1.0), weight, tick))
+        });
+    }
+
     /// What is known, or `None` without history.
     #[inline]
     pub fn known(&self, at: Moment) -> Option<Known> {

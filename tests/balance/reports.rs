@@ -210,6 +210,29 @@ async fn one_that_says_nothing_among_many_that_are_busy_gets_what_the_others_get
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_tells_only_now_and_then_is_not_kept_from_requests_for_it() {
+    for load in LOADS {
+        let (stage, says) = (Stage::default(), Says::default());
+        let names = ["a:1", "b:1", "c:1", "d:1", "e:1", "f:1", "g:1", "h:1"];
+        names.iter().for_each(|name| says.set(name, busy(50)));
+        names.iter().for_each(|name| stage.server(name).set(Mode::Answer(ms(50))));
+        let told = options(|options| (options.load, options.reports) = (load, true));
+        let client = client(&stage, &says, &names, told);
+        for round in 0..80 {
+            says.set("a:1", None);
+            crate::stage::load(&client, 16, 160).await;
+            says.set("a:1", busy(50));
+            crate::stage::load(&client, 16, 8).await;
+            if round == 40 {
+                stage.forget_served();
+            }
+        }
+        let served = stage.served();
+        assert!(served[0] * 8 >= served.iter().sum::<usize>() / 3, "{load:?}: {served:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_estimate_that_is_shown_is_what_a_request_takes_with_the_others_there() {
     let (stage, says) = (Stage::default(), Says::default());
     says.set("a:1", busy(15));
