@@ -97,6 +97,9 @@ impl FadingMean {
     }
 
     /// Moves the value towards the quantile under which `share` of the samples lie, and counts the sample.
+    ///
+    /// After a silence one that is much faster does not count, and takes the place of what has faded below a sample's worth: by
+    /// steps alone a high quantile would take a thousand samples to come down, of an endpoint that is asked now and then.
     pub(crate) fn move_to_quantile(&self, at: Moment, sample: u64, share: f32) {
         let sample = float(sample);
         self.update(at, |known| {
@@ -105,7 +108,11 @@ impl FadingMean {
             // In proportion, so that no unit matters; the less is known, the farther.
             let step = (LONGEST_STEP / weight.sqrt()).max(SHORTEST_STEP);
             let by = if sample > known.mean { share } else { share - 1.0 };
-            Some(((known.mean * (1.0 + step * by)).max(1.0), weight))
+            let moved = (known.mean * (1.0 + step * by)).max(1.0);
+            if known.is_silent && sample < known.mean * MUCH_FASTER {
+                return Some((sample + (moved - sample) * known.weight.min(1.0), known.weight));
+            }
+            Some((moved, weight))
         });
     }
 

@@ -68,6 +68,21 @@ mod tests {
     }
 
     #[test]
+    fn of_one_that_is_asked_now_and_then_a_high_quantile_comes_down_within_two_minutes() {
+        let (start, second) = (crate::clock::now(), Duration::from_secs(1));
+        let decay = Decay::half_life(start, second * 10);
+        for share in [Ratio::percent::<50>(), Ratio::percent::<90>(), Ratio::percent::<99>()] {
+            let quantile = FadingQuantile::new(share);
+            (0..100).for_each(|_| quantile.observe(decay.at(start), second * 2));
+            for asked in 1..=20 {
+                quantile.observe(decay.at(start + second * 6 * asked), Duration::from_millis(10));
+            }
+            let found = quantile.known(decay.at(start + second * 120)).unwrap().mean / 1e6;
+            assert!(found <= 25.0, "{share}: {found}");
+        }
+    }
+
+    #[test]
     fn it_comes_to_rest_at_the_quantile_of_what_it_is_given() {
         for (percent, share) in
             [(50, Ratio::percent::<50>()), (90, Ratio::percent::<90>()), (99, Ratio::percent::<99>())]
