@@ -286,6 +286,15 @@ impl Withdrawal {
         self.spent = !matches!(&*self.budget.0, Rule::Concurrent(_));
     }
 
+    /// The same, but for a budget that counts what is under way: there it is held until that is over.
+    pub(crate) fn spend_or_hold(self) -> Option<Self> {
+        if self.budget.counts_requests() {
+            return Some(self);
+        }
+        self.spend();
+        None
+    }
+
     /// The same, of a request that counts as under way to its end.
     pub(crate) fn spend_on(mut self, entered: Option<&mut Entered>) {
         // Where nobody keeps it, it goes back at once: a place that is never given back is lost for good.

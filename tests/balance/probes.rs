@@ -18,6 +18,7 @@ use mainstay::{
     resolve::{self, Channel, Resolution, Resolve},
     track::Guard,
 };
+use tokio::runtime::Builder;
 use tower::BoxError;
 
 use crate::stage::*;
@@ -161,6 +162,30 @@ async fn each_question_is_paid_for() {
     // Nobody has paid in.
     assert_eq!(asked.all(), 7);
     assert_eq!(budget.available(mainstay::clock::now()), 0);
+}
+
+#[test]
+fn what_was_asked_stays_paid_for_when_its_runtime_ends_and_is_under_way_no_more() {
+    let budget = Budget::new(BudgetOptions::default().reserve(50)).unwrap();
+    for (budget, returned) in [(budget, false), (Budget::envoy(Ratio::ZERO, 50), true)] {
+        let (stage, asked) = (Stage::default(), Asked::default());
+        let noting = asked.clone();
+        let client = stage
+            .builder(resolve::fixed(["a:1", "b:1"]))
+            .options(asking(|own| own.timeout(secs(3_600))))
+            .probe(budget.clone(), move |_, endpoint| {
+                noting.note(&endpoint);
+                std::future::pending()
+            })
+            .build()
+            .unwrap();
+        let available = || budget.available(mainstay::clock::now());
+        let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(send(&client, 100));
+        assert!(asked.all() >= 10, "{asked:?}");
+        drop(runtime);
+        assert_eq!(available(), if returned { 50 } else { 50 - asked.all() });
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -110,12 +110,12 @@ impl<S: Send + Sync + 'static> Control<S> {
         let Some(asking) = checker.probe(service, slot.endpoint.clone()) else { return };
         self.fleet.tally.count(Counter::Probes);
         let (incarnation, timeout) = (slot.incarnation, self.fleet.options.load().probes.timeout);
+        let held = paid.spend_or_hold();
         self.probing.running.push(Box::pin(async move {
             // One that panics says nothing, and takes nothing along.
             let asking = AssertUnwindSafe(asking).catch_unwind();
             let report = tokio::time::timeout(timeout, asking).await.ok().and_then(Result::ok).flatten();
-            // Kept to the end, for budgets that count what is under way.
-            paid.spend();
+            drop(held);
             Probed { id, incarnation, report }
         }));
     }
