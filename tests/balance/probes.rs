@@ -374,3 +374,51 @@ async fn what_servers_have_said_when_asked_holds_until_they_are_asked_again_and_
         assert!(status.endpoints.iter().all(|endpoint| endpoint.others_in_flight.is_some()), "{status:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_an_old_connection_has_said_is_not_noted_of_a_new_one() {
+    for breaks in [false, true] {
+        let (stage, asked) = (Stage::default(), Asked::default());
+        let noting = asked.clone();
+        let slowly = asking(|own| own.timeout(secs(5)).most(1));
+        let client = stage
+            .dialing(resolve::fixed(["a:1"]))
+            .options(slowly)
+            .probe(ample(), move |_, endpoint| {
+                noting.note(&endpoint);
+                async {
+                    tokio::time::sleep(secs(4)).await;
+                    Some(Report::default().in_flight(7))
+                }
+            })
+            .build()
+            .unwrap();
+        send(&client, 10).await;
+        assert_eq!(asked.all(), 1);
+        if breaks {
+            let made = stage.server("a:1").made();
+            stage.server("a:1").gate(Gate::Broken);
+            let waiting = tokio::spawn(client.send(0));
+            tokio::time::sleep(ms(1)).await;
+            stage.server("a:1").gate(Gate::Open);
+            waiting.await.unwrap().unwrap();
+            assert_eq!(stage.server("a:1").made(), made + 1);
+        }
+        tokio::time::sleep(secs(5)).await;
+        let owed = if breaks { None } else { Some(7) };
+        assert_eq!(client.status().endpoints[0].others_in_flight, owed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_what_a_server_says_when_asked_ones_own_are_no_others() {
+    let (stage, asked) = (Stage::default(), Asked::default());
+    let always = asking(|own| own.share(Ratio::ONE));
+    let client = client(&stage, &["a:1"], &asked, ample(), always);
+    send(&client, 23).await;
+    stage.server("a:1").set(Mode::Answer(secs(2)));
+    let under_way: Vec<_> = (0..5).map(|_| tokio::spawn(client.send(0))).collect();
+    tokio::time::sleep(ms(60)).await;
+    assert_eq!(client.status().endpoints[0].others_in_flight, Some(2));
+    under_way.iter().for_each(tokio::task::JoinHandle::abort);
+}

@@ -8,7 +8,7 @@ use std::{
 
 use mainstay::{
     Classify, Ratio, Verdict,
-    balance::{BalanceOptions, Distribution, Load, ReportedOptions},
+    balance::{BalanceOptions, Distribution, Load, ReportedOptions, Subset},
     report::{Report, Utilisation},
     resolve,
 };
@@ -141,6 +141,21 @@ async fn by_whatever_load_no_report_keeps_requests_away_for_ever() {
         let later = shares(&client, 1_000).await;
         assert!(share(&later, "a:1") >= 40, "{load:?}: {later:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_what_a_server_says_on_an_answer_ones_own_are_no_others() {
+    let (stage, says) = (Stage::default(), Says::default());
+    says.set("a:1", busy(7));
+    let client = client(&stage, &says, &["a:1"], options(|options| options.reports = true));
+    shares(&client, 1).await;
+    stage.server("a:1").set(Mode::Answer(secs(2)));
+    let under_way: Vec<_> = (0..3).map(|_| tokio::spawn(client.send(0))).collect();
+    crate::stage::settle().await;
+    stage.server("a:1").set(Mode::Answer(ms(10)));
+    shares(&client, 1).await;
+    assert_eq!(client.status().endpoints[0].others_in_flight, Some(4));
+    under_way.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test(start_paused = true)]
@@ -332,6 +347,42 @@ async fn weights_follow_reports_within_a_period_and_end_with_the_expiration() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_is_connected_anew_must_have_reported_for_the_blackout_again() {
+    let (stage, says) = (Stage::default(), Says::default());
+    says.set("a:1", used(100.0, 0.5));
+    let builder = stage.dialing(resolve::fixed(["a:1"])).classify(says).options(by_reports(|own| own));
+    let client = builder.build().unwrap();
+    let weight = || client.status().endpoints[0].reported_weight;
+    shares(&client, 1).await;
+    tokio::time::sleep(secs(11)).await;
+    shares(&client, 1).await;
+    assert_eq!(weight(), Some(200.0));
+    stage.server("a:1").gate(Gate::Broken);
+    let waiting = tokio::spawn(client.send(0));
+    tokio::time::sleep(ms(1)).await;
+    stage.server("a:1").gate(Gate::Open);
+    waiting.await.unwrap().unwrap();
+    assert_eq!(weight(), None);
+    tokio::time::sleep(secs(11)).await;
+    assert_eq!(weight(), Some(200.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_an_endpoint_that_is_partly_this_clients_the_reported_weight_counts_in_part() {
+    let (stage, says) = (Stage::default(), Says::default());
+    let names = ["a:1", "b:1", "c:1"];
+    names.iter().for_each(|name| says.set(name, used(100.0, 0.5)));
+    let mut own = by_reports(|own| own.blackout(Duration::ZERO));
+    own.subset = Subset::deterministic(0, 2, 1);
+    let client = client(&stage, &says, &names, own);
+    shares(&client, 20).await;
+    tokio::time::sleep(ms(1_100)).await;
+    let mut shares: Vec<usize> = shares(&client, 300).await.into_values().collect();
+    shares.sort_unstable();
+    assert!(shares.len() == 2 && shares[0].abs_diff(100) <= 2, "a half and a whole: {shares:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn distribution_by_reports_can_be_put_in_and_taken_out_while_it_runs() {
     let (stage, says) = (Stage::default(), Says::default());
     says.set("a:1", used(100.0, 0.2));
@@ -363,4 +414,18 @@ async fn a_report_that_makes_no_sense_takes_no_more_than_ten_times_the_median() 
     let shares = shares(&client, 1_000).await;
     assert!((300..400).contains(&share(&shares, "00:1")), "{shares:?}");
     assert!(names.iter().all(|name| share(&shares, name) > 0), "{shares:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_says_it_can_do_next_to_nothing_is_given_a_tenth_of_the_median() {
+    let (stage, says) = (Stage::default(), Says::default());
+    let names: Vec<String> = (0..20).map(|number| format!("{number:02}:1")).collect();
+    names.iter().for_each(|name| says.set(name, used(100.0, 0.5)));
+    says.set("00:1", used(1e-9, 1e12));
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let client = client(&stage, &says, &names, by_reports(|own| own.blackout(Duration::ZERO)));
+    shares(&client, 40).await;
+    tokio::time::sleep(ms(1_100)).await;
+    let shares = shares(&client, 1_910).await;
+    assert!((9..=11).contains(&share(&shares, "00:1")), "{shares:?}");
 }
