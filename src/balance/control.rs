@@ -517,8 +517,7 @@ impl<S: Send + Sync + 'static> Control<S> {
         self.reweighs = every.map(|every| self.reweighs.unwrap_or(now + every));
         let zones = levels.iter().any(|level| !level.zones.is_empty());
         self.measures = zones.then(|| self.measures.filter(|at| *at > now).unwrap_or(now + MEASURE));
-        let spared = levels.iter().filter(|level| level.percent == 0).map(|level| level.priority);
-        self.probing.spared = spared.collect();
+        self.list_there(&levels);
         self.tell_panic(&levels);
         self.tell_spill(&levels);
     }

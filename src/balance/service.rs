@@ -431,7 +431,9 @@ where
     /// Asks endpoints for their load beside the requests, over a clone of the service, as often as
     /// [`BalanceOptions::probes`](super::BalanceOptions::probes) says; what comes back counts as a [report](super::BalanceOptions::reports)
     /// \[nobody is asked\]. No answer within the timeout, and `None`, say nothing. The service is not readied for it, and what it asks counts as
-    /// no request. `budget` pays for each question, as for a retry; without room there none is asked.
+    /// no request. `budget` pays for each question, as for a retry; without room there none is asked. It is to be one that
+    /// successes are paid into, of a [`RetryLayer`](crate::retry::RetryLayer) around this or by [`Budget::deposit`]: of its own it has
+    /// a reserve of next to nothing.
     ///
     /// ```
     /// # use mainstay::{Endpoint, balance::{Balance, BalanceOptions}, budget::{Budget, BudgetOptions}, report::Report, resolve};

@@ -1,7 +1,6 @@
 //! Asking some endpoints for their load, as many as the requests allow.
 
 use std::{
-    collections::BTreeSet,
     future::Future,
     panic::AssertUnwindSafe,
     pin::Pin,
@@ -11,14 +10,22 @@ use std::{
 
 use futures::{FutureExt as _, Stream as _, stream::FuturesUnordered};
 
-use super::Control;
+use super::{Control, Slot};
 use crate::{
-    balance::probes::Due, budget::Withdrawal, random::below, report::Report, sync::Ordering::Relaxed,
+    balance::{groups::LevelState, probes::Due},
+    budget::Withdrawal,
+    random::below,
+    report::Report,
+    sync::Ordering::Relaxed,
     telemetry::Counter,
 };
 
 /// How often it is looked, at the most, once nothing was answered for that long: a client at rest is hardly woken.
 const IDLE: Duration = Duration::from_secs(1);
+
+/// So many are drawn at the most for each question, of whom one can be asked: with half of them set aside, one question in
+/// 65,536 is not asked.
+const TRIES: usize = 16;
 
 /// What an endpoint has said, over which connection.
 #[derive(Clone, Copy, Debug)]
@@ -32,8 +39,8 @@ pub(super) struct Probed {
 #[derive(Default)]
 pub(super) struct Probing {
     due: Due,
-    /// The priorities that no request goes to.
-    pub(super) spared: BTreeSet<u32>,
+    /// Who may be asked, in any order, as it was when the last snapshot was published.
+    there: Vec<u64>,
     /// When it is looked next how many are due.
     at: Option<Instant>,
     /// When it was seen last that something had been answered.
@@ -91,16 +98,38 @@ impl<S: Send + Sync + 'static> Control<S> {
         if due == 0 {
             return;
         }
-        let is_spared = |slot: &super::Slot<S>| self.probing.spared.contains(&slot.endpoint.priority());
-        let is_worth_it = |(_, slot): &(&u64, &super::Slot<S>)| is_there(slot) && !is_spared(slot);
-        let mut there: Vec<u64> = self.slots.iter().filter(is_worth_it).map(|(id, _)| *id).collect();
-        for _ in 0..due.min(there.len()) {
+        let mut left = due;
+        for drawn in 0..self.probing.there.len().min(due * TRIES) {
+            if left == 0 {
+                return;
+            }
+            // One of those that were not drawn yet.
+            let others = (self.probing.there.len() - drawn) as u32;
+            self.probing.there.swap(drawn, drawn + below(self.fleet.random.next() as u32, others) as usize);
+            let id = self.probing.there[drawn];
+            if !self.slots.get(&id).is_some_and(is_there) {
+                continue;
+            }
             // Whoever says how to probe says who pays.
             let Some(paid) = self.fleet.probe_budget.get().and_then(|budget| budget.withdraw(now)) else {
                 return;
             };
-            let index = below(self.fleet.random.next() as u32, there.len() as u32) as usize;
-            self.probe(there.swap_remove(index), paid);
+            self.probe(id, paid);
+            left -= 1;
+        }
+    }
+
+    /// Notes who may be asked: all that are connected, but in a priority that no request goes to.
+    pub(super) fn list_there(&mut self, levels: &[LevelState]) {
+        self.probing.there.clear();
+        if self.checking.checker.as_ref().is_some_and(|checker| checker.probes()) {
+            let spared =
+                |priority| levels.iter().any(|level| level.priority == priority && level.percent == 0);
+            let worth_it = |slot: &Slot<S>| {
+                slot.gone.is_none() && slot.service.is_some() && !spared(slot.endpoint.priority())
+            };
+            let ids = self.slots.iter().filter(|(_, slot)| worth_it(slot)).map(|(id, _)| *id);
+            self.probing.there.extend(ids);
         }
     }
 
@@ -132,6 +161,6 @@ impl<S: Send + Sync + 'static> Control<S> {
 }
 
 /// Whether it is worth asking: requests may go there.
-fn is_there<S>(slot: &super::Slot<S>) -> bool {
+fn is_there<S>(slot: &Slot<S>) -> bool {
     slot.gone.is_none() && slot.service.is_some() && slot.member.health.is_available()
 }
