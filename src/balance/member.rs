@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// An endpoint that answers loses to a hedge once in a hundred times, so this often in a row next to never.
-const BEATEN: u64 = 5;
+const BEATEN: u32 = 5;
 
 /// The state of an endpoint. It outlives resolutions, reconnections and policies; its service does not.
 ///
@@ -43,12 +43,12 @@ pub(crate) struct Member {
     ramp: AtomicU64,
     pub(crate) id: u64,
     pub(crate) cancelled: AtomicU64,
-    /// Where it stands in the snapshot, or stood last; told where somebody goes by it.
-    pub(crate) place: AtomicU32,
     /// Which operations have succeeded, where they have a health of their own.
     successes: Successes,
     /// How often in a row another endpoint answered first (the low 8 bits), and how many answers there were before.
-    beaten: AtomicU64,
+    beaten: AtomicU32,
+    /// Where it stands in the snapshot, or stood last; told where somebody goes by it.
+    pub(crate) place: AtomicU32,
     pub(crate) recent: Recent,
     pub(crate) name: Arc<str>,
     endpoint: ArcSwap<Endpoint>,
@@ -72,9 +72,9 @@ impl Member {
             ramp: AtomicU64::new(0),
             id,
             cancelled: AtomicU64::new(0),
-            place: AtomicU32::new(0),
             successes: Successes::new(),
-            beaten: AtomicU64::new(0),
+            beaten: AtomicU32::new(0),
+            place: AtomicU32::new(0),
             recent: Recent::new(fleet.epoch, Recent::PERIOD),
             name: endpoint.identity().to_string().into(),
             endpoint: ArcSwap::new(endpoint),
@@ -94,7 +94,7 @@ impl Member {
     /// Another endpoint has answered first, though it was asked later. Whether that is so for the [`BEATEN`]th time with no
     /// answer between. Two that count at once may count once: then it takes another.
     pub(crate) fn is_beaten(&self) -> bool {
-        let (answers, found) = (self.health.totals().0 << 8, self.beaten.load(Relaxed));
+        let (answers, found) = ((self.health.totals().0 as u32) << 8, self.beaten.load(Relaxed));
         let times = if found & !0xFF == answers { (found & 0xFF) + 1 } else { 1 };
         let over = times >= BEATEN;
         self.beaten.store(answers | if over { 0 } else { times }, Relaxed);
