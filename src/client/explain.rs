@@ -249,6 +249,7 @@ fn settings(now: &ClientOptions, built: &ClientOptions) -> Vec<Setting> {
     tell!("balance": balance.load);
     tell!("balance": balance.reports);
     tell!("balance": balance.probes);
+    tell!("balance": balance.candidates);
     tell!("balance": balance.choices);
     tell!("balance": balance.panic);
     tell!("balance": balance.panic_below);
