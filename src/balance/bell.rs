@@ -49,6 +49,10 @@ impl Bell {
                 std::mem::replace(&mut mailbox.messages, vec![message])
             }
             late if mailbox.over => vec![late],
+            // Nobody may read for long, and what there is to know is where it always is.
+            Message::Options if mailbox.messages.iter().any(|one| matches!(one, Message::Options)) => {
+                Vec::new()
+            }
             message => {
                 mailbox.messages.push(message);
                 Vec::new()
@@ -70,5 +74,23 @@ impl Bell {
             return Poll::Pending;
         }
         Poll::Ready(std::mem::take(&mut mailbox.messages))
+    }
+}
+
+#[cfg(all(test, not(mainstay_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_options_were_replaced_is_told_once_however_long_nobody_reads() {
+        let (bell, waker) = (Bell::new(), Waker::noop());
+        let unread = |bell: &Bell| match bell.poll(&Context::from_waker(waker)) {
+            Poll::Ready(messages) => messages.len(),
+            Poll::Pending => 0,
+        };
+        (0..1_000).for_each(|_| bell.ring(Message::Options));
+        assert_eq!(unread(&bell), 1);
+        bell.ring(Message::Options);
+        assert_eq!(unread(&bell), 1, "and anew once it was read");
     }
 }

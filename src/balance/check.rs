@@ -1,8 +1,8 @@
 //! How an endpoint is asked whether it is well, or for its load, and how it is listened to.
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc};
+use std::{fmt, future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc};
 
-use futures::Stream;
+use futures::{FutureExt as _, Stream, StreamExt as _, future, stream};
 use tower::BoxError;
 
 use crate::{Endpoint, health::ServingStatus, report::Report};
@@ -64,19 +64,6 @@ impl<S> Checker<S> {
         self.probe.is_some()
     }
 
-    /// Asks when it is first polled.
-    pub(crate) fn probe(&self, service: Arc<S>, endpoint: Arc<Endpoint>) -> Option<Probing>
-    where
-        S: Send + Sync + 'static,
-    {
-        let probe = self.probe.clone()?;
-        Some(Box::pin(async move {
-            let asking = probe(&service, endpoint);
-            drop(service);
-            asking.await
-        }))
-    }
-
     pub(crate) fn asks(&self) -> bool {
         self.ask.is_some()
     }
@@ -84,13 +71,39 @@ impl<S> Checker<S> {
     pub(crate) fn watches(&self) -> bool {
         self.watch.is_some()
     }
+}
 
-    pub(crate) fn ask(&self, service: &S, endpoint: Arc<Endpoint>) -> Option<Asking> {
-        self.ask.as_ref().map(|ask| ask(service, endpoint))
+/// What users say is called when its answer is first polled, and takes nobody along when it panics.
+impl<S: Send + Sync + 'static> Checker<S> {
+    /// A check that panics has failed.
+    pub(crate) fn ask(&self, service: Arc<S>, endpoint: Arc<Endpoint>) -> Option<Asking> {
+        let ask = self.ask.clone()?;
+        let asking = AssertUnwindSafe(async move {
+            let asking = ask(&service, endpoint);
+            drop(service);
+            asking.await
+        });
+        Some(Box::pin(
+            asking.catch_unwind().map(|ended| ended.unwrap_or(Err("the check has panicked".into()))),
+        ))
     }
 
-    pub(crate) fn watch(&self, service: &S, endpoint: Arc<Endpoint>) -> Option<Telling> {
-        self.watch.as_ref().map(|watch| watch(service, endpoint))
+    /// A question for the load that panics says nothing.
+    pub(crate) fn probe(&self, service: Arc<S>, endpoint: Arc<Endpoint>) -> Option<Probing> {
+        let probe = self.probe.clone()?;
+        let asking = AssertUnwindSafe(async move {
+            let asking = probe(&service, endpoint);
+            drop(service);
+            asking.await
+        });
+        Some(Box::pin(asking.catch_unwind().map(|ended| ended.ok().flatten())))
+    }
+
+    /// What panics says no more.
+    pub(crate) fn watch(&self, service: Arc<S>, endpoint: Arc<Endpoint>) -> Option<Telling> {
+        let watch = self.watch.clone()?;
+        let telling = stream::once(async move { watch(&service, endpoint) }).flatten();
+        Some(Box::pin(AssertUnwindSafe(telling).catch_unwind().filter_map(|said| future::ready(said.ok()))))
     }
 }
 

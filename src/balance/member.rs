@@ -194,8 +194,12 @@ impl Member {
         lock(self.weight.load().as_ref()?).at(now, options)
     }
 
-    /// It is connected anew: what it has reported is no weight until it has reported for a while.
+    /// It is connected anew, and may be another server: what it has in flight is not known, and what it has reported is no weight
+    /// until it has reported for a while.
     pub(crate) fn reconnected(&self) {
+        if let Some(others) = self.told.forget() {
+            self.latency.scale(self.slowed(others, self.in_flight.load(Relaxed)));
+        }
         if let Some(weight) = &*self.weight.load() {
             lock(weight).reconnected();
         }

@@ -78,6 +78,11 @@ impl Told {
         (won && lapses).then_some(others)
     }
 
+    /// Forgets it. How many others there were, if that was known.
+    pub(crate) fn forget(&self) -> Option<u32> {
+        (self.0.swap(0, Relaxed) & COUNT).checked_sub(1)
+    }
+
     /// How many requests of others there are.
     #[inline]
     pub(crate) fn others(&self) -> Option<u32> {
@@ -131,6 +136,13 @@ mod tests {
         told.report(6, 0);
         told.silence(never);
         assert_eq!(told.others(), Some(6), "it counts from the last one");
+    }
+
+    #[test]
+    fn what_is_forgotten_is_told_once() {
+        let told = Told::new();
+        told.report(5, 1);
+        assert_eq!((told.forget(), told.others(), told.forget()), (Some(4), None, None));
     }
 
     #[test]

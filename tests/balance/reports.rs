@@ -368,6 +368,28 @@ async fn one_that_is_connected_anew_must_have_reported_for_the_blackout_again() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_one_had_in_flight_is_not_known_of_who_is_connected_anew() {
+    let (stage, says) = (Stage::default(), Says::default());
+    says.set("a:1", busy(500));
+    let options = options(|options| options.reports = true);
+    let builder = stage.dialing(resolve::fixed(["a:1", "b:1"])).classify(says).options(options);
+    let client = builder.build().unwrap();
+    client.ready().await.unwrap();
+    let told = || status(&client, "a:1").others_in_flight;
+    while told().is_none() {
+        client.send(0).await.unwrap();
+    }
+    stage.server("a:1").gate(Gate::Broken);
+    while status(&client, "a:1").is_available() {
+        client.send(0).await.unwrap();
+    }
+    stage.server("a:1").gate(Gate::Open);
+    tokio::time::sleep(secs(5)).await;
+    assert!(status(&client, "a:1").is_available());
+    assert_eq!(told(), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn of_an_endpoint_that_is_partly_this_clients_the_reported_weight_counts_in_part() {
     let (stage, says) = (Stage::default(), Says::default());
     let names = ["a:1", "b:1", "c:1"];

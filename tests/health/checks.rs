@@ -147,3 +147,31 @@ async fn shorter_intervals_hold_for_the_check_that_is_waited_for() {
     let served = stage.server("check a:1").served();
     assert!((10..=15).contains(&served), "{served}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_panics_has_failed_and_takes_nobody_along() {
+    let (stage, heard) = (Stage::default(), Heard::default());
+    let (feed, channel) = fed(["a:1", "b:1", "c:1"]);
+    let client = stage
+        .builder(channel)
+        .check(|_, endpoint| {
+            let name = endpoint.address().to_string();
+            assert!(name != "a:1", "at once");
+            async move {
+                tokio::time::sleep(ms(1)).await;
+                assert!(name != "b:1", "later");
+                Ok(())
+            }
+        })
+        .observe(heard.observer())
+        .build()
+        .unwrap();
+    client.ready().await.unwrap();
+    tokio::time::sleep(secs(90)).await;
+    assert!(ejected_by_checks(&heard) >= 1, "{:?}", client.status());
+    assert!(status(&client, "c:1").is_available());
+    // What goes on is that endpoints are followed.
+    feed.set(["d:1"]);
+    tokio::time::sleep(secs(31)).await;
+    assert_eq!(client.send(0).await.unwrap(), "d:1");
+}

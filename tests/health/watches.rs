@@ -266,3 +266,22 @@ fn on_another_runtime_they_are_listened_to_anew() {
         });
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_panics_says_no_more_and_takes_nobody_along() {
+    let (stage, (feed, channel)) = (Stage::default(), fed(["a:1", "b:1"]));
+    let client = stage
+        .builder(channel)
+        .watch(|_, endpoint| {
+            assert!(endpoint.address().to_string() != "a:1", "at once");
+            futures::stream::once(async { panic!("later") })
+        })
+        .build()
+        .unwrap();
+    client.ready().await.unwrap();
+    tokio::time::sleep(secs(10)).await;
+    assert!(["a:1", "b:1"].iter().all(|name| status(&client, name).is_available()));
+    feed.set(["c:1"]);
+    tokio::time::sleep(secs(31)).await;
+    assert_eq!(client.send(0).await.unwrap(), "c:1");
+}

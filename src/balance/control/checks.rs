@@ -163,7 +163,7 @@ impl<S: Send + Sync + 'static> Control<S> {
                 self.checking.own.remove(&id);
                 continue;
             };
-            if let Some(asking) = checker.ask(service, slot.endpoint.clone()) {
+            if let Some(asking) = checker.ask(service.clone(), slot.endpoint.clone()) {
                 let (incarnation, timeout) =
                     (slot.incarnation, self.fleet.options.load().health.checks.timeout);
                 if let Some(own) = self.checking.own.get_mut(&id) {

@@ -2,13 +2,12 @@
 
 use std::{
     future::Future,
-    panic::AssertUnwindSafe,
     pin::Pin,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use futures::{FutureExt as _, Stream as _, stream::FuturesUnordered};
+use futures::{Stream as _, stream::FuturesUnordered};
 
 use super::{Control, Slot};
 use crate::{
@@ -141,9 +140,7 @@ impl<S: Send + Sync + 'static> Control<S> {
         let (incarnation, timeout) = (slot.incarnation, self.fleet.options.load().probes.timeout);
         let held = paid.spend_or_hold();
         self.probing.running.push(Box::pin(async move {
-            // One that panics says nothing, and takes nothing along.
-            let asking = AssertUnwindSafe(asking).catch_unwind();
-            let report = tokio::time::timeout(timeout, asking).await.ok().and_then(Result::ok).flatten();
+            let report = tokio::time::timeout(timeout, asking).await.ok().flatten();
             drop(held);
             Probed { id, incarnation, report }
         }));

@@ -98,7 +98,8 @@ impl<S: Send + Sync + 'static> Control<S> {
                 continue;
             };
             let checking = &mut self.checking;
-            let telling = checking.checker.as_ref().and_then(|it| it.watch(service, slot.endpoint.clone()));
+            let telling =
+                checking.checker.as_ref().and_then(|it| it.watch(service.clone(), slot.endpoint.clone()));
             let (Some(telling), Some(own)) = (telling, checking.own.get_mut(&id)) else { continue };
             let incarnation = slot.incarnation;
             let (heard, listening) =
