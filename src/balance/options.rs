@@ -58,7 +58,7 @@ pub enum Load {
     /// [`reports`](BalanceOptions::reports) what others have in flight counts whole.
     ///
     /// It is for one client of many, with 8 choices, before servers that differ a lot: in the lab's `noisy_fleet` its 99th percentile is
-    /// 0.61 to 0.66 of tower's PeakEWMA's, where the default has 0.64 to 0.73. **Not for a client that fills its servers by itself**:
+    /// 0.62 to 0.65 of tower's PeakEWMA's, where the default has 0.64 to 0.73. **Not for a client that fills its servers by itself**:
     /// what is cold is relative, so that all grow hot together, and in `halves` with one client at 0.9 of the capacity it is twice
     /// PeakEWMA's. With reports it does worse than the default with them.
     HotCold {
