@@ -160,7 +160,9 @@ where
         if self.roster.fleet.reports.load(Relaxed)
             && let (Ok(response), Some(member)) = (&result, lease.member())
         {
-            member.hear(self.classify.report(response));
+            // What is not known before its end may say it then.
+            let later = self.track.is_some() && verdict.is_provisional();
+            member.hear(self.classify.report(response), later);
         }
         match (result, &self.track) {
             (Ok(mut response), Some(track)) => {

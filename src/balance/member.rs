@@ -134,10 +134,22 @@ impl Member {
     }
 
     /// The head of an answer has come, with what the server says of itself; the attempt still counts in flight.
+    /// One whose end is still to come, and may say it, says nothing only [then](Self::hear_no_more).
     #[cold]
-    pub(crate) fn hear(&self, report: Option<Report>) {
+    pub(crate) fn hear(&self, report: Option<Report>, later: bool) {
         self.fleet.count(Counter::Heard);
-        self.take(report.unwrap_or_default(), self.others_of_ours(), Told::report);
+        if report.is_some() || !later {
+            self.take(report.unwrap_or_default(), self.others_of_ours(), Told::report);
+        }
+    }
+
+    /// Such an answer has ended.
+    #[cold]
+    fn hear_no_more(&self) {
+        if self.wants_report() {
+            // After a report at the end this is the first answer of those for which that one holds.
+            self.take(Report::default(), self.others_of_ours(), Told::report);
+        }
     }
 
     /// The same of what it has said beside its answers.
@@ -320,6 +332,9 @@ impl Ends for Member {
 
     fn ended_in(self: Arc<Self>, era: u32, head: Verdict, end: Option<Verdict>) {
         self.fleet.count(Counter::BodiesEnded);
+        if head.is_provisional() {
+            self.hear_no_more();
+        }
         self.release();
         let verdict = end.unwrap_or(head);
         match verdict.class() {

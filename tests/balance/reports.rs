@@ -7,10 +7,11 @@ use std::{
 };
 
 use mainstay::{
-    Classify, Ratio, Verdict,
-    balance::{BalanceOptions, Distribution, Load, ReportedOptions, Subset},
+    Classify, Endpoint, Ratio, Verdict,
+    balance::{Balance, BalanceOptions, Distribution, Load, ReportedOptions, Subset},
     report::{Report, Utilisation},
     resolve,
+    track::{Guard, Track},
 };
 use tower::BoxError;
 
@@ -42,6 +43,26 @@ impl Classify<String> for Says {
 fn client(stage: &Stage, says: &Says, names: &[&str], options: BalanceOptions) -> Client {
     let builder = stage.builder(resolve::fixed(names.to_vec())).classify(says.clone());
     builder.options(options).build().unwrap()
+}
+
+/// An answer whose end is still to come, and tells whether it is good.
+#[derive(Default)]
+struct Late(Option<Guard>);
+
+struct Keep;
+
+impl Track<Late> for Keep {
+    fn track(&self, response: &mut Late, guard: Guard) {
+        response.0 = Some(guard);
+    }
+}
+
+struct Provisional;
+
+impl Classify<Late> for Provisional {
+    fn classify(&self, result: Result<&Late, &BoxError>) -> Verdict {
+        result.map_or(Verdict::failure(), |_| Verdict::success().provisional())
+    }
 }
 
 fn busy(in_flight: u32) -> Report {
@@ -170,6 +191,43 @@ async fn a_server_that_tells_no_more_is_taken_for_one_that_never_did() {
     assert_eq!(client.status().endpoints[0].others_in_flight, Some(5));
     shares(&client, 1).await;
     assert_eq!(client.status().endpoints[0].others_in_flight, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_whose_end_may_tell_say_nothing_only_then() {
+    let client = Balance::builder(resolve::fixed(["a:1"]))
+        .connect(|_: &Endpoint| {
+            tower::service_fn(|_: u32| async {
+                tokio::time::sleep(ms(10)).await;
+                Ok::<_, BoxError>(Late::default())
+            })
+        })
+        .track(Keep)
+        .classify(Provisional)
+        .options(options(|options| options.reports = true))
+        .build()
+        .unwrap();
+    let heads = |count: usize| futures::future::join_all((0..count).map(|_| client.send(0)));
+    let end = |late: Late, report: Option<Report>| {
+        let guard = late.0.unwrap();
+        if let Some(report) = report {
+            guard.report(report);
+        }
+        guard.end(Verdict::success());
+    };
+    let told = || client.status().endpoints[0].others_in_flight;
+    end(heads(1).await.pop().unwrap().unwrap(), Some(busy(50)));
+    assert_eq!(told(), Some(50));
+    let twenty = heads(20).await;
+    assert_eq!(told(), Some(50), "they may tell yet");
+    twenty.into_iter().for_each(|late| end(late.unwrap(), Some(busy(40))));
+    assert_eq!(told(), Some(40));
+    for _ in 0..14 {
+        end(heads(1).await.pop().unwrap().unwrap(), None);
+        assert_eq!(told(), Some(40));
+    }
+    end(heads(1).await.pop().unwrap().unwrap(), None);
+    assert_eq!(told(), None);
 }
 
 #[tokio::test(start_paused = true)]
