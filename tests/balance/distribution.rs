@@ -265,6 +265,28 @@ async fn the_named_one_is_waited_for_while_nothing_is_known_of_it_yet() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_comes_back_is_waited_for_whatever_became_of_its_connection_before() {
+    let stage = Stage::default();
+    let (feed, resolver) = fed(["a:1", "b:1"]);
+    let require = options(|options| options.sticky = Sticky::Require);
+    let client = stage.dialing(resolver).describe(Numbered).options(require).build().unwrap();
+    stage.server("b:1").refuse_dials(true);
+    client.ready().await.unwrap();
+    settle().await;
+    assert_eq!(reason(&client.send(1_001).await), Some(Reason::NoEndpoint));
+    feed.set(["a:1"]);
+    settle().await;
+    stage.server("b:1").refuse_dials(false);
+    stage.server("b:1").hang_dials(true);
+    feed.set(["a:1", "b:1"]);
+    settle().await;
+    let waiting = tokio::spawn(client.send(1_001));
+    settle().await;
+    assert!(!waiting.is_finished(), "it is being connected");
+    assert_eq!(reason(&waiting.await.unwrap()), Some(Reason::NoEndpoint), "and then is not");
+}
+
+#[tokio::test(start_paused = true)]
 async fn everybody_else_is_balanced_as_ever_while_requests_may_name_endpoints() {
     let stage = Stage::default();
     let client = sticky(&stage, Sticky::Prefer).await;

@@ -62,6 +62,8 @@ impl<S: Send + Sync + 'static> Control<S> {
                 slot.incarnation += 1;
                 slot.redial = None;
                 slot.dialing = false;
+                // What failed then says nothing of the first connection after its return.
+                slot.cause = None;
                 slot.stands = None;
                 self.fleet.ledger.leave(&slot.member.health);
                 self.fleet.operations.all().iter().for_each(|own| own.present(*id, false));
