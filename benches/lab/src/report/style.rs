@@ -26,6 +26,8 @@ const RIVALS: [RGBColor; 6] = [
     RGBColor(0x99, 0x99, 0x33),
 ];
 
+const DASHES: [Option<(i32, i32)>; 5] = [None, Some((9, 4)), Some((3, 3)), Some((18, 5)), Some((2, 7))];
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Look {
     pub(super) colour: RGBColor,
@@ -59,7 +61,7 @@ pub(super) fn looks(chart: &Chart) -> BTreeMap<&str, Look> {
 fn taken(colours: &[RGBColor], next: &mut usize, width: u32) -> Look {
     let (colour, round) = (colours[*next % colours.len()], *next / colours.len());
     *next += 1;
-    Look { colour, width, dashes: [None, Some((9, 4)), Some((3, 3))][round % 3] }
+    Look { colour, width, dashes: DASHES[round % DASHES.len()] }
 }
 
 #[cfg(test)]
@@ -83,8 +85,9 @@ mod tests {
     }
 
     #[test]
-    fn no_two_of_fifteen_rivals_look_alike() {
-        let names: Vec<String> = (0..15).map(|index| format!("rival {index}")).collect();
+    fn no_two_of_fifteen_rivals_and_as_many_variants_look_alike() {
+        let of = |kind: &'static str| (0..15).map(move |index| format!("{kind} {index}"));
+        let names: Vec<String> = of("rival").chain(of("mainstay_")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let chart = chart(&[&names]);
         let looks: Vec<Look> = looks(&chart).into_values().collect();
