@@ -40,6 +40,7 @@ use crate::{
     Endpoint, clock,
     endpoint::Identity,
     error::Cause,
+    hash::mix,
     health::Transition,
     resolve::{Effective, Resolution, Resolve, Steady},
     telemetry::Event,
@@ -126,6 +127,8 @@ pub(crate) struct Control<S> {
     ramp_ends: Option<Instant>,
     /// When weights are computed anew, where they are what servers say of themselves.
     reweighs: Option<Instant>,
+    /// What the endpoints weighed by that when the last snapshot was published.
+    weighed: u64,
     fitness: Fitness,
     /// When it is looked whether the shares of zones are still right, where there are zones.
     measures: Option<Instant>,
@@ -217,6 +220,7 @@ impl<S: Send + Sync + 'static> Control<S> {
             spilling: BTreeSet::new(),
             ramp_ends: None,
             reweighs: None,
+            weighed: 0,
             fitness: Fitness::default(),
             measures: None,
             comparison: outliers::Comparison::new(clock::now()),
@@ -352,8 +356,10 @@ impl<S: Send + Sync + 'static> Control<S> {
             self.dirty = true;
         }
         if self.reweighs.is_some_and(|at| at <= now) {
-            self.reweighs = None;
-            self.dirty = true;
+            // Where all weigh what they did, as at rest, the picture stands.
+            self.dirty |= self.weights(now) != self.weighed;
+            let every = self.fleet.options.load().distribution.by_reports().map(|options| options.every);
+            self.reweighs = every.filter(|_| !self.dirty).map(|every| now + every);
         }
         let mut looked = 0;
         while let Some(Reverse((at, id))) = self.timers.peek().copied() {
@@ -458,6 +464,18 @@ impl<S: Send + Sync + 'static> Control<S> {
         self.forgotten.clear();
     }
 
+    /// A fingerprint of what the endpoints weigh by their reports; 0 where nobody goes by that.
+    fn weights(&self, now: Instant) -> u64 {
+        let options = self.fleet.options.load();
+        let Some(by_reports) = options.distribution.by_reports() else { return 0 };
+        let own = |(id, slot): (&u64, &Slot<S>)| {
+            let weight = slot.member.weight(now, by_reports)?;
+            Some(mix(mix(*id) ^ weight.to_bits()))
+        };
+        // In any order.
+        self.slots.iter().filter_map(own).fold(0, u64::wrapping_add)
+    }
+
     /// Whether the picture is not true any more.
     fn is_outdated(&mut self, roster: &Roster<S>) -> bool {
         let now = clock::now();
@@ -515,6 +533,7 @@ impl<S: Send + Sync + 'static> Control<S> {
         self.ramp_ends = ramp_ends;
         let every = self.fleet.options.load().distribution.by_reports().map(|options| options.every);
         self.reweighs = every.map(|every| self.reweighs.unwrap_or(now + every));
+        self.weighed = self.weights(now);
         let zones = levels.iter().any(|level| !level.zones.is_empty());
         self.measures = zones.then(|| self.measures.filter(|at| *at > now).unwrap_or(now + MEASURE));
         self.list_there(&levels);
@@ -607,5 +626,59 @@ fn arm<S>(timers: &mut BinaryHeap<Reverse<(Instant, u64)>>, slot: &mut Slot<S>, 
 impl<S> std::fmt::Debug for Control<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Control").field("endpoints", &self.slots.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(mainstay_loom)))]
+mod tests {
+    use tower::{BoxError, service_fn};
+
+    use crate::{
+        Classify, Endpoint, Verdict,
+        balance::{Balance, BalanceOptions, Distribution, ReportedOptions},
+        report::{Report, Utilisation},
+        resolve,
+    };
+
+    struct Says;
+
+    impl Classify<f64> for Says {
+        fn classify(&self, result: Result<&f64, &BoxError>) -> Verdict {
+            result.map_or(Verdict::failure(), |_| Verdict::success())
+        }
+
+        fn report(&self, answer: &f64) -> Option<Report> {
+            Some(Report::default().utilisation(Utilisation::new(*answer, 0.5)))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_at_rest_publishes_no_picture_for_its_weights_and_one_where_they_change_does() {
+        let options = BalanceOptions {
+            distribution: Distribution::ByReports(ReportedOptions::default()),
+            ..BalanceOptions::default()
+        };
+        let client = Balance::builder(resolve::fixed(["a:1", "b:1"]))
+            .connect(|_: &Endpoint| service_fn(|rate: f64| async move { Ok::<_, BoxError>(rate) }))
+            .classify(Says)
+            .options(options)
+            .build()
+            .unwrap();
+        let published = || client.lane().roster.snapshot.load().generation;
+        let rest = |seconds| tokio::time::sleep(std::time::Duration::from_secs(seconds));
+        for _ in 0..15 {
+            client.send(100.0).await.unwrap();
+            client.send(100.0).await.unwrap();
+            rest(1).await;
+        }
+        let before = published();
+        rest(60).await;
+        assert_eq!(published(), before);
+        client.send(200.0).await.unwrap();
+        rest(2).await;
+        assert_eq!(published(), before + 1);
+        // What nobody says any more expires.
+        rest(300).await;
+        assert!((before + 2..=before + 3).contains(&published()), "{} after {before}", published());
     }
 }
