@@ -78,6 +78,9 @@
 //! [`reports`](BalanceOptions::reports) is on, that is what an endpoint's load goes by;
 //! [`Distribution::ByReports`] goes round by weights from their utilisation, as gRPC does.
 //!
+//! For the shortest tail before tens of servers that differ, or whose speed changes, draw among those that have answered last
+//! ([`Candidates::Answered`]): requests then keep to the servers that are quick now, and are spread less evenly.
+//!
 //! **When not.** Behind a proxy or a virtual address that balances by itself there is only one endpoint to see; the
 //! health rules then do nothing, and an event says so.
 //!
