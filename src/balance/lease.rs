@@ -270,8 +270,9 @@ impl Lease {
         }
     }
 
-    /// The same for the first in line: of the place that it did not use it need not be told, or it would wake itself for
-    /// ever. Those behind it do not look for one.
+    /// The same for one who waits and whose turn it is: of the place that it did not use it need not be told, or it would
+    /// wake itself for ever. Those behind it do not look for one. Others whose turn it is may have thought that it was taken:
+    /// they are woken when this one has done waiting.
     pub(crate) fn unused_untold(self) {
         if let Some(member) = self.give_up_probe() {
             member.release_untold();

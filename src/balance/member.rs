@@ -275,7 +275,7 @@ impl Member {
     pub(crate) fn release(&self) {
         self.release_untold();
         if self.fleet.limited.load(Relaxed) {
-            self.fleet.waiters.wake_first();
+            self.fleet.waiters.wake_next();
         }
     }
 

@@ -11,6 +11,7 @@ use tower::{BoxError, Service};
 
 use super::{
     bell::Message,
+    distribution::Sticky,
     fleet::Fleet,
     lane::Lane,
     lease::Lease,
@@ -60,8 +61,9 @@ impl<S> Drop for Waiting<S> {
         if let Some(place) = self.place.take() {
             self.fleet.waiters.leave(place);
             if self.fleet.limited.load(Relaxed) {
-                // Only the first in line looks for a place: now that is the next.
-                self.fleet.waiters.wake_first();
+                // Only the first in line looks for a place: now that is the next. And of a place that this one tried, and
+                // gave back untold, others may have thought that it was taken.
+                self.fleet.waiters.wake_next();
             }
         }
     }
@@ -137,7 +139,11 @@ where
                 self.not_ready(lease, service, error, &mut out, &mut candidates, false);
             }
             let fleet = &self.roster.fleet;
-            let tried = if fleet.limited.load(Relaxed) && fleet.waiters.waiting() > 0 {
+            let is_behind = fleet.limited.load(Relaxed)
+                && fleet.waiters.waiting() > 0
+                && !self.is_particular(&held.request)
+                && fleet.waiters.has_line();
+            let tried = if is_behind {
                 // Places are few, and others came first.
                 Tried::Wait
             } else {
@@ -146,7 +152,7 @@ where
             match tried {
                 Tried::Ready(service) => return Poll::Ready(Ok(service)),
                 Tried::Refused(error) => return Poll::Ready(Err(error)),
-                Tried::Wait => match self.join(candidates, cx) {
+                Tried::Wait => match self.join(&held.request, candidates, cx) {
                     Ok(waiting) => held.waiting = Some(Box::new(waiting)),
                     Err(error) => return Poll::Ready(Err(error)),
                 },
@@ -205,6 +211,13 @@ where
         Wanted { key, host, operation, kept }
     }
 
+    /// Whether only the endpoint will do that the request names. Then it waits beside the line: in it, it would keep those
+    /// from the other endpoints who can be served there.
+    fn is_particular(&self, request: &Option<Req>) -> bool {
+        let requires = self.roster.snapshot.load().options.sticky == Sticky::Require;
+        requires && request.as_ref().is_some_and(|request| self.describe.endpoint(request).is_some())
+    }
+
     /// Picks until a service is ready, each endpoint at most once.
     fn try_each(
         &self,
@@ -212,7 +225,7 @@ where
         request: &Option<Req>,
         out: &mut Vec<u64>,
         candidates: &mut Vec<Candidate<S>>,
-        first_in_line: bool,
+        has_turn: bool,
         cx: &mut Context<'_>,
     ) -> Tried<S> {
         let (call, wanted) = (context::call().unwrap_or_default(), self.wanted(request));
@@ -235,9 +248,9 @@ where
                     return Tried::Ready(service);
                 }
                 Poll::Ready(Err(error)) => {
-                    self.not_ready(lease, service, Some(error.into()), out, candidates, first_in_line)
+                    self.not_ready(lease, service, Some(error.into()), out, candidates, has_turn)
                 }
-                Poll::Pending => self.not_ready(lease, service, None, out, candidates, first_in_line),
+                Poll::Pending => self.not_ready(lease, service, None, out, candidates, has_turn),
             }
         }
     }
@@ -250,10 +263,10 @@ where
         error: Option<BoxError>,
         out: &mut Vec<u64>,
         candidates: &mut Vec<Candidate<S>>,
-        first_in_line: bool,
+        has_turn: bool,
     ) {
         let (member, incarnation) = (lease.member().cloned(), lease.incarnation());
-        if first_in_line {
+        if has_turn {
             lease.unused_untold();
         } else {
             lease.unused();
@@ -272,10 +285,15 @@ where
     }
 
     /// Takes a waiting place.
-    fn join(&self, candidates: Vec<Candidate<S>>, cx: &Context<'_>) -> Result<Waiting<S>, Error> {
+    fn join(
+        &self,
+        request: &Option<Req>,
+        candidates: Vec<Candidate<S>>,
+        cx: &Context<'_>,
+    ) -> Result<Waiting<S>, Error> {
         let fleet = &self.roster.fleet;
         let most = fleet.options.load().max_waiting as usize;
-        match fleet.waiters.join(most, cx) {
+        match fleet.waiters.join_as(self.is_particular(request), most, cx) {
             Some(place) => {
                 Ok(Waiting { place: Some(place), since: context::now(), fleet: fleet.clone(), candidates })
             }
@@ -305,7 +323,7 @@ where
             let _ = self.roster.ensure_running();
         }
         if fleet.limited.load(Relaxed)
-            && waiting.place.as_ref().is_some_and(|place| !fleet.waiters.is_first(place))
+            && waiting.place.as_ref().is_some_and(|place| !fleet.waiters.has_turn(place))
         {
             return self.keep_waiting(waiting, now);
         }

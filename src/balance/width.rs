@@ -71,7 +71,7 @@ impl Width {
         self.meter.count(shown, in_flight, nanos, |limit| {
             if self.most.swap(limit, Relaxed) < limit {
                 // Each of those who find a place wakes the next.
-                member.fleet.waiters.wake_first();
+                member.fleet.waiters.wake_next();
             }
         });
     }

@@ -287,6 +287,77 @@ async fn one_that_comes_back_is_waited_for_whatever_became_of_its_connection_bef
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_waits_for_the_endpoint_that_it_names_keeps_nobody_from_others() {
+    let stage = Stage::default();
+    let require = options(|options| {
+        options.sticky = Sticky::Require;
+        options.max_in_flight = Some(1);
+    });
+    let names = ["a:1", "b:1", "c:1"];
+    let client = stage.builder(resolve::fixed(names)).describe(Numbered).options(require).build().unwrap();
+    client.ready().await.unwrap();
+    stage.server("b:1").set(Mode::Answer(secs(2)));
+    let held: Vec<_> = (0..2).map(|_| tokio::spawn(client.send(1_001))).collect();
+    settle().await;
+    let other = tokio::time::timeout(secs(1), client.send(0)).await;
+    assert!(other.is_ok_and(|reply| reply.is_ok()), "two have room");
+    for held in held {
+        assert_eq!(held.await.unwrap().unwrap(), "b:1");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_the_endpoint_that_it_names_has_it_although_others_are_in_line() {
+    let stage = Stage::default();
+    let require = options(|options| {
+        options.sticky = Sticky::Require;
+        options.max_in_flight = Some(1);
+    });
+    let names = ["a:1", "b:1", "c:1"];
+    let client = stage.builder(resolve::fixed(names)).describe(Numbered).options(require).build().unwrap();
+    client.ready().await.unwrap();
+    names.iter().for_each(|name| stage.server(name).set(Mode::Answer(secs(1))));
+    let others: Vec<_> = (0..30).map(|_| tokio::spawn(client.send(0))).collect();
+    settle().await;
+    let start = crate::stage::now();
+    let named: Vec<_> = (0..4).map(|_| tokio::spawn(client.send(1_001))).collect();
+    let given_up = tokio::spawn(client.send(1_001));
+    settle().await;
+    given_up.abort();
+    for named in named {
+        assert_eq!(named.await.unwrap().unwrap(), "b:1");
+    }
+    assert_eq!(start.elapsed(), secs(5), "each time the place is given back one of them has it");
+    for other in others {
+        assert!(other.await.unwrap().is_ok());
+    }
+    assert_eq!((client.in_flight(), client.status().waiting), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_have_a_turn_who_wait_for_a_named_endpoint_that_was_not_ready() {
+    let stage = Stage::default();
+    let require = options(|options| {
+        options.sticky = Sticky::Require;
+        options.max_in_flight = Some(1);
+    });
+    let client =
+        stage.builder(resolve::fixed(["a:1", "b:1"])).describe(Numbered).options(require).build().unwrap();
+    client.ready().await.unwrap();
+    stage.server("b:1").gate(Gate::Shut);
+    let named: Vec<_> = (0..8).map(|_| tokio::spawn(client.send(1_001))).collect();
+    settle().await;
+    let other = tokio::time::timeout(secs(1), client.send(0)).await;
+    assert!(other.is_ok_and(|reply| reply.is_ok_and(|answer| answer == "a:1")));
+    named[0].abort();
+    stage.server("b:1").gate(Gate::Open);
+    for named in named.into_iter().skip(1) {
+        assert_eq!(named.await.unwrap().unwrap(), "b:1");
+    }
+    assert_eq!((client.in_flight(), client.status().waiting), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn everybody_else_is_balanced_as_ever_while_requests_may_name_endpoints() {
     let stage = Stage::default();
     let client = sticky(&stage, Sticky::Prefer).await;
