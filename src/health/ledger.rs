@@ -2,7 +2,7 @@
 
 use super::{
     Trip,
-    state::{Detail, Health, Phase},
+    state::{Detail, Health},
 };
 use crate::sync::{AtomicUsize, Mutex, Ordering::Relaxed, Ordering::SeqCst, lock};
 
@@ -10,7 +10,8 @@ use crate::sync::{AtomicUsize, Mutex, Ordering::Relaxed, Ordering::SeqCst, lock}
 #[derive(Debug, Default)]
 pub struct Ledger {
     counts: Mutex<Counts>,
-    /// Endpoints that wait for a deciding request: requests look here before anywhere else.
+    /// Endpoints that a deciding request can be sent to: requests look here before anywhere else, and look for one in vain
+    /// where something else keeps it out.
     pub(super) waiting: AtomicUsize,
     /// Endpoints that are not available.
     away: AtomicUsize,
@@ -67,7 +68,7 @@ impl Ledger {
         counts.judged += usize::from(detail.judged);
         self.note(&counts);
         drop(counts);
-        if detail.phase == Phase::Probation {
+        if health.wants_probe() {
             self.waiting.fetch_add(1, SeqCst);
         }
     }
@@ -84,12 +85,12 @@ impl Ledger {
         counts.judged -= usize::from(detail.judged);
         self.note(&counts);
         drop(counts);
-        if detail.phase == Phase::Probation {
+        if health.wants_probe() {
             self.waiting.fetch_sub(1, SeqCst);
         }
     }
 
-    /// Whether some endpoint waits for a deciding request.
+    /// Whether some endpoint waits for a deciding request, and nothing else keeps it out.
     #[inline]
     pub fn wants_probes(&self) -> bool {
         self.waiting.load(Relaxed) > 0

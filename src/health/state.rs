@@ -270,6 +270,12 @@ impl Health {
         self.word.load(Relaxed) & (BACKING_OFF | HELD | DRAINED) == 0
     }
 
+    /// Whether it waits for a request that decides, and nothing else keeps it out.
+    #[inline]
+    pub(super) fn wants_probe(&self) -> bool {
+        self.word.load(Relaxed) & FLAGS == Phase::Probation as u32
+    }
+
     /// The generation of its state: what an attempt that starts now is an attempt of.
     #[inline]
     pub fn generation(&self) -> u32 {
@@ -443,11 +449,11 @@ impl Health {
 
     /// Takes the right to probe, if the endpoint waits for that.
     pub fn lease(&self, now: Instant, options: &HealthOptions, ledger: &Ledger) -> Option<Lease> {
-        if self.word.load(Relaxed) & FLAGS != Phase::Probation as u32 {
+        if !self.wants_probe() {
             return None;
         }
         let mut detail = lock(&self.detail);
-        if detail.phase != Phase::Probation || self.word.load(Relaxed) & FLAGS != Phase::Probation as u32 {
+        if !self.wants_probe() {
             return None;
         }
         // The lease hands itself back; the time is a second line, for a holder that is never polled again.
@@ -668,6 +674,11 @@ impl Health {
     }
 
     #[cfg(all(test, not(mainstay_loom)))]
+    pub(super) fn is_drained(&self) -> bool {
+        lock(&self.detail).aside().drained.is_some()
+    }
+
+    #[cfg(all(test, not(mainstay_loom)))]
     pub(super) fn is_connected(&self) -> bool {
         lock(&self.detail).connected
     }
@@ -687,12 +698,6 @@ impl Health {
         now: Instant,
         ledger: &Ledger,
     ) {
-        if detail.member && detail.phase == Phase::Probation {
-            ledger.waiting.fetch_sub(1, SeqCst);
-        }
-        if detail.member && phase == Phase::Probation {
-            ledger.waiting.fetch_add(1, SeqCst);
-        }
         detail.phase = phase;
         detail.since = now;
         detail.generation = detail.generation.wrapping_add(1);
@@ -714,7 +719,13 @@ impl Health {
         if !detail.connected {
             word |= UNCONNECTED;
         }
+        let wanted = self.wants_probe();
         self.word.store(word, SeqCst);
+        match (wanted, self.wants_probe()) {
+            (false, true) if detail.member => _ = ledger.waiting.fetch_add(1, SeqCst),
+            (true, false) if detail.member => _ = ledger.waiting.fetch_sub(1, SeqCst),
+            _ => {}
+        }
         ledger.count(detail, word & FLAGS == 0);
     }
 }

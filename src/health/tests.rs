@@ -185,7 +185,9 @@ impl Model {
                 assert!(next.is_some_and(|at| at > self.now), "{health:?} waits for traffic");
             }
             available += usize::from(member && health.is_available());
-            waiting |= member && health.phase_name() == "probation";
+            let kept_out = health.is_held() || health.is_drained() || !health.is_connected();
+            let kept_out = kept_out || health.backing_off().is_some();
+            waiting |= member && health.phase_name() == "probation" && !kept_out;
         }
         let members = self.member.iter().filter(|member| **member).count();
         assert_eq!(self.ledger.available(), (members, available));
@@ -250,6 +252,28 @@ fn two_judgements_at_once_leave_one_endpoint() {
         });
         assert_eq!(model.ledger.available(), (ENDPOINTS, 1));
     }
+}
+
+#[test]
+fn requests_look_for_nobody_to_prove_while_no_request_can_be_sent_there() {
+    let mut model = Model::new(1);
+    (0..5).for_each(|_| model.take(Step::Outcome(0, false)));
+    model.now += Duration::from_secs(6);
+    model.check();
+    assert!(model.ledger.wants_probes());
+    for (away, back) in
+        [(Step::Connect(0, false), Step::Connect(0, true)), (Step::Hold(0, true), Step::Hold(0, false))]
+    {
+        model.take(away);
+        assert!(!model.ledger.wants_probes());
+        model.take(back);
+        assert!(model.ledger.wants_probes());
+    }
+    model.healths[0].drain(model.now, &model.ledger);
+    assert!(!model.ledger.wants_probes());
+    model.take(Step::Leave(0));
+    model.take(Step::Join(0));
+    assert!(!model.ledger.wants_probes());
 }
 
 #[test]

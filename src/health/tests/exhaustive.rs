@@ -414,7 +414,7 @@ impl Real {
         let members = usize::from(spec.member) + usize::from(spec.neighbour);
         let available = usize::from(spec.member && spec.is_available()) + usize::from(spec.neighbour);
         assert_eq!(self.ledger.available(), (members, available), "{path:?}");
-        let waits = spec.member && matches!(spec.phase, Phase::Probation { .. });
+        let waits = spec.member && spec.is_free() && matches!(spec.phase, Phase::Probation { .. });
         assert_eq!(self.ledger.wants_probes(), waits, "{path:?}");
         // No state but the healthy one, and those that somebody else ends, waits without a time.
         assert_eq!(self.own.next_time(), spec.next().map(at), "{path:?}");
