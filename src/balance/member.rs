@@ -390,7 +390,7 @@ impl Member {
 }
 
 impl Member {
-    /// Whether a failure is held against the operation alone, and not against the endpoint.
+    /// Whether a failure is not held against the endpoint, but against the operation alone, or nobody.
     fn is_to_blame(
         self: &Arc<Self>,
         operation: u16,
@@ -410,14 +410,18 @@ impl Member {
             others_succeed: self.successes.others(operation, fleet.epoch, now, options.health.window),
             endpoints: fleet.ledger.available().0,
         };
-        let Blame::Operation(moved) = own.failure(self.id, evidence, &options.health, &*fleet.random) else {
-            return false;
-        };
-        self.health.forgive(operation);
-        self.health.failed_otherwise();
-        if let Some(moved) = moved {
-            fleet.operation_changed(self, &own, moved);
+        match own.failure(self.id, evidence, &options.health, &*fleet.random) {
+            Blame::Endpoint => return false,
+            Blame::Operation(moved) => {
+                self.health.forgive(operation);
+                if let Some(moved) = moved {
+                    fleet.operation_changed(self, &own, moved);
+                }
+            }
+            // What it has shown since it was back stays with the endpoint.
+            Blame::Nobody => {}
         }
+        self.health.failed_otherwise();
         true
     }
 }

@@ -207,6 +207,8 @@ pub enum Blame {
     Endpoint,
     /// The operation alone, which has just been set aside if there is a transition.
     Operation(Option<Transition>),
+    /// Nobody: the attempt began before the operation was last set aside there, or let back, and says nothing of what is since.
+    Nobody,
 }
 
 impl Operation {
@@ -275,8 +277,7 @@ impl Operation {
             return Blame::Operation(None);
         }
         if began.is_some_and(|began| began < health.state().1) {
-            // It began before the operation was last set aside, or let back.
-            return Blame::Operation(None);
+            return Blame::Nobody;
         }
         if place.generation.swap(generation, Relaxed) != generation {
             // What it did before the whole endpoint was set aside says nothing about it now.

@@ -114,7 +114,8 @@ fn an_attempt_that_began_before_it_was_back_says_nothing() {
             others_succeed: true,
             endpoints: 5,
         };
-        operation.failure(7, evidence, &scene.options, &scene.random);
+        let blame = operation.failure(7, evidence, &scene.options, &scene.random);
+        assert_eq!(blame, Blame::Nobody, "nothing is to be forgiven for it");
     }
     assert!(!operation.is_away(7));
 }
