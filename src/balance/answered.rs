@@ -51,7 +51,7 @@ impl Answered {
     }
 
     /// Puts places within `pool` that have answered within so many [`ticks`] in front of those that were drawn, as many as there
-    /// are, in an order that `word` decides.
+    /// are, in an order that `word` decides. What was distinct stays so.
     pub(super) fn draw<const D: usize>(
         &self,
         word: u64,
@@ -67,8 +67,12 @@ impl Answered {
             (0..SLOTS).map(|turn| own[first.wrapping_add(turn.wrapping_mul(step)) % SLOTS].load(Relaxed));
         let places = slots.filter(|slot| *slot != 0 && age(*slot, now.nanos) <= i64::from(within));
         let places = places.map(|slot| ((slot >> 32) as u32).wrapping_sub(1).wrapping_sub(pool.start));
-        for (one, place) in drawn.iter_mut().zip(places.filter(|place| *place < pool.len)) {
-            *one = place;
+        for (turn, place) in (0..D).zip(places.filter(|place| *place < pool.len)) {
+            // Who was drawn already comes to the front, and nobody is lost: of a few all are looked at.
+            match drawn.iter().position(|one| *one == place) {
+                Some(other) => drawn.swap(turn, other),
+                None => drawn[turn] = place,
+            }
         }
     }
 }
@@ -150,6 +154,20 @@ mod tests {
         let answered = Answered::new();
         (0..8).for_each(|place| answered.note(place, 0));
         assert_eq!(drawn::<8>(&answered, 0, 5, 2), [0, 1]);
+    }
+
+    #[test]
+    fn who_is_drawn_anyway_comes_to_the_front_and_takes_nobodys_place() {
+        let (answered, pool) = (Answered::new(), Pool { len: 4, ..Pool::default() });
+        answered.note(3, 0);
+        answered.note(1, 0);
+        for word in 0..0x1000 {
+            let mut drawn = [0, 1, 2, 3];
+            answered.draw(word, at(0), 1, &pool, &mut drawn);
+            assert!(matches!(drawn[..2], [1, 3] | [3, 1]), "{drawn:?}");
+            drawn.sort_unstable();
+            assert_eq!(drawn, [0, 1, 2, 3]);
+        }
     }
 
     #[test]

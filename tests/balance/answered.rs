@@ -127,3 +127,30 @@ async fn an_age_of_nothing_is_told() {
     let invalid = own.validate().unwrap_err();
     assert_eq!(invalid.problems()[0].field, "candidates.within");
 }
+
+#[tokio::test(start_paused = true)]
+async fn of_two_the_busier_one_gets_nothing_though_it_has_answered_last() {
+    let (stage, (feed, channel)) = (Stage::default(), resolve::channel());
+    feed.set(["busy:1"]);
+    let own = options(|options| {
+        (options.candidates, options.slow_start.lasts) = (ANSWERED, ms(0));
+        options.attempt_limit = None;
+    });
+    let client = stage.builder(channel).options(own).build().unwrap();
+    let (busy, idle) = (stage.server("busy:1"), stage.server("idle:1"));
+    busy.set(Mode::Hang);
+    let hangs = tokio::spawn(client.send(0));
+    settle().await;
+    busy.set(Mode::Answer(ms(10)));
+    for round in 0..20 {
+        tokio::time::sleep(secs(2)).await;
+        feed.set(["busy:1"]);
+        settle().await;
+        client.send(0).await.unwrap();
+        feed.set(["busy:1", "idle:1"]);
+        settle().await;
+        client.send(0).await.unwrap();
+        assert_eq!((busy.active(), idle.served()), (1, round + 1), "{:?}", stage.served());
+    }
+    hangs.abort();
+}
