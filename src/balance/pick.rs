@@ -132,7 +132,7 @@ impl<S> Snapshot<S> {
     #[inline(never)]
     fn close_pick(&self, pool: &Pool, now: Option<Stamp>, fleet: &Fleet) -> Option<&Entry<S>> {
         let fits = |entry: &Entry<S>| entry.member.is_allowed(pool.panic);
-        of_choices!(self.choices.min(pool.len), self.best_of(pool, now, fleet, &fits))
+        of_choices!(self.choices.min(pool.len), self.best_of(pool, now, fleet, &fits, self.fresh))
     }
 
     /// The usual pick where there are several pools.
@@ -167,26 +167,27 @@ impl<S> Snapshot<S> {
         entries.get(best.index as usize)
     }
 
-    /// The same of those that fit, by weight where weights differ.
+    /// The same of those that fit, by weight where weights differ; else those first that have answered within so many ticks.
     fn best_of<const D: usize>(
         &self,
         pool: &Pool,
         now: Option<Stamp>,
         fleet: &Fleet,
         fits: &dyn Fn(&Entry<S>) -> bool,
+        fresh: u32,
     ) -> Option<&Entry<S>> {
         let (random, entries) = (&*fleet.random, self.entries_of(pool));
         let (mut drawn, mut explores) = distinct::<D>(pool.len, random);
         if !pool.plain {
             drawn = std::array::from_fn(|_| self.by_weight(pool, now, random) as u32);
-        } else if self.fresh != 0
+        } else if fresh != 0
             && let Some(now) = now
         {
             let word = random.next();
             if explores {
                 explores = word.is_multiple_of(EXPLORE);
             } else {
-                fleet.answered.draw(word, now, self.fresh, pool, &mut drawn);
+                fleet.answered.draw(word, now, fresh, pool, &mut drawn);
             }
         }
         let at = self.at(now, fleet);
@@ -284,8 +285,14 @@ impl<S> Snapshot<S> {
         match (&pool.order, wanted.key) {
             (Order::InTurn(stride), _) => self.in_turn(pool, stride.as_ref(), now, fleet, fits),
             (Order::ByKey(by_key), Some(key)) => self.by_key(pool, by_key, key, fits),
-            (Order::LeastLoaded | Order::ByKey(_), _) => (0..DRAWS.div_ceil(self.choices))
-                .find_map(|_| of_choices!(self.choices.min(pool.len), self.best_of(pool, now, fleet, &fits))),
+            (Order::LeastLoaded | Order::ByKey(_), _) => {
+                // Where those that have answered last do not fit, they would come first again.
+                let last = (self.fresh != 0).then_some(self.fresh);
+                let any = (0..DRAWS.div_ceil(self.choices)).map(|_| 0);
+                last.into_iter().chain(any).find_map(|fresh| {
+                    of_choices!(self.choices.min(pool.len), self.best_of(pool, now, fleet, &fits, fresh))
+                })
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! Picks among those that have answered of late.
 
-use mainstay::{Endpoint, balance::Candidates, resolve};
+use mainstay::{Endpoint, balance::Candidates, random::Seeded, resolve};
 
 use crate::stage::*;
 
@@ -153,4 +153,31 @@ async fn of_two_the_busier_one_gets_nothing_though_it_has_answered_last() {
         assert_eq!((busy.active(), idle.served()), (1, round + 1), "{:?}", stage.served());
     }
     hangs.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_those_that_answered_last_are_full_others_are_drawn_and_not_all_looked_at() {
+    let mut found = 0;
+    for seed in 0..10 {
+        let (stage, ends) = (Stage::default(), Ends::default());
+        let own = options(|options| {
+            (options.candidates, options.slow_start.lasts) = (ANSWERED, ms(0));
+            options.max_in_flight = Some(1);
+        });
+        let builder = stage.builder(resolve::fixed(names(300))).random(Seeded::new(seed));
+        let client = builder.track(ends.clone()).options(own).build().unwrap();
+        names(300).iter().for_each(|name| stage.server(name).set(Mode::Answer(ms(100))));
+        let fast = stage.server("s150:1");
+        fast.set(Mode::Answer(ms(1)));
+        assert_eq!(load(&client, 250, 3_000).await, 0);
+        tokio::time::sleep(secs(2)).await;
+        stage.forget_served();
+        // Whoever has answered is full until its body ends.
+        ends.keep(true);
+        send(&client, 16, 0).await;
+        found += fast.served();
+        drop(ends.take());
+    }
+    // Who looks at all sees that it is the fastest.
+    assert!(found <= 5, "{found}");
 }
