@@ -1,6 +1,13 @@
 //! Picks among those that have answered of late.
 
-use mainstay::{Endpoint, balance::Candidates, random::Seeded, resolve};
+use mainstay::{
+    Endpoint, Ratio,
+    balance::{Candidates, Load, ProbeOptions},
+    budget::{Budget, BudgetOptions},
+    random::Seeded,
+    report::Report,
+    resolve,
+};
 
 use crate::stage::*;
 
@@ -180,4 +187,64 @@ async fn where_those_that_answered_last_are_full_others_are_drawn_and_not_all_lo
     }
     // Who looks at all sees that it is the fastest.
     assert!(found <= 5, "{found}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_said_its_load_when_asked_has_answered_too() {
+    let stage = Stage::default();
+    let own = options(|options| {
+        (options.candidates, options.slow_start.lasts, options.reports) = (ANSWERED, ms(0), true);
+        options.probes = ProbeOptions::default().share(Ratio::percent::<100>()).every(secs(1));
+    });
+    let budget = Budget::new(BudgetOptions::default().reserve(1_000_000)).unwrap();
+    let builder = stage.builder(resolve::fixed(names(4))).options(own).probe(budget, |_, endpoint| {
+        let says = endpoint.address().to_string() == "s002:1";
+        async move { says.then(|| Report::default().in_flight(0)) }
+    });
+    let (client, says) = (builder.build().unwrap(), stage.server("s002:1"));
+    let mut found = 0;
+    for _ in 0..20 {
+        send(&client, 20, 0).await;
+        // Until the requests' own answers are old.
+        tokio::time::sleep(ms(1_100)).await;
+        let before = says.served();
+        send(&client, 1, 0).await;
+        found += says.served() - before;
+    }
+    assert!(found >= 14, "{found}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_goes_by_time_though_nothing_else_does() {
+    let stage = Stage::default();
+    let own = options(|options| {
+        (options.candidates, options.load) = (ANSWERED, Load::InFlight);
+        (options.statistics, options.health.enabled, options.attempt_limit) = (false, false, None);
+        options.slow_start.lasts = ms(0);
+    });
+    let client = stage.builder(resolve::fixed(names(100))).options(own).build().unwrap();
+    send(&client, 60, 0).await;
+    assert!(used(&stage) <= 20, "{}", used(&stage));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_priority_has_its_own_that_answered_last() {
+    let stage = Stage::default();
+    let own = options(|options| (options.candidates, options.slow_start.lasts) = (ANSWERED, ms(0)));
+    let second = names(20).into_iter().map(|name| Endpoint::new(name).with_priority(1));
+    let first = ["first:1", "other:1"].map(Endpoint::new);
+    let client = stage.builder(resolve::fixed(first.into_iter().chain(second))).options(own).build().unwrap();
+    client.send(0).await.unwrap();
+    // What is left of the first priority covers 0.7 of the traffic.
+    client.endpoint(Endpoint::new("other:1").identity()).unwrap().drain();
+    settle().await;
+    names(20).iter().for_each(|name| stage.server(name).set(Mode::Vary));
+    stage.server("s007:1").set(Mode::Answer(ms(400)));
+    assert_eq!(load(&client, 17, 60_000).await, 0);
+    stage.forget_served();
+    assert_eq!(load(&client, 17, 60_000).await, 0);
+    let served: Vec<usize> = names(20).iter().map(|name| stage.server(name).served()).collect();
+    let mean = served.iter().sum::<usize>() / served.len();
+    assert!(served[7] < mean / 4, "{served:?}");
+    assert!(served.iter().all(|served| *served <= 2 * mean), "{served:?}");
 }
