@@ -76,14 +76,15 @@ pub enum Candidates {
     /// Any, each as likely as another: the default.
     #[default]
     Any,
-    /// Those that have answered last, and were given nothing since: a pool of up to 16, kept by the responses, as Prequal keeps one by its
-    /// probes. Where it holds too few the rest are drawn from all, and for one request in sixteen all are.
+    /// Those that have answered last, and were given nothing since: a pool of up to 16 for each thread, kept by the responses, as Prequal
+    /// keeps one by its probes. Where it holds too few the rest are drawn from all, and for one request in sixteen all are.
     ///
     /// Who has just answered is not stuck, and who answers fast stands there more often. So requests concentrate on as many endpoints as are
     /// needed, the fast ones first: in the lab's `noisy_fleet` the 99th percentile is 0.55 to 0.60 of tower's PeakEWMA's, where the default
     /// has 0.64 to 0.73. **It is less even by that**: a client keeps for a while to the endpoints that it has, equal ones too, and of
     /// hundreds before a client with few requests at a time most see next to none of them. So it is for fleets of tens of servers, or a
-    /// subset of as many, that differ or change. Where weights differ, or endpoints work up to their share, any is drawn.
+    /// subset of as many, that differ or change. Where weights differ, as they do where a
+    /// [deterministic](Subset::Deterministic) subset ends within an endpoint, or endpoints work up to their share, any is drawn.
     Answered {
         /// How long ago they answered at the most \[Prequal: 1 s\].
         within: Duration,
