@@ -14,8 +14,9 @@ const TICK_BITS: u32 = 20;
 
 /// The endpoints that have answered last, each until it is given the next request.
 ///
-/// Each thread has its own, so that picks on different threads write no common word. An endpoint has one slot, by its place
-/// in the snapshot, which it shares with every sixteenth. A place that is another endpoint's by now, after a new resolution,
+/// Each thread has its own, so that picks on different threads write no common word. An endpoint has one slot; where all are
+/// taken it gets that of whoever has answered longest ago, so that none is better off by where it stands. Two notes at once on
+/// one stripe may lose one, or give an endpoint two slots: a request empties one, and the other grows old. A place that is another endpoint's by now, after a new resolution,
 /// is one drawn at random.
 #[derive(Debug)]
 pub(crate) struct Answered(Box<[Padded<[AtomicU64; SLOTS]>]>);
@@ -44,8 +45,8 @@ impl Answered {
 
     /// The endpoint at `place` of the snapshot is given a request.
     pub(crate) fn take(&self, place: u32) {
-        let slot = slot(self.own(), place);
-        if slot.load(Relaxed) >> 32 == named(place) {
+        let own = self.own().iter().find(|slot| slot.load(Relaxed) >> 32 == named(place));
+        if let Some(slot) = own {
             slot.store(0, Relaxed);
         }
     }
@@ -87,16 +88,25 @@ fn named(place: u32) -> u64 {
     u64::from(place) + 1
 }
 
-fn slot(own: &[AtomicU64; SLOTS], place: u32) -> &AtomicU64 {
-    &own[place as usize % SLOTS]
-}
-
+/// It keeps its slot; else it gets an empty one, or that of whoever has answered longest ago.
 fn put(own: &[AtomicU64; SLOTS], place: u32, nanos: u64) {
-    let (slot, word) = (slot(own, place), named(place) << 32 | u64::from((nanos >> TICK_BITS) as u32));
-    // What stands there already is not written again: others read that line.
-    if slot.load(Relaxed) != word {
-        slot.store(word, Relaxed);
+    let word = named(place) << 32 | u64::from((nanos >> TICK_BITS) as u32);
+    let (mut found, mut oldest) = (&own[0], i64::MIN);
+    for slot in own {
+        let there = slot.load(Relaxed);
+        if there >> 32 == named(place) {
+            // What stands there already is not written again: others read that line.
+            if there != word {
+                slot.store(word, Relaxed);
+            }
+            return;
+        }
+        let age = if there == 0 { i64::MAX } else { age(there, nanos) };
+        if age > oldest {
+            (found, oldest) = (slot, age);
+        }
     }
+    found.store(word, Relaxed);
 }
 
 /// In ticks; what comes from a thread that is ahead is new.
@@ -140,13 +150,18 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_holds_the_last_of_those_that_share_it_and_only_its_own_request_empties_it() {
+    fn who_comes_when_all_slots_are_taken_gets_that_of_the_oldest_and_only_its_own_request_empties_it() {
         let answered = Answered::new();
-        answered.note(1, 0);
-        answered.note(17, 0);
-        assert_eq!(drawn::<4>(&answered, 0, 0, 20), [17]);
+        let tick = 1 << TICK_BITS;
+        (0..16).for_each(|place| answered.note(place, u64::from(place) * tick));
+        answered.note(0, 16 * tick);
+        answered.note(17, 17 * tick);
+        let all = [0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17];
+        assert_eq!(drawn::<16>(&answered, 17 * tick, 0, 20), all);
         answered.take(1);
-        assert_eq!(drawn::<4>(&answered, 0, 0, 20), [17]);
+        assert_eq!(drawn::<16>(&answered, 17 * tick, 0, 20), all);
+        answered.take(17);
+        assert_eq!(drawn::<16>(&answered, 17 * tick, 0, 20), all[..15]);
     }
 
     #[test]

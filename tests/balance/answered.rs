@@ -248,3 +248,21 @@ async fn a_second_priority_has_its_own_that_answered_last() {
     assert!(served[7] < mean / 4, "{served:?}");
     assert!(served.iter().all(|served| *served <= 2 * mean), "{served:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn none_of_equal_endpoints_is_worse_off_by_where_it_stands() {
+    let stage = Stage::default();
+    let own = options(|options| (options.candidates, options.slow_start.lasts) = (ANSWERED, ms(0)));
+    let second = names(20).into_iter().map(|name| Endpoint::new(name).with_priority(1));
+    let first = ["first:1", "other:1"].map(Endpoint::new);
+    let client = stage.builder(resolve::fixed(first.into_iter().chain(second))).options(own).build().unwrap();
+    client.send(0).await.unwrap();
+    // One that has most of the traffic always has just answered.
+    client.endpoint(Endpoint::new("other:1").identity()).unwrap().drain();
+    settle().await;
+    names(20).iter().for_each(|name| stage.server(name).set(Mode::Vary));
+    assert_eq!(load(&client, 17, 60_000).await, 0);
+    let served: Vec<usize> = names(20).iter().map(|name| stage.server(name).served()).collect();
+    let mean = served.iter().sum::<usize>() / served.len();
+    assert!(served.iter().all(|served| (mean / 2..=2 * mean).contains(served)), "{served:?}");
+}
