@@ -16,8 +16,8 @@ const TICK_BITS: u32 = 20;
 ///
 /// Each thread has its own, so that picks on different threads write no common word. An endpoint has one slot; where all are
 /// taken it gets that of whoever has answered longest ago, so that none is better off by where it stands. Two notes at once on
-/// one stripe may lose one, or give an endpoint two slots: a request empties one, and the other grows old. A place that is another endpoint's by now, after a new resolution,
-/// is one drawn at random.
+/// one stripe may lose one, or give an endpoint two slots: a request empties one, and the other grows old. A place that is
+/// another endpoint's by now, after a new resolution, is one drawn at random.
 #[derive(Debug)]
 pub(crate) struct Answered(Box<[Padded<[AtomicU64; SLOTS]>]>);
 
