@@ -8,11 +8,6 @@ const KEPT: f64 = 0.7;
 /// So many attempts say something about a zone.
 const ENOUGH: f64 = 4.0;
 
-/// How fit a zone is at least that was found to be unfit and got nothing since, and by how much more at each look: a tenth
-/// again after eight seconds, all after twenty.
-const LEAST: f64 = 0.02;
-const GROWS: f64 = 1.1;
-
 /// Attempts that have ended of late.
 #[derive(Clone, Copy, Debug, Default)]
 struct Ended {
@@ -29,46 +24,25 @@ impl Ended {
         (self.well, self.badly) = (self.well * KEPT, self.badly * KEPT);
     }
 
-    fn is_known(&self) -> bool {
-        self.well + self.badly >= ENOUGH
-    }
-
     /// The share of successes; all of them where too few are known.
     fn success(&self) -> f64 {
-        if self.is_known() { self.well / (self.well + self.badly) } else { 1.0 }
+        let all = self.well + self.badly;
+        if all < ENOUGH { 1.0 } else { self.well / all }
     }
 }
 
 /// The attempts of the own zone and of the others.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Fitness {
     own: Ended,
     others: Ended,
-    /// What holds while too few attempts have ended there.
-    held: f64,
-}
-
-impl Default for Fitness {
-    fn default() -> Self {
-        Self { own: Ended::default(), others: Ended::default(), held: 1.0 }
-    }
 }
 
 impl Fitness {
     /// The success of the own zone by that of the others, and no more than 1: what fails everywhere alike is no fault of it.
     pub(super) fn own(&self) -> f64 {
-        if !self.own.is_known() {
-            return self.held;
-        }
         let (own, others) = (self.own.success(), self.others.success());
         if own >= others { 1.0 } else { own / others }
-    }
-
-    /// Some time has passed: a zone that nothing is known of, because it was found unfit, is given more little by little.
-    fn fade(&mut self) {
-        self.held = if self.own.is_known() { self.own() } else { (self.held.max(LEAST) * GROWS).min(1.0) };
-        self.own.fade();
-        self.others.fade();
     }
 }
 
@@ -79,7 +53,8 @@ impl<S> Control<S> {
         let options = self.fleet.options.load();
         let Some(own) = &options.localities.own else { return };
         let fitness = &mut self.fitness;
-        fitness.fade();
+        fitness.own.fade();
+        fitness.others.fade();
         for slot in self.slots.values_mut().filter(|slot| slot.gone.is_none()) {
             let (well, badly) = slot.member.health.totals();
             let before = std::mem::replace(&mut slot.measured, (well, badly));
@@ -111,26 +86,6 @@ mod tests {
         assert_eq!(fitness((20, 0), (5, 5)), 1.0);
         assert_eq!(fitness((0, 3), (10, 0)), 1.0, "three say nothing");
         assert_eq!(fitness((0, 20), (0, 20)), 1.0);
-    }
-
-    #[test]
-    fn a_zone_that_was_found_unfit_is_given_back_little_by_little_and_at_once_where_it_does_well() {
-        let mut fitness = Fitness::default();
-        fitness.own.count(0, 20);
-        fitness.others.count(20, 0);
-        let held: Vec<f64> = (0..50)
-            .map(|_| {
-                fitness.fade();
-                fitness.own()
-            })
-            .collect();
-        assert!(held.windows(2).all(|pair| pair[0] <= pair[1] && pair[1] - pair[0] < 0.1), "{held:?}");
-        assert!(held[15] < 0.06 && held[24] > 0.1 && held[49] == 1.0, "{held:?}");
-        fitness.own.count(0, 20);
-        (0..10).for_each(|_| fitness.fade());
-        assert!(fitness.own() < 0.05);
-        fitness.own.count(4, 0);
-        assert!(fitness.own() > 0.8);
     }
 
     #[test]
