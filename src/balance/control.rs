@@ -50,6 +50,8 @@ use crate::{
 const BATCH: usize = 128;
 /// How often it is looked whether the shares of zones are still right.
 const MEASURE: Duration = Duration::from_millis(500);
+/// How often it is looked what operations keep for nothing.
+const TIDY: Duration = Duration::from_secs(60);
 /// Things done between two publications, when there is a lot to do.
 const BURST: usize = 64;
 
@@ -127,6 +129,8 @@ pub(crate) struct Control<S> {
     ramp_ends: Option<Instant>,
     /// When weights are computed anew, where they are what servers say of themselves.
     reweighs: Option<Instant>,
+    /// When what operations keep of endpoints was last tidied.
+    tidied: Instant,
     /// What the endpoints weighed by that when the last snapshot was published.
     weighed: u64,
     fitness: Fitness,
@@ -221,6 +225,7 @@ impl<S: Send + Sync + 'static> Control<S> {
             ramp_ends: None,
             reweighs: None,
             weighed: 0,
+            tidied: clock::now(),
             fitness: Fitness::default(),
             measures: None,
             comparison: outliers::Comparison::new(clock::now()),
@@ -298,6 +303,7 @@ impl<S: Send + Sync + 'static> Control<S> {
             self.next_probes(),
             self.measures,
             self.subsets.next(),
+            self.next_tidying(),
         ];
         own.into_iter().chain(looks).chain([timer]).flatten().min()
     }
@@ -361,6 +367,7 @@ impl<S: Send + Sync + 'static> Control<S> {
             let every = self.fleet.options.load().distribution.by_reports().map(|options| options.every);
             self.reweighs = every.filter(|_| !self.dirty).map(|every| now + every);
         }
+        self.tidy_operations(now).await;
         let mut looked = 0;
         while let Some(Reverse((at, id))) = self.timers.peek().copied() {
             if at > now {
@@ -439,6 +446,25 @@ impl<S: Send + Sync + 'static> Control<S> {
                     self.fleet.operation_changed(&slot.member, operation, back);
                 }
             }
+        }
+    }
+
+    /// When it is looked next what operations keep for nothing; never where they keep nothing.
+    fn next_tidying(&self) -> Option<Instant> {
+        self.fleet.options.load().health.per_operation?;
+        let keep = self.fleet.operations.all().iter().any(|operation| operation.has_failed());
+        keep.then(|| self.tidied + TIDY)
+    }
+
+    async fn tidy_operations(&mut self, now: Instant) {
+        if self.next_tidying().is_none_or(|at| at > now) {
+            return;
+        }
+        self.tidied = now;
+        let options = self.fleet.options.load_full();
+        for operation in self.fleet.operations.all() {
+            operation.tidy(now, &options.health);
+            tokio::task::yield_now().await;
         }
     }
 

@@ -153,6 +153,16 @@ impl Accrual {
         None
     }
 
+    /// Whether no failure that was counted can count again: enough has come after the last one, and its window is over.
+    pub(super) fn is_spent(&self, now: Instant, options: &HealthOptions) -> bool {
+        let log = lock(&self.log);
+        let since = |failed: &Failed| self.sequence.load(Relaxed).saturating_sub(failed.number + 1);
+        log.recent.back().filter(|failed| failed.number >= log.from).is_none_or(|last| {
+            since(last) >= u64::from(options.of_last).max(1)
+                && now.saturating_duration_since(last.at) >= Duration::from_nanos(self.window)
+        })
+    }
+
     /// Forgets everything: the endpoint starts anew.
     pub fn reset(&self) {
         let mut log = lock(&self.log);

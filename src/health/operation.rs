@@ -338,6 +338,33 @@ impl Operation {
         if present { self.ledger.join(&place.health) } else { self.ledger.leave(&place.health) }
     }
 
+    /// Whether it has failed anywhere, as far as that is kept.
+    pub(crate) fn has_failed(&self) -> bool {
+        !self.places.load().is_empty()
+    }
+
+    /// Keeps nothing more of endpoints where it is well and nothing of the past counts any more: a failure everywhere at once would
+    /// stay in memory for as long as the endpoints do. One that fails just then is counted from the next failure on.
+    pub(crate) fn tidy(&self, now: Instant, options: &HealthOptions) {
+        let _changing = lock(&self.changing);
+        let before = self.places.load();
+        let spent: Vec<u64> = before
+            .iter()
+            .filter(|(_, place)| place.health.is_spent(now, options))
+            .map(|(id, _)| *id)
+            .collect();
+        if spent.is_empty() {
+            return;
+        }
+        let mut places = HashMap::clone(&before);
+        for endpoint in spent {
+            if let Some(place) = places.remove(&endpoint) {
+                self.ledger.leave(&place.health);
+            }
+        }
+        self.places.store(places);
+    }
+
     /// Forgets how it does at `endpoint`. Says whether it was kept from there.
     pub fn forget(&self, endpoint: u64) -> bool {
         !self.forget_all(&[endpoint]).is_empty()

@@ -447,6 +447,12 @@ impl Health {
         detail.ejections.saturating_sub(forgiven)
     }
 
+    /// Whether nothing of its past counts any more: it is well, its ejections are forgiven, and so are its failures.
+    pub(super) fn is_spent(&self, now: Instant, options: &HealthOptions) -> bool {
+        let detail = lock(&self.detail);
+        self.is_available() && self.remembered(&detail, now) == 0 && self.accrual.is_spent(now, options)
+    }
+
     /// Takes the right to probe, if the endpoint waits for that.
     pub fn lease(&self, now: Instant, options: &HealthOptions, ledger: &Ledger) -> Option<Lease> {
         if !self.wants_probe() {

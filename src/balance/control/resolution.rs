@@ -167,6 +167,14 @@ mod tests {
 
     struct Named;
 
+    struct All;
+
+    impl Describe<bool> for All {
+        fn operation<'a>(&self, _: &'a bool) -> Option<&'a str> {
+            Some("get")
+        }
+    }
+
     impl Describe<()> for Named {
         fn operation<'a>(&self, _: &'a ()) -> Option<&'a str> {
             Some("get")
@@ -224,5 +232,33 @@ mod tests {
         }
         let operation = client.fleet().operations.get(1).unwrap();
         assert_eq!([1, 2].map(|id| operation.state(id).is_some()), [false, true]);
+    }
+    #[tokio::test(start_paused = true)]
+    async fn what_operations_keep_of_endpoints_that_are_well_again_goes_within_two_minutes() {
+        let mut options = BalanceOptions::default();
+        options.health.per_operation = Some(OperationOptions::default());
+        let client = Balance::builder(resolve::fixed(["a:1", "b:1", "c:1"]))
+            .connect(|_: &Endpoint| {
+                service_fn(|fails: bool| async move {
+                    if fails { Err::<(), BoxError>("failed".into()) } else { Ok(()) }
+                })
+            })
+            .describe(All)
+            .options(options)
+            .build()
+            .unwrap();
+        for _ in 0..6 {
+            assert!(client.send(true).await.is_err());
+            client.send(false).await.unwrap();
+        }
+        let operation = client.fleet().operations.get(1).unwrap();
+        assert!(operation.has_failed());
+        for _ in 0..120 {
+            for _ in 0..3 {
+                client.send(false).await.unwrap();
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        assert!(!operation.has_failed());
     }
 }

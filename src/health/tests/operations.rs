@@ -121,6 +121,49 @@ fn an_attempt_that_began_before_it_was_back_says_nothing() {
 }
 
 #[test]
+fn what_counts_no_more_is_not_kept_and_all_that_counts_is() {
+    let mut scene = Scene::new();
+    let id = scene.find("get");
+    let operation = scene.operations.get(id).unwrap();
+    let kept = |scene: &Scene| {
+        operation.tidy(scene.now, &scene.options);
+        operation.state(7).is_some()
+    };
+    let succeed = |scene: &Scene, count: u64| {
+        (0..count).for_each(|number| scene.operations.success(id, 7, 40_000_000_000 + number));
+    };
+    scene.fail(id, 7, true, 5);
+    assert!(kept(&scene), "it is one in a row");
+    scene.now += Duration::from_secs(40);
+    succeed(&scene, 19);
+    assert!(kept(&scene), "it is one of twenty");
+    succeed(&scene, 1);
+    assert!(!kept(&scene));
+    // Twenty successes are not enough while the window goes on.
+    scene.fail(id, 7, true, 5);
+    succeed(&scene, 100);
+    scene.now += Duration::from_secs(29);
+    assert!(kept(&scene));
+    scene.now += Duration::from_secs(1);
+    assert!(!kept(&scene) && !operation.has_failed());
+    // Nor is what is set aside forgotten, or that it was before that is forgiven.
+    for _ in 0..5 {
+        scene.fail(id, 7, true, 5);
+    }
+    scene.now += Duration::from_secs(301);
+    succeed(&scene, 100);
+    assert!(scene.is_away(id, 7) && kept(&scene));
+    operation.due(7, scene.now, &scene.options);
+    let lease = operation.lease(7, scene.now, &scene.options).unwrap();
+    operation.settle(7, lease, Class::Success, scene.now, &scene.options, &scene.random);
+    succeed(&scene, 100);
+    assert!(kept(&scene));
+    scene.now += Duration::from_secs(301);
+    assert!(!kept(&scene));
+    assert!(!scene.is_away(id, 7) && !operation.wants_probes());
+}
+
+#[test]
 fn of_many_endpoints_those_are_told_that_it_was_kept_from() {
     let scene = Scene::new();
     let (id, other) = (scene.find("get"), scene.find("put"));
