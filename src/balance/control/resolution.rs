@@ -160,7 +160,7 @@ mod tests {
     use super::*;
     use crate::{
         Describe,
-        balance::{Balance, BalanceOptions},
+        balance::{Balance, BalanceOptions, Distribution},
         health::OperationOptions,
         resolve,
     };
@@ -235,7 +235,9 @@ mod tests {
     }
     #[tokio::test(start_paused = true)]
     async fn what_operations_keep_of_endpoints_that_are_well_again_goes_within_two_minutes() {
-        let mut options = BalanceOptions::default();
+        // In turn, so that each endpoint sees as many.
+        let mut options =
+            BalanceOptions { distribution: Distribution::RoundRobin, ..BalanceOptions::default() };
         options.health.per_operation = Some(OperationOptions::default());
         let client = Balance::builder(resolve::fixed(["a:1", "b:1", "c:1"]))
             .connect(|_: &Endpoint| {
