@@ -1,6 +1,6 @@
 //! How an endpoint is asked whether it is well, or for its load, and how it is listened to.
 
-use std::{fmt, future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc};
+use std::{any::Any, fmt, future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc};
 
 use futures::{FutureExt as _, Stream, StreamExt as _, future, stream};
 use tower::BoxError;
@@ -15,15 +15,14 @@ pub(crate) type Telling = Pin<Box<dyn Stream<Item = ServingStatus> + Send>>;
 /// A question for its load.
 pub(crate) type Probing = Pin<Box<dyn Future<Output = Option<Report>> + Send>>;
 
-type Probe<S> = dyn Fn(&S, Arc<Endpoint>) -> Probing + Send + Sync;
-type Ask<S> = dyn Fn(&S, Arc<Endpoint>) -> Asking + Send + Sync;
+type Call<S, T> = dyn Fn(&S, Arc<Endpoint>) -> Pin<Box<dyn Future<Output = T> + Send>> + Send + Sync;
 type Watch<S> = dyn Fn(&S, Arc<Endpoint>) -> Telling + Send + Sync;
 
 /// Asks an endpoint, and listens to it, over a clone of its service.
 pub(crate) struct Checker<S> {
-    ask: Option<Arc<Ask<S>>>,
+    ask: Option<Arc<Call<S, Result<(), BoxError>>>>,
     watch: Option<Arc<Watch<S>>>,
-    probe: Option<Arc<Probe<S>>>,
+    probe: Option<Arc<Call<S, Option<Report>>>>,
 }
 
 impl<S> Default for Checker<S> {
@@ -73,30 +72,35 @@ impl<S> Checker<S> {
     }
 }
 
-/// What users say is called when its answer is first polled, and takes nobody along when it panics.
+/// Calls what a user gave when it is first polled. It takes nobody along when it panics.
+fn called<S, T>(
+    call: Arc<Call<S, T>>,
+    service: Arc<S>,
+    endpoint: Arc<Endpoint>,
+) -> impl Future<Output = Result<T, Box<dyn Any + Send>>> + Send
+where
+    S: Send + Sync + 'static,
+    T: 'static,
+{
+    let asking = async move {
+        let asking = call(&service, endpoint);
+        drop(service);
+        asking.await
+    };
+    AssertUnwindSafe(asking).catch_unwind()
+}
+
 impl<S: Send + Sync + 'static> Checker<S> {
     /// A check that panics has failed.
     pub(crate) fn ask(&self, service: Arc<S>, endpoint: Arc<Endpoint>) -> Option<Asking> {
-        let ask = self.ask.clone()?;
-        let asking = AssertUnwindSafe(async move {
-            let asking = ask(&service, endpoint);
-            drop(service);
-            asking.await
-        });
-        Some(Box::pin(
-            asking.catch_unwind().map(|ended| ended.unwrap_or(Err("the check has panicked".into()))),
-        ))
+        let asking = called(self.ask.clone()?, service, endpoint);
+        Some(Box::pin(asking.map(|ended| ended.unwrap_or(Err("the check has panicked".into())))))
     }
 
     /// A question for the load that panics says nothing.
     pub(crate) fn probe(&self, service: Arc<S>, endpoint: Arc<Endpoint>) -> Option<Probing> {
-        let probe = self.probe.clone()?;
-        let asking = AssertUnwindSafe(async move {
-            let asking = probe(&service, endpoint);
-            drop(service);
-            asking.await
-        });
-        Some(Box::pin(asking.catch_unwind().map(|ended| ended.ok().flatten())))
+        let asking = called(self.probe.clone()?, service, endpoint);
+        Some(Box::pin(asking.map(|ended| ended.ok().flatten())))
     }
 
     /// What panics says no more.

@@ -11,12 +11,11 @@ use std::{
 };
 
 use mainstay::{
-    Endpoint, Ratio, Track,
+    Endpoint, Ratio,
     balance::{Balance, BalanceOptions, ProbeOptions},
     budget::{Budget, BudgetOptions},
     report::Report,
     resolve::{self, Channel, Resolution, Resolve},
-    track::Guard,
 };
 use tokio::runtime::Builder;
 use tower::BoxError;
@@ -284,18 +283,6 @@ async fn on_a_clock_that_runs_endpoints_are_asked_too() {
         }
     };
     tokio::time::timeout(secs(10), until_asked).await.expect("somebody is asked");
-}
-
-/// An answer whose end is still to come.
-#[derive(Default)]
-struct Late(Option<Guard>);
-
-struct Keep;
-
-impl Track<Late> for Keep {
-    fn track(&self, response: &mut Late, guard: Guard) {
-        response.0 = Some(guard);
-    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,7 +11,6 @@ use mainstay::{
     balance::{Balance, BalanceOptions, Distribution, Load, ReportedOptions, Subset},
     report::{Report, Utilisation},
     resolve,
-    track::{Guard, Track},
 };
 use tower::BoxError;
 
@@ -43,18 +42,6 @@ impl Classify<String> for Says {
 fn client(stage: &Stage, says: &Says, names: &[&str], options: BalanceOptions) -> Client {
     let builder = stage.builder(resolve::fixed(names.to_vec())).classify(says.clone());
     builder.options(options).build().unwrap()
-}
-
-/// An answer whose end is still to come, and tells whether it is good.
-#[derive(Default)]
-struct Late(Option<Guard>);
-
-struct Keep;
-
-impl Track<Late> for Keep {
-    fn track(&self, response: &mut Late, guard: Guard) {
-        response.0 = Some(guard);
-    }
 }
 
 struct Provisional;

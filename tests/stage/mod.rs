@@ -412,3 +412,16 @@ impl Track<String> for Ends {
         }
     }
 }
+
+/// An answer whose end is still to come, and tells whether it is good.
+#[derive(Default)]
+pub struct Late(pub Option<Guard>);
+
+/// Gives it its guard.
+pub struct Keep;
+
+impl Track<Late> for Keep {
+    fn track(&self, response: &mut Late, guard: Guard) {
+        response.0 = Some(guard);
+    }
+}
