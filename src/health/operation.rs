@@ -353,16 +353,7 @@ impl Operation {
             .filter(|(_, place)| place.health.is_spent(now, options))
             .map(|(id, _)| *id)
             .collect();
-        if spent.is_empty() {
-            return;
-        }
-        let mut places = HashMap::clone(&before);
-        for endpoint in spent {
-            if let Some(place) = places.remove(&endpoint) {
-                self.ledger.leave(&place.health);
-            }
-        }
-        self.places.store(places);
+        self.remove(&before, &spent);
     }
 
     /// Forgets how it does at `endpoint`. Says whether it was kept from there.
@@ -373,10 +364,14 @@ impl Operation {
     /// The same of many, with one copy of what is kept. Says which of them it was kept from.
     pub fn forget_all(&self, endpoints: &[u64]) -> Vec<u64> {
         let _changing = lock(&self.changing);
-        let before = self.places.load();
+        self.remove(&self.places.load(), endpoints)
+    }
+
+    /// The same, where nobody else changes what is kept.
+    fn remove(&self, before: &HashMap<u64, Arc<Place>>, endpoints: &[u64]) -> Vec<u64> {
         let (mut places, mut away) = (None, Vec::new());
         for endpoint in endpoints.iter().filter(|endpoint| before.contains_key(*endpoint)) {
-            let places = places.get_or_insert_with(|| HashMap::clone(&before));
+            let places = places.get_or_insert_with(|| before.clone());
             let Some(place) = places.remove(endpoint) else { continue };
             self.ledger.leave(&place.health);
             if !place.health.is_available() {

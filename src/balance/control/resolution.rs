@@ -167,16 +167,8 @@ mod tests {
 
     struct Named;
 
-    struct All;
-
-    impl Describe<bool> for All {
-        fn operation<'a>(&self, _: &'a bool) -> Option<&'a str> {
-            Some("get")
-        }
-    }
-
-    impl Describe<()> for Named {
-        fn operation<'a>(&self, _: &'a ()) -> Option<&'a str> {
+    impl<Req> Describe<Req> for Named {
+        fn operation<'a>(&self, _: &'a Req) -> Option<&'a str> {
             Some("get")
         }
     }
@@ -233,6 +225,7 @@ mod tests {
         let operation = client.fleet().operations.get(1).unwrap();
         assert_eq!([1, 2].map(|id| operation.state(id).is_some()), [false, true]);
     }
+
     #[tokio::test(start_paused = true)]
     async fn what_operations_keep_of_endpoints_that_are_well_again_goes_within_two_minutes() {
         // In turn, so that each endpoint sees as many.
@@ -245,7 +238,7 @@ mod tests {
                     if fails { Err::<(), BoxError>("failed".into()) } else { Ok(()) }
                 })
             })
-            .describe(All)
+            .describe(Named)
             .options(options)
             .build()
             .unwrap();
